@@ -1,0 +1,31 @@
+# Every target makes the virtual environment first when it is missing or older than the package's metadata.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python
+
+.PHONY: demo test test-slow lint bench
+
+.venv: setup.py pyproject.toml keras_robust/version.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch .venv
+
+demo: .venv
+	$(RUN) launch/train.py --config=configs/mnist_small_alp.py --workdir=runs/demo
+	$(RUN) launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist_small --attack=pgd --epsilon=0.3 \
+		--steps=40 --step_size=0.01 --restarts=5 --output=runs/demo/report
+	$(RUN) launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
+
+test: .venv
+	$(RUN) -m pytest --cov --cov-report=term:skip-covered
+
+test-slow: .venv
+	$(RUN) -m pytest -m 'slow or shared_data'
+
+lint: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv
+	$(RUN) benchmarks/step_cost.py

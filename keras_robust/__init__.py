@@ -1,0 +1,28 @@
+"""Train, honestly evaluate and ship Keras image classifiers that withstand adversarial examples.
+
+    import keras_robust as kr
+
+    attack = kr.attacks.PGD(kr.Linf(0.3), steps=40, step_size=0.01)
+    model = kr.AdversarialLogitPairing(kr.architectures.LeNet(), attack, pairing_weight=1.0)
+
+Images are floats in [0, 1]; epsilon is in the same units.
+"""
+
+from keras_robust import architectures, attacks, core, losses
+from keras_robust.core import L1, L2, Linf
+from keras_robust.methods import AdversarialLogitPairing, AdversarialTraining, RobustModel
+from keras_robust.version import __version__
+
+__all__ = [
+    "L1",
+    "L2",
+    "AdversarialLogitPairing",
+    "AdversarialTraining",
+    "Linf",
+    "RobustModel",
+    "__version__",
+    "architectures",
+    "attacks",
+    "core",
+    "losses",
+]

@@ -1,0 +1,6 @@
+"""Classifiers from images in [0, 1] to logits. Any other Keras model of that kind will do as well."""
+
+from keras_robust.architectures.lenet import LeNet
+from keras_robust.architectures.resnet import ResNet20
+
+__all__ = ["LeNet", "ResNet20"]

@@ -1,0 +1,60 @@
+"""Residual networks for small images (He et al., 2016, section 4.2)."""
+
+import keras
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+"""Mean of the training images of CIFAR-10 per channel, in [0, 1]."""
+CIFAR10_VARIANCE = (0.2470**2, 0.2435**2, 0.2616**2)
+
+
+def _convolution(x: keras.KerasTensor, filters: int, size: int, strides: int, regularizer: object) -> keras.KerasTensor:
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=regularizer,
+    )(x)
+
+
+def _block(x: keras.KerasTensor, filters: int, strides: int, regularizer: object) -> keras.KerasTensor:
+    layers = keras.layers
+    shortcut = x
+    if strides > 1:  # option A of the paper: subsampled identity, zeros for the new channels
+        shortcut = layers.AveragePooling2D(1, strides)(x)
+        missing = (filters - x.shape[-1]) // 2
+        shortcut = keras.ops.pad(shortcut, ((0, 0), (0, 0), (0, 0), (missing, missing)))
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(_convolution(x, filters, 3, strides, regularizer))
+    x = _convolution(layers.ReLU()(x), filters, 3, 1, regularizer)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.ReLU()(layers.Add()([x, shortcut]))
+
+
+def ResNet20(  # noqa: N802
+    num_classes: int = 10, input_shape: tuple[int, int, int] = (32, 32, 3), weight_decay: float = 0.0
+) -> keras.Model:
+    """Returns the ResNet with 20 layers for CIFAR-10: 3 stages of 3 blocks with 16, 32 and 64 filters.
+
+    Identity shortcuts without parameters (option A), batch normalisation, 272,474 weights. CIFAR-10's mean and
+    variance are subtracted and divided inside.
+
+    Args:
+        num_classes: number of logits.
+        input_shape: (height, width, channels) of images in [0, 1].
+        weight_decay: coefficient of the L2 penalty on kernels, w^2 times this (half of it times 2, as PyTorch counts).
+    """
+    regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
+    inputs = keras.Input(input_shape)
+    x = inputs
+    if input_shape[-1] == 3:
+        x = keras.layers.Normalization(mean=CIFAR10_MEAN, variance=CIFAR10_VARIANCE)(x)
+    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(_convolution(x, 16, 3, 1, regularizer))
+    x = keras.layers.ReLU()(x)
+    for filters in (16, 32, 64):
+        for index in range(3):
+            x = _block(x, filters, 2 if filters > 16 and index == 0 else 1, regularizer)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits")(x)
+    return keras.Model(inputs, outputs, name="resnet20")

@@ -1,0 +1,244 @@
+"""Projected gradient ascent, and the attacks that are special cases of it.
+
+    attack = PGD(Linf(0.3), steps=40, step_size=0.01, restarts=5)
+    x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
+
+A call costs exactly `steps` forward passes and input gradients per restart (and one forward pass per restart where
+there are several, to compare them; one where the objective or the target looks at the clean image).
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks.attack import Attack, ModelFn
+from keras_robust.attacks.model_fn import check_compute_dtype
+from keras_robust.core import Objective, ThreatModel, seeds
+from keras_robust.core.objectives import Goal, get_objective, margin
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.targets import NEEDS_CLEAN_LOGITS, check_target, choose_goal_classes
+from keras_robust.core.threat_models import per_example
+
+RANDOM_STARTS = ("none", "uniform", "sign")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient ascent from a random start (Madry et al., 2018).
+
+    Args:
+        threat_model: `Linf`, `L2` or `L1`.
+        steps: number of gradient steps, at least 1.
+        step_size: in the units of epsilon; None is 2.5 epsilon / steps (Bhat et al., 2018, section 6).
+        objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`.
+        target: a name of `core.targets.TARGETS`, such as "untargeted", "random" or "least_likely".
+        random_start: "uniform" in the ball (or True), "none" (or False), or "sign": `start_radius` times the
+            signs of Gaussian noise (R+FGSM, Tramèr et al., 2018; Linf only).
+        start_radius: for "sign", in the units of epsilon; None is epsilon.
+        clean_start_probability: with which the attack starts at the clean image instead (Xie & Yuille, 2020: 0.2).
+        clean_start_per: "example" draws that for each image; "batch" once per call, as their original code.
+        restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one that
+            is not, then the one with the largest objective.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
+            whoever makes `model_fn` obeys it, as `RobustModel` and `evaluate` do.
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names what was received.
+    """
+
+    threat_model: ThreatModel
+    steps: int = 10
+    step_size: float | None = None
+    objective: str | Objective = "cross_entropy"
+    target: str = "untargeted"
+    random_start: str | bool = "uniform"
+    start_radius: float | None = None
+    clean_start_probability: float = 0.0
+    clean_start_per: str = "example"
+    restarts: int = 1
+    compute_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat_model, ThreatModel):
+            raise ValueError(
+                "threat_model is a ThreatModel such as Linf(0.3). "
+                f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
+            )
+        for name in ("steps", "restarts"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"step_size is positive, or None. Received: step_size={self.step_size!r}")
+        check_target(self.target)
+        check_compute_dtype(self.compute_dtype)
+        object.__setattr__(self, "objective", get_objective(self.objective))
+        self._check_start()
+        if self.target not in ("untargeted", "untargeted_from_prediction") and not self.objective.takes_targets:
+            raise ValueError(f"{self.objective.name} takes no targets. Received: target={self.target!r}")
+
+    def _check_start(self) -> None:
+        start = {True: "uniform", False: "none"}.get(self.random_start, self.random_start)
+        object.__setattr__(self, "random_start", start)
+        if start not in RANDOM_STARTS:
+            raise ValueError(f"random_start is a bool or one of {RANDOM_STARTS}. Received: random_start={start!r}")
+        if start == "sign" and self.threat_model.norm != "linf":
+            raise ValueError(f"random_start='sign' is for Linf. Received: threat_model={self.threat_model}")
+        if self.start_radius is not None and not 0 <= self.start_radius <= self.threat_model.epsilon:
+            raise ValueError(f"start_radius is in [0, epsilon], or None. Received: start_radius={self.start_radius!r}")
+        if not 0 <= self.clean_start_probability <= 1:
+            raise ValueError(
+                "clean_start_probability is in [0, 1]. "
+                f"Received: clean_start_probability={self.clean_start_probability!r}"
+            )
+        if self.clean_start_per not in ("example", "batch"):
+            raise ValueError(
+                f"clean_start_per is 'example' or 'batch'. Received: clean_start_per={self.clean_start_per!r}"
+            )
+        if self.restarts > 1 and start == "none":
+            raise ValueError(f"Without a random start all restarts are the same. Received: restarts={self.restarts}")
+
+    @property
+    def resolved_step_size(self) -> float:
+        """The step size: as given, or 2.5 epsilon / steps."""
+        return 2.5 * self.threat_model.epsilon / self.steps if self.step_size is None else self.step_size
+
+    @property
+    def name(self) -> str:
+        """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)"; what is not the default is said."""
+        parts = [str(self.threat_model), f"step {self.resolved_step_size:.4g}"]
+        if self.objective.name != "cross_entropy":
+            parts.append(self.objective.name)
+        if self.target != "untargeted":
+            parts.append(f"target {self.target}")
+        if self.random_start != "uniform":
+            parts.append(f"start {self.random_start}")
+        if self.restarts > 1:
+            parts.append(f"{self.restarts} restarts")
+        if self.compute_dtype:
+            parts.append(self.compute_dtype)
+        return f"PGD-{self.steps} ({', '.join(parts)})"
+
+    def __call__(
+        self,
+        model_fn: ModelFn,
+        images: Tensor,
+        labels: Tensor,
+        seed: int | Tensor,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Returns attacked images: see `Attack.__call__`.
+
+        Raises:
+            ValueError: if targets are given or missing against `target`, or the classifier has too few classes for
+                the objective.
+        """
+        images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
+        goal = self._goal(model_fn, images, labels, seeds.fold(seed, 0), targets)
+        x_adv = self._ascend(model_fn, images, goal, seeds.fold(seed, 1))
+        if self.restarts == 1:
+            return tf.stop_gradient(x_adv)
+
+        def score(points: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model_fn(points)
+            return margin(labels, logits) > 0, self.objective(logits, goal)
+
+        def restart(index: Tensor, best: Tensor, wrong: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+            other = self._ascend(model_fn, images, goal, seeds.fold(seed, index))
+            other_wrong, other_value = score(other)
+            better = (other_wrong & ~wrong) | ((other_wrong == wrong) & (other_value > value))
+            best = tf.where(per_example(better, images), other, best)
+            return index + 1, best, wrong | other_wrong, tf.where(better, other_value, value)
+
+        state = (tf.constant(2), x_adv, *score(x_adv))
+        _, x_adv, _, _ = tf.while_loop(lambda index, *_: index <= self.restarts, restart, state)
+        return tf.stop_gradient(x_adv)
+
+    def _goal(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Any) -> Goal:
+        """Returns what to climb; where only the number of classes is used, the compiler drops the clean pass."""
+        if (targets is not None) != (self.target == "given"):
+            raise ValueError(
+                "targets go with target='given', and only with it. "
+                f"Received: target={self.target!r} and targets={'None' if targets is None else 'a tensor'}"
+            )
+        look = self.objective.needs_clean_logits or self.target in NEEDS_CLEAN_LOGITS
+        clean_logits = tf.stop_gradient(model_fn(images)) if look else None
+        if targets is None:
+            labels, targets = choose_goal_classes(self.target, labels, clean_logits, seed)
+        return Goal(labels, targets, clean_logits)
+
+    def _start(self, images: Tensor, seed: Tensor) -> Tensor:
+        if self.random_start == "none":
+            return images
+        if self.random_start == "sign":
+            radius = self.threat_model.epsilon if self.start_radius is None else self.start_radius
+            sign = tf.sign(seeds.uniform(tf.shape(images), seeds.fold(seed, 0)) - 0.5)
+            start = self.threat_model.clip(images + radius * tf.cast(sign, images.dtype))
+        else:
+            start = self.threat_model.random_point(images, seeds.fold(seed, 0))
+        if self.clean_start_probability == 0:
+            return start
+        draws = tf.shape(images)[:1] if self.clean_start_per == "example" else (1,)
+        clean = seeds.uniform(draws, seeds.fold(seed, 1)) < self.clean_start_probability
+        return tf.where(per_example(clean, images), images, start)
+
+    def _ascend(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
+        """One run from one start: `steps` times forward, input gradient, step, projection."""
+        ball, step_size = self.threat_model, self.resolved_step_size
+
+        def step(index: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x_adv)
+                logits = model_fn(x_adv)
+                self._check_classes(logits, goal)
+                value = tf.reduce_sum(self.objective(logits, goal))
+            direction = ball.steepest_ascent(tape.gradient(value, x_adv))
+            return index + 1, ball.project(x_adv + step_size * direction, images)
+
+        start = self._start(images, seed)
+        return tf.while_loop(lambda index, _: index < self.steps, step, (tf.constant(0), start))[1]
+
+    def _check_classes(self, logits: Tensor, goal: Goal) -> None:
+        needed = self.objective.min_classes + (goal.targets is not None and self.objective.name == "dlr")
+        if logits.shape[1] < needed:
+            raise ValueError(f"{self.objective.name} needs {needed} classes. Received: logits of shape {logits.shape}")
+
+
+def FGSM(threat_model: ThreatModel, **options: Any) -> PGD:  # noqa: N802
+    """The fast gradient sign method (Goodfellow et al., 2015): one step of epsilon from the clean image.
+
+    Args:
+        threat_model: `Linf`, or `L2` and `L1` for the fast gradient method.
+        **options: of `PGD`, such as `target`.
+    """
+    return PGD(threat_model, steps=1, step_size=threat_model.epsilon or None, random_start="none", **options)
+
+
+def RFGSM(threat_model: ThreatModel, *, start_radius: float | None = None, **options: Any) -> PGD:  # noqa: N802
+    """R+FGSM (Tramèr et al., 2018, section 4.2): random signs of size alpha, then one step of epsilon - alpha.
+
+    Args:
+        threat_model: `Linf`.
+        start_radius: alpha, below epsilon; None is epsilon / 2.
+        **options: of `PGD`, such as `target`.
+    """
+    alpha = threat_model.epsilon / 2 if start_radius is None else start_radius
+    step_size = threat_model.epsilon - alpha or None
+    return PGD(threat_model, steps=1, step_size=step_size, random_start="sign", start_radius=alpha, **options)
+
+
+def BIM(threat_model: ThreatModel, *, steps: int = 10, step_size: float | None = None, **options: Any) -> PGD:  # noqa: N802
+    """The basic iterative method (Kurakin et al., 2017): PGD from the clean image.
+
+    Args:
+        threat_model: `Linf`, `L2` or `L1`.
+        steps: number of gradient steps.
+        step_size: None is epsilon / steps, so that the path just reaches the edge of the ball.
+        **options: of `PGD`, such as `target`.
+    """
+    step_size = (threat_model.epsilon / steps or None) if step_size is None else step_size
+    return PGD(threat_model, steps=steps, step_size=step_size, random_start="none", **options)

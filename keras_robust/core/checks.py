@@ -1,0 +1,81 @@
+"""Checks of what users pass in. Each raises a `ValueError` that names what was received."""
+
+from typing import Any
+
+import numpy as np
+
+TOLERANCE = 1e-6
+"""By how much a pixel may leave the bounds: the rounding of float32."""
+
+
+def check_images(images: Any, bounds: tuple[float, float]) -> None:
+    """Checks that `images` are floats inside `bounds`, and finite.
+
+    Args:
+        images: (batch, ...) array or eager tensor.
+        bounds: smallest and largest pixel value.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    images = np.asarray(images)
+    if images.ndim < 2:
+        raise ValueError(f"Images are (batch, height, width, channels). Received: an array of shape {images.shape}")
+    if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
+        raise ValueError(
+            f"Images are floats in {list(bounds)}; divide uint8 images by 255. Received: images of dtype {images.dtype}"
+        )
+    low, high = float(np.min(images)), float(np.max(images))
+    if not (bounds[0] - TOLERANCE <= low and high <= bounds[1] + TOLERANCE):
+        raise ValueError(
+            f"Images are floats in bounds={list(bounds)}; normalisation belongs in a layer of the classifier. "
+            f"Received: images from {low:g} to {high:g}"
+        )
+
+
+def check_labels(labels: Any, num_classes: int, batch: int) -> None:
+    """Checks that `labels` are `batch` class indices below `num_classes`, or as many one-hot (or soft) rows.
+
+    Raises:
+        ValueError: if rank, length, dtype or range is wrong.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] not in (1, num_classes)):
+        raise ValueError(
+            f"Labels are (batch,) class indices or (batch, {num_classes}) one-hot rows, as the classifier has "
+            f"{num_classes} logits. Received: labels of shape {labels.shape}"
+        )
+    if len(labels) != batch:
+        raise ValueError(f"There is one label per image. Received: {len(labels)} labels for {batch} images")
+    if labels.ndim == 2 and labels.shape[1] == num_classes > 1:
+        sums = labels.sum(axis=1)
+        if labels.min() < 0 or not np.allclose(sums, 1.0, atol=1e-3):
+            raise ValueError(
+                "One-hot (or soft) labels are at least 0 and add up to 1 in each row. "
+                f"Received: labels from {labels.min()} to {labels.max()} with row sums from {sums.min()} to {sums.max()}"
+            )
+        return
+    if np.any(labels != np.floor(labels)) or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"Labels are integers from 0 to {num_classes - 1}, as the classifier has {num_classes} logits. "
+            f"Received: labels from {labels.min()} to {labels.max()}"
+        )
+
+
+def check_logits(logits: Any, batch: int) -> None:
+    """Checks that what a classifier returned can be logits: (batch, classes), and not probabilities.
+
+    Raises:
+        ValueError: if the shape is wrong, or all rows are non-negative and add up to 1.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 2:
+        raise ValueError(
+            f"A classifier maps {batch} images to logits of shape ({batch}, classes) with two classes or more. "
+            f"Received: an output of shape {logits.shape}"
+        )
+    if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1.0, atol=1e-3):
+        raise ValueError(
+            "A classifier returns logits: remove the softmax at its end, since attacks on probabilities are weak. "
+            f"Received: outputs from {logits.min():g} to {logits.max():g} that add up to 1 in each row"
+        )

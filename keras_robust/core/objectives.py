@@ -1,0 +1,165 @@
+"""What an attack maximises, per example.
+
+Each objective is a pure function of logits, and a small class around it that an attack calls with a `Goal`. All are
+positive-going: a larger value is a better attack. Logits are (batch, classes) float32; labels and targets are sparse
+(batch,) integers or one-hot (batch, classes) floats; results are (batch,) float32.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_robust.core.labels import as_one_hot, as_sparse
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE, Serializable
+
+
+def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns -sum_k y_k log softmax(z)_k."""
+    one_hot = as_one_hot(labels, tf.shape(logits)[1])
+    return tf.nn.softmax_cross_entropy_with_logits(one_hot, logits)
+
+
+def margin(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns max_{k != y} z_k - z_y (Carlini & Wagner, 2017, f6): positive where the example is misclassified."""
+    label = as_sparse(labels)
+    of_label = tf.gather(logits, label, batch_dims=1)
+    others = tf.where(tf.one_hot(label, tf.shape(logits)[1], True, False), logits.dtype.min, logits)
+    return tf.reduce_max(others, axis=1) - of_label
+
+
+def difference_of_logits_ratio(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns (max_{k != y} z_k - z_y) / (z_(1) - z_(3)), logits sorted (Croce & Hein, 2020, equation 6).
+
+    It needs three classes or more. The smallest denominator is 1e-12, as in the original code.
+    """
+    ranked = tf.math.top_k(logits, 3).values
+    return margin(labels, logits) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
+
+
+def targeted_difference_of_logits_ratio(labels: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
+    """Returns (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2), logits sorted (Croce & Hein, 2020, equation 7).
+
+    It needs four classes or more.
+    """
+    ranked = tf.math.top_k(logits, 4).values
+    of_label = tf.gather(logits, as_sparse(labels), batch_dims=1)
+    of_target = tf.gather(logits, as_sparse(targets), batch_dims=1)
+    return (of_target - of_label) / (ranked[:, 0] - 0.5 * (ranked[:, 2] + ranked[:, 3]) + 1e-12)
+
+
+def kl_divergence(reference_logits: Tensor, logits: Tensor) -> Tensor:
+    """Returns KL(softmax(reference) || softmax(z)), in nats: what TRADES (Zhang et al., 2019) maximises."""
+    log_reference = tf.nn.log_softmax(reference_logits)
+    return tf.reduce_sum(tf.exp(log_reference) * (log_reference - tf.nn.log_softmax(logits)), axis=1)
+
+
+class Goal(NamedTuple):
+    """What an attack is after: away from `labels`, or towards `targets` where given.
+
+    `clean_logits` are the logits of the unperturbed images, where the objective needs them.
+    """
+
+    labels: Tensor
+    targets: Tensor | None = None
+    clean_logits: Tensor | None = None
+
+
+class Objective(Serializable):
+    """Base class: `objective(logits, goal)` is (batch,), and an attack climbs it."""
+
+    name: ClassVar[str]
+    needs_clean_logits: ClassVar[bool] = False
+    takes_targets: ClassVar[bool] = True
+    min_classes: ClassVar[int] = 2
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        """Returns the value per example, (batch,) float32."""
+        raise NotImplementedError
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy(Objective):
+    """The cross-entropy of the labels, or minus that of the targets."""
+
+    name: ClassVar[str] = "cross_entropy"
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        """Returns the value per example, (batch,) float32."""
+        if goal.targets is None:
+            return cross_entropy(goal.labels, logits)
+        return -cross_entropy(goal.targets, logits)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class Margin(Objective):
+    """The margin of Carlini & Wagner (2017), which stops growing at `kappa`.
+
+    Args:
+        kappa: confidence, >= 0, in logit units, or None for no limit. Madry's evaluation of MNIST used 50, the code of
+            "free" adversarial training 0; with 0 an example is left alone once it is misclassified.
+    """
+
+    kappa: float | None = None
+    name: ClassVar[str] = "margin"
+
+    def __post_init__(self) -> None:
+        if self.kappa is not None and not self.kappa >= 0:
+            raise ValueError(f"kappa is at least 0, or None. Received: kappa={self.kappa}")
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        """Returns the value per example, (batch,) float32."""
+        value = margin(goal.labels, logits) if goal.targets is None else -margin(goal.targets, logits)
+        return value if self.kappa is None else tf.minimum(value, self.kappa)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class DifferenceOfLogitsRatio(Objective):
+    """DLR, or targeted DLR where a target is given (Croce & Hein, 2020): unchanged by scaling or shifting the logits."""
+
+    name: ClassVar[str] = "dlr"
+    min_classes: ClassVar[int] = 3
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        """Returns the value per example, (batch,) float32."""
+        if goal.targets is None:
+            return difference_of_logits_ratio(goal.labels, logits)
+        return targeted_difference_of_logits_ratio(goal.labels, goal.targets, logits)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class KLDivergence(Objective):
+    """The divergence of the attacked prediction from the clean one; labels play no part."""
+
+    name: ClassVar[str] = "kl_divergence"
+    needs_clean_logits: ClassVar[bool] = True
+    takes_targets: ClassVar[bool] = False
+
+    def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
+        """Returns the value per example, (batch,) float32."""
+        return kl_divergence(goal.clean_logits, logits)
+
+
+OBJECTIVES = {kind.name: kind for kind in (CrossEntropy, Margin, DifferenceOfLogitsRatio, KLDivergence)}
+
+
+def get_objective(objective: Any) -> Objective:
+    """Returns an `Objective` from itself or from its name.
+
+    Raises:
+        ValueError: if it is neither; the message lists the names.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, str) and objective in OBJECTIVES:
+        return OBJECTIVES[objective]()
+    raise ValueError(
+        f"objective is one of {sorted(OBJECTIVES)} or an Objective. "
+        f"Received: objective={objective!r} of type {type(objective).__name__}"
+    )

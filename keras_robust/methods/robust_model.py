@@ -1,0 +1,290 @@
+"""The template of every method of the form "attack the batch, then train on clean and attacked images".
+
+A method overrides one to three hooks: `perturb` (how images are attacked), `passes` (which images go through the
+classifier) and `robust_loss` (what is minimised). The rest of a step is left to Keras, so loss scaling, gradient
+accumulation, XLA, metrics, strategies and saving are Keras's own.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks import Attack, as_model_fn
+from keras_robust.core import seeds
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.methods.first_batch import check_batch, check_ends_in_logits, peek
+from keras_robust.methods.metric_sets import MetricSets
+
+CLEAN, ADVERSARIAL = "clean", "adversarial"
+"""Keys of the passes: images in a dict of these give logits in a dict of these."""
+
+TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class RobustModel(keras.Model):
+    """Trains a classifier on attacked images only; the base class of the other methods.
+
+    A metric of `compile` is logged under its plain name on clean images and under `robust_` plus its name on attacked
+    ones, in training and validation alike; images that a phase never sees are not logged. `loss` is what is minimised
+    in training, and in validation the loss on clean images.
+
+    Args:
+        classifier: any Keras model that maps (batch, height, width, channels) float images to (batch, classes) logits.
+        attack: an `Attack`; its threat model holds epsilon and the pixel range, in the units of the images.
+        validation_attack: an `Attack` that `fit` and `evaluate` run on validation data, to log `val_robust_accuracy`;
+            None logs clean metrics only.
+        attack_in_training_mode: attack the classifier with batch statistics (Madry et al., 2018, their code) instead of
+            moving averages. The averages are left alone either way.
+        joint_pass: run clean and attacked images through the classifier as one batch (so batch normalisation sees
+            their mixture, as in the code of Kannan et al., 2018) instead of one after the other.
+        compile_attack: compile the attack with XLA: True, False, or "auto" for wherever there is a GPU. XLA makes
+            attacks on CPU slower.
+        seed: of the random starts, in [0, 2**31). They also depend on the number of training steps taken, which is
+            saved with the model, and on the replica.
+        **kwargs: of `keras.Model`.
+
+    Raises:
+        ValueError: if the classifier is no Keras model or ends in a softmax, or an attack is no `Attack`.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Layer,
+        attack: Attack,
+        *,
+        validation_attack: Attack | None = None,
+        attack_in_training_mode: bool = False,
+        joint_pass: bool = True,
+        compile_attack: bool | str = "auto",
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        check_ends_in_logits(classifier)
+        _check_attack("attack", attack)
+        if validation_attack is not None:
+            _check_attack("validation_attack", validation_attack)
+        if compile_attack not in (True, False, "auto"):
+            raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")
+        seeds.as_seed(seed)
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.attack = attack
+        self.validation_attack = validation_attack
+        self.attack_in_training_mode = attack_in_training_mode
+        self.joint_pass = joint_pass
+        self.compile_attack = compile_attack
+        self.seed = seed
+        self.steps_taken = self.add_weight(
+            name="steps_taken",
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self._metric_sets: MetricSets | None = None
+        if classifier.built and isinstance(getattr(classifier, "input_shape", None), tuple):
+            self.build(classifier.input_shape)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest pixel value."""
+        return self.attack.threat_model.bounds
+
+    # Hooks.
+
+    def perturb(self, images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
+        """Returns the attacked images to train on; no gradient flows through them."""
+        return self._run(self.attack, images, labels, seed, training=self.attack_in_training_mode)
+
+    def passes(self, images: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
+        """Returns the images of a training step's passes, under `CLEAN` and `ADVERSARIAL` or one of them.
+
+        `CLEAN` may hold fewer images than `ADVERSARIAL`: the first ones.
+        """
+        del images
+        return {ADVERSARIAL: adversarial}
+
+    def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
+        """Returns the scalar to minimise, with the classifier's own losses (weight decay), scaled for the strategy.
+
+        Args:
+            labels: (batch,) or (batch, classes), of the attacked images.
+            logits: of the passes.
+            sample_weight: (batch,) or None.
+        """
+        return super().compute_loss(None, labels, logits[ADVERSARIAL], sample_weight)
+
+    # What Keras calls.
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the classifier for images of `input_shape`, (None, height, width, channels)."""
+        if not self.classifier.built:
+            self.classifier.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
+        """Returns logits of images, or a dict of logits of a dict of images."""
+        if not isinstance(inputs, dict):
+            return self.classifier(inputs, training=training)
+        if not self.joint_pass:
+            return {name: self.classifier(images, training=training) for name, images in inputs.items()}
+        sizes = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0] for images in inputs.values()]
+        logits = self.classifier(tf.concat(list(inputs.values()), axis=0), training=training)
+        return dict(zip(inputs, tf.split(logits, sizes), strict=True))
+
+    def train_step(self, data: Any) -> dict[str, Tensor]:
+        """Attacks the batch, then lets Keras take a step on the passes."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        seed = seeds.fold(seeds.as_seed(self.seed), TRAINING_DRAWS, self.steps_taken.value)
+        adversarial = self.perturb(images, labels, seeds.fold_replica(seed))
+        self.steps_taken.assign_add(1)
+        return super().train_step((self.passes(images, adversarial), labels, sample_weight))
+
+    def test_step(self, data: Any) -> dict[str, Tensor]:
+        """Evaluates a batch, clean and under the validation attack; its draws are the same in every epoch."""
+        if self.validation_attack is None:
+            return super().test_step(data)
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), VALIDATION_DRAWS))
+        adversarial = self._run(self.validation_attack, images, labels, seed)
+        return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Tensor:
+        """Returns `robust_loss` of a training step's logits, and the compiled loss of clean logits otherwise."""
+        if not isinstance(y_pred, dict):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not training:
+            return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
+        return self.robust_loss(y, y_pred, sample_weight)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
+        """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""
+        logits = y_pred if isinstance(y_pred, dict) else {CLEAN: y_pred}
+        results = {metric.name: metric.result() for metric in super().metrics}  # the loss
+        for name, metrics in ((CLEAN, self._metric_sets.clean), (ADVERSARIAL, self._metric_sets.robust)):
+            if name in logits:
+                count = tf.shape(logits[name])[0]
+                weight = None if sample_weight is None else sample_weight[:count]
+                results.update(MetricSets.update(metrics, y[:count], logits[name], weight))
+        return results
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Keras's own metrics (the loss), the clean and the robust ones."""
+        return super().metrics + (self._metric_sets.all if self._metric_sets else [])
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training as `keras.Model.compile` does.
+
+        Args:
+            optimizer: as in Keras.
+            loss: on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+            loss_weights: as in Keras.
+            metrics: a list; each is logged for clean images and, with the prefix `robust_`, for attacked ones.
+            weighted_metrics: likewise, with sample weights.
+            **kwargs: as in Keras.
+
+        Raises:
+            ValueError: if the loss is missing or one on probabilities, or the metrics are not lists.
+        """
+        _check_loss(loss)
+        self._metric_sets = MetricSets(metrics, weighted_metrics)
+        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `compile_from_config` needs."""
+        config = super().get_compile_config()
+        if self._metric_sets:
+            config.update(keras.saving.serialize_keras_object(self._metric_sets.arguments))
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as the model that was saved was compiled, and makes the optimizer's variables."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, after a look at the first batch.
+
+        Raises:
+            ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
+                see `first_batch.check_batch`.
+        """
+        if not self.compiled:
+            raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
+        images, labels, x = peek(x, y, batch_size)
+        check_batch(self.classifier, images, labels, self.bounds)
+        return super().fit(x, y, batch_size=batch_size, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the model: classifier, attacks and options."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "classifier": serialize(self.classifier),
+            "attack": serialize(self.attack),
+            "validation_attack": serialize(self.validation_attack),
+            "attack_in_training_mode": self.attack_in_training_mode,
+            "joint_pass": self.joint_pass,
+            "compile_attack": self.compile_attack,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RobustModel":
+        """Builds the model that `get_config` described."""
+        nested = ("classifier", "attack", "validation_attack")
+        loaded = {name: keras.saving.deserialize_keras_object(config[name], custom_objects) for name in nested}
+        return cls(**{**config, **loaded})
+
+    def _run(self, attack: Attack, images: Tensor, labels: Tensor, seed: Tensor, training: bool = False) -> Tensor:
+        """Runs an attack on the classifier, compiled with XLA where that pays."""
+        model_fn = as_model_fn(self.classifier, training=training, compute_dtype=attack.compute_dtype)
+
+        def run(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
+            return attack(model_fn, images, labels, seed)
+
+        compiled = bool(tf.config.list_logical_devices("GPU")) if self.compile_attack == "auto" else self.compile_attack
+        if compiled:
+            run = tf.function(run, jit_compile=True)
+        return tf.stop_gradient(run(images, labels, seed))
+
+
+def _check_attack(name: str, attack: Any) -> None:
+    if not isinstance(attack, Attack):
+        raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
+
+
+def _check_loss(loss: Any) -> None:
+    """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
+    if loss is None:
+        raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
+    resolved = keras.losses.get(loss) if isinstance(loss, str) else loss
+    config = resolved.get_config() if isinstance(resolved, keras.losses.Loss) else {}
+    on_probabilities = (
+        keras.losses.categorical_crossentropy,
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.binary_crossentropy,
+    )
+    if config.get("from_logits") is False or resolved in on_probabilities:
+        raise ValueError(
+            "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
+            f"Received: loss={loss!r} with from_logits=False"
+        )

@@ -1,0 +1,89 @@
+"""Pictures for the page: pixels in the bounds of the threat model to PNG data URIs."""
+
+import base64
+import dataclasses
+import io
+
+import matplotlib.image
+import numpy as np
+
+from keras_robust.reports.record import Record, Samples
+
+WHITE = 255
+DEFAULT_BOUNDS = (0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleCard:
+    """One example: three pictures as data URIs, its label and both predictions."""
+
+    label: int
+    clean_prediction: int
+    attacked_prediction: int
+    clean: str
+    perturbation: str
+    attacked: str
+    amplification: str
+    width: int
+    height: int
+
+
+def sample_cards(record: Record, samples: Samples) -> list[SampleCard]:
+    """One card per sample image."""
+    bounds = tuple((record.get("threat_model") or {}).get("bounds") or DEFAULT_BOUNDS)
+    return [_card(samples, position, bounds) for position in range(len(samples["labels"]))]
+
+
+def image_pixels(image: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """An image in bounds as 8-bit RGB: (height, width, 1 or 3) float to (height, width, 3) uint8."""
+    low, high = bounds
+    return _rgb(WHITE * (image.astype(np.float64) - low) / (high - low))
+
+
+def perturbation_pixels(perturbation: np.ndarray) -> np.ndarray:
+    """A perturbation as 8-bit RGB: mid grey is 0, its largest absolute value is black or white."""
+    perturbation = perturbation.astype(np.float64)
+    peak = np.abs(perturbation).max()
+    scaled = perturbation / peak if peak > 0 else perturbation
+    return _rgb(WHITE * (0.5 + 0.5 * scaled))
+
+
+def amplification(perturbation: np.ndarray, bounds: tuple[float, float]) -> float | None:
+    """How much stronger `perturbation_pixels` shows a perturbation than the images do; None if it is zero."""
+    peak = float(np.abs(perturbation).max())
+    return 0.5 * (bounds[1] - bounds[0]) / peak if peak > 0 else None
+
+
+def png_uri(pixels: np.ndarray) -> str:
+    """8-bit RGB pixels as the data URI of a PNG."""
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, pixels, format="png")
+    return data_uri(buffer.getvalue(), "image/png")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Bytes as a data URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _card(samples: Samples, position: int, bounds: tuple[float, float]) -> SampleCard:
+    clean, attacked = samples["images"][position], samples["attacked"][position]
+    perturbation = attacked.astype(np.float64) - clean
+    factor = amplification(perturbation, bounds)
+    height, width = clean.shape[:2]
+    return SampleCard(
+        label=int(samples["labels"][position]),
+        clean_prediction=int(samples["clean_predictions"][position]),
+        attacked_prediction=int(samples["attacked_predictions"][position]),
+        clean=png_uri(image_pixels(clean, bounds)),
+        perturbation=png_uri(perturbation_pixels(perturbation)),
+        attacked=png_uri(image_pixels(attacked, bounds)),
+        amplification="no change" if factor is None else f"amplified {factor:.3g} times",
+        width=width,
+        height=height,
+    )
+
+
+def _rgb(values: np.ndarray) -> np.ndarray:
+    pixels = np.clip(np.rint(values), 0, WHITE).astype(np.uint8)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

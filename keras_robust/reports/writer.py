@@ -1,0 +1,25 @@
+"""Writes both forms of a report into a folder."""
+
+import pathlib
+
+from keras_robust.reports.markdown import render_markdown
+from keras_robust.reports.page import render_html
+from keras_robust.reports.record import Record, Samples
+
+
+def write_report(record: Record, samples: Samples, folder: pathlib.Path) -> None:
+    """Writes `report.md` and `index.html` into an existing folder; both are rendered before either is written.
+
+    Args:
+        record: the evaluation record, as read from JSON; its fields are in `record.py`.
+        samples: "images" and "attacked", (n, height, width, 1 or 3) float32 in the bounds of the threat model;
+            "labels", "clean_predictions" and "attacked_predictions", (n,) integers; "attack_name", a 0-d string.
+        folder: an existing folder.
+
+    Raises:
+        ValueError: a field is missing, or the record contradicts itself.
+    """
+    markdown = render_markdown(record)
+    page = render_html(record, samples)
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    (folder / "index.html").write_text(page, encoding="utf-8")

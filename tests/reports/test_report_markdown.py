@@ -1,0 +1,169 @@
+"""The Markdown report, the sentences it shares with the page, and what a record must hold."""
+
+import pytest
+
+from keras_robust.reports import formatting, render_markdown, tables, wording
+from keras_robust.reports.record import FIELDS
+
+
+def test_accuracy_table(record):
+    """The score interval of 9 in 10 is 59.6 to 98.2 %, that of 7 in 10 is 39.7 to 89.2 %."""
+    settings = r"PGD(threat_model=Linf(epsilon=0.3, bounds=\[0, 1]), steps=40, step_size=0.01), restarts=5"
+    table = "\n".join(
+        [
+            "| Images | Accuracy | 95 % interval | Examples | Time | Settings |",
+            "| --- | ---: | ---: | ---: | ---: | --- |",
+            "| Clean | 90.0 % | 59.6 to 98.2 % | 10 | - | no attack |",
+            f"| PGD-40 Linf 0.3, step 0.01, 5 restarts | 70.0 % | 39.7 to 89.2 % | 10 | 71.2 s | {settings} |",
+            "| Worst case | 70.0 % | 39.7 to 89.2 % | 10 | 71.2 s | per example, over 1 attack |",
+        ]
+    )
+    assert f"\n{table}\n" in render_markdown(record)
+
+
+def test_worst_case_is_per_example(two_attacks):
+    """Seven and six withstand one attack each, five of them both."""
+    rows = tables.accuracy_rows(two_attacks)
+    assert [row.accuracy for row in rows] == ["90.0 %", "70.0 %", "60.0 %", "50.0 %"]
+    assert rows[-1].interval == "23.7 to 76.3 %"
+    assert rows[-1].seconds == "79.2 s"
+
+
+def test_check_rows(record):
+    line = (
+        "| full_epsilon_reaches_zero | Not suspicious | 0.083 | 0.01 | An unbounded attack leaves almost nothing. "
+        "| Athalye et al. (2018) |"
+    )
+    assert line in render_markdown(record)
+
+
+def test_no_checks(record):
+    record["checks"] = []
+    expected = "No gradient masking checks were run: treat robust accuracy as an upper bound."
+    assert expected in render_markdown(record)
+
+
+def test_training_values_name_their_attack(record):
+    text = render_markdown(record)
+    assert "| Accuracy, validation, attacked | 65.3 % |" in text
+    assert "in training name=pgd, steps=7" in text
+    record["training"]["config"] = {}
+    assert "which its configuration does not name" in render_markdown(record)
+
+
+def test_verdict_names_the_attack(record):
+    assert wording.verdict(record) == (
+        "90.0 % correct on clean images; 70.0 % still correct under PGD-40 Linf 0.3, step 0.01, 5 restarts "
+        "(worst case per example over 10 examples). An upper bound on the true robustness."
+    )
+
+
+def test_verdict_names_every_attack(two_attacks):
+    assert (
+        "50.0 % still correct under the strongest of 2 attacks for each example "
+        "(PGD-40 Linf 0.3, step 0.01, 5 restarts; Square; 10 examples)"
+    ) in wording.verdict(two_attacks)
+
+
+def test_verdict_of_a_suspicious_evaluation(record):
+    record["checks"][0]["suspicious"] = True
+    assert wording.verdict(record).endswith("Gradient masking is suspected: the true robustness is probably lower.")
+
+
+def test_black_box_is_said(record):
+    record["black_box_source"] = "runs/other/best.keras"
+    text = render_markdown(record)
+    assert "still correct under black-box PGD-40" in text
+    assert "crafted on runs/other/best.keras" in text
+    assert "**Black box.**" in text
+    assert "| Attacked model | runs/other/best.keras |" in text
+
+
+def test_without_an_attack_no_robust_accuracy(record):
+    record |= {"attacks": {}, "details": {}}
+    text = render_markdown(record)
+    assert "No attack was run: robustness was not measured." in text
+    assert "70.0 %" not in text
+    assert "Worst case" not in text
+
+
+def test_threat_model_may_be_absent(record):
+    del record["threat_model"]
+    assert "| Threat model | see the settings of each attack |" in render_markdown(record)
+
+
+def test_hostile_text_cannot_leave_its_cell(record):
+    record["dataset"] = "a | b\n\n# c <img src=x> ![d](http://example.org/e.png) `f`"
+    text = render_markdown(record)
+    assert r"| Data set | a \| b # c &lt;img src=x&gt; !\[d](http://example.org/e.png) \`f\` |" in text
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_missing_fields_are_named(record, field):
+    del record[field]
+    with pytest.raises(ValueError, match=rf"Missing in the record: '{field}'. Received: keys \["):
+        render_markdown(record)
+
+
+def test_missing_details_are_named(record):
+    detail = next(iter(record["details"].values()))
+    del detail["robust"]
+    with pytest.raises(ValueError, match=r"record\['details'\]\['PGD-40.*'robust'"):
+        render_markdown(record)
+    record["details"] = {}
+    with pytest.raises(ValueError, match="'PGD-40 Linf"):
+        render_markdown(record)
+
+
+def test_missing_parts_of_checks_and_training_are_named(record):
+    del record["checks"][0]["reason"]
+    with pytest.raises(ValueError, match=r"record\['checks'\]\[0\]: 'reason'"):
+        render_markdown(record)
+    record["checks"] = []
+    del record["training"]["history"]
+    with pytest.raises(ValueError, match=r"record\['training'\]: 'history'"):
+        render_markdown(record)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("robust_accuracy", 0.8), ("clean_accuracy", float("nan")), ("attacks", {"PGD": 1.0})]
+)
+def test_accuracies_must_follow_from_the_examples(record, field, value):
+    if field == "attacks":
+        record["details"] = {"PGD": next(iter(record["details"].values()))}
+    record[field] = value
+    with pytest.raises(ValueError, match=rf"Expected {field}.*=0\.\d+, the mean of its per-example results"):
+        render_markdown(record)
+
+
+@pytest.mark.parametrize(("field", "value"), [("labels", [1, 2]), ("examples", 0), ("schema_version", 2)])
+def test_impossible_records_raise(record, field, value):
+    record[field] = value
+    with pytest.raises(ValueError, match="Received: "):
+        render_markdown(record)
+
+
+def test_model_details_are_provenance(record):
+    record["model"]["name"] = "lenet"
+    assert ("Model details", "name=lenet") in tables.provenance_rows(record)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"steps": 40, "target": None, "step_size": 0.01}, "steps=40, step_size=0.01"),
+        ({"threat_model": {"norm": "l2"}}, "threat_model=(norm=l2)"),
+        ([{"class_name": "FGSM", "config": {}}, 3], "[FGSM(), 3]"),
+        ({"class_name": "L2", "config": None}, "class_name=L2"),
+    ],
+)
+def test_settings_summary(settings, expected):
+    assert formatting.settings_summary(settings) == expected
+
+
+@pytest.mark.parametrize("training", [None, {"config": {}, "history": {"learning_rate": [0.1]}}])
+def test_no_history_to_tell(record, training):
+    record["training"] = training
+    text = render_markdown(record)
+    assert "No training history is recorded for this model." in text
+    assert "After epoch" not in text
