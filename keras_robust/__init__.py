@@ -8,8 +8,10 @@
 Images are floats in [0, 1]; epsilon is in the same units.
 """
 
-from keras_robust import architectures, attacks, core, losses
+from keras_robust import architectures, attacks, core, data, distribution, evaluation, losses, optimizers, training
 from keras_robust.core import L1, L2, Linf
+from keras_robust.evaluation import Report, evaluate
+from keras_robust.export import export
 from keras_robust.methods import AdversarialLogitPairing, AdversarialTraining, RobustModel
 from keras_robust.version import __version__
 
@@ -19,10 +21,18 @@ __all__ = [
     "AdversarialLogitPairing",
     "AdversarialTraining",
     "Linf",
+    "Report",
     "RobustModel",
     "__version__",
     "architectures",
     "attacks",
     "core",
+    "data",
+    "distribution",
+    "evaluate",
+    "evaluation",
+    "export",
     "losses",
+    "optimizers",
+    "training",
 ]

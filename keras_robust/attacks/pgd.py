@@ -41,8 +41,8 @@ class PGD(Attack):
         start_radius: for "sign", in the units of epsilon; None is epsilon.
         clean_start_probability: with which the attack starts at the clean image instead (Xie & Yuille, 2020: 0.2).
         clean_start_per: "example" draws that for each image; "batch" once per call, as their original code.
-        restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one that
-            is not, then the one with the largest objective.
+        restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one
+            that is not, then the one with the largest objective.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
             whoever makes `model_fn` obeys it, as `RobustModel` and `evaluate` do.
 
@@ -74,15 +74,20 @@ class PGD(Attack):
                 raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size is positive, or None. Received: step_size={self.step_size!r}")
+        get_objective(self.objective)
         check_target(self.target)
         check_compute_dtype(self.compute_dtype)
-        object.__setattr__(self, "objective", get_objective(self.objective))
         self._check_start()
-        if self.target not in ("untargeted", "untargeted_from_prediction") and not self.objective.takes_targets:
-            raise ValueError(f"{self.objective.name} takes no targets. Received: target={self.target!r}")
+        if (
+            self.target not in ("untargeted", "untargeted_from_prediction")
+            and not self.resolved_objective.takes_targets
+        ):
+            raise ValueError(f"{self.resolved_objective.name} takes no targets. Received: target={self.target!r}")
 
     def _check_start(self) -> None:
-        start = {True: "uniform", False: "none"}.get(self.random_start, self.random_start)
+        start = self.random_start
+        if isinstance(start, bool):
+            start = "uniform" if start else "none"
         object.__setattr__(self, "random_start", start)
         if start not in RANDOM_STARTS:
             raise ValueError(f"random_start is a bool or one of {RANDOM_STARTS}. Received: random_start={start!r}")
@@ -108,11 +113,16 @@ class PGD(Attack):
         return 2.5 * self.threat_model.epsilon / self.steps if self.step_size is None else self.step_size
 
     @property
+    def resolved_objective(self) -> Objective:
+        """The objective, as an object."""
+        return get_objective(self.objective)
+
+    @property
     def name(self) -> str:
         """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)"; what is not the default is said."""
         parts = [str(self.threat_model), f"step {self.resolved_step_size:.4g}"]
-        if self.objective.name != "cross_entropy":
-            parts.append(self.objective.name)
+        if self.resolved_objective.name != "cross_entropy":
+            parts.append(self.resolved_objective.name)
         if self.target != "untargeted":
             parts.append(f"target {self.target}")
         if self.random_start != "uniform":
@@ -145,7 +155,7 @@ class PGD(Attack):
 
         def score(points: Tensor) -> tuple[Tensor, Tensor]:
             logits = model_fn(points)
-            return margin(labels, logits) > 0, self.objective(logits, goal)
+            return margin(labels, logits) > 0, self.resolved_objective(logits, goal)
 
         def restart(index: Tensor, best: Tensor, wrong: Tensor, value: Tensor) -> tuple[Tensor, ...]:
             other = self._ascend(model_fn, images, goal, seeds.fold(seed, index))
@@ -165,7 +175,7 @@ class PGD(Attack):
                 "targets go with target='given', and only with it. "
                 f"Received: target={self.target!r} and targets={'None' if targets is None else 'a tensor'}"
             )
-        look = self.objective.needs_clean_logits or self.target in NEEDS_CLEAN_LOGITS
+        look = self.resolved_objective.needs_clean_logits or self.target in NEEDS_CLEAN_LOGITS
         clean_logits = tf.stop_gradient(model_fn(images)) if look else None
         if targets is None:
             labels, targets = choose_goal_classes(self.target, labels, clean_logits, seed)
@@ -195,7 +205,7 @@ class PGD(Attack):
                 tape.watch(x_adv)
                 logits = model_fn(x_adv)
                 self._check_classes(logits, goal)
-                value = tf.reduce_sum(self.objective(logits, goal))
+                value = tf.reduce_sum(self.resolved_objective(logits, goal))
             direction = ball.steepest_ascent(tape.gradient(value, x_adv))
             return index + 1, ball.project(x_adv + step_size * direction, images)
 
@@ -203,9 +213,10 @@ class PGD(Attack):
         return tf.while_loop(lambda index, _: index < self.steps, step, (tf.constant(0), start))[1]
 
     def _check_classes(self, logits: Tensor, goal: Goal) -> None:
-        needed = self.objective.min_classes + (goal.targets is not None and self.objective.name == "dlr")
+        objective = self.resolved_objective
+        needed = objective.min_classes + (goal.targets is not None and objective.name == "dlr")
         if logits.shape[1] < needed:
-            raise ValueError(f"{self.objective.name} needs {needed} classes. Received: logits of shape {logits.shape}")
+            raise ValueError(f"{objective.name} needs {needed} classes. Received: logits of shape {logits.shape}")
 
 
 def FGSM(threat_model: ThreatModel, **options: Any) -> PGD:  # noqa: N802
@@ -226,6 +237,8 @@ def RFGSM(threat_model: ThreatModel, *, start_radius: float | None = None, **opt
         start_radius: alpha, below epsilon; None is epsilon / 2.
         **options: of `PGD`, such as `target`.
     """
+    if start_radius is not None and not 0 <= start_radius < threat_model.epsilon:
+        raise ValueError(f"start_radius is in [0, epsilon), or None. Received: start_radius={start_radius!r}")
     alpha = threat_model.epsilon / 2 if start_radius is None else start_radius
     step_size = threat_model.epsilon - alpha or None
     return PGD(threat_model, steps=1, step_size=step_size, random_start="sign", start_radius=alpha, **options)
@@ -240,5 +253,6 @@ def BIM(threat_model: ThreatModel, *, steps: int = 10, step_size: float | None =
         step_size: None is epsilon / steps, so that the path just reaches the edge of the ball.
         **options: of `PGD`, such as `target`.
     """
-    step_size = (threat_model.epsilon / steps or None) if step_size is None else step_size
+    if step_size is None and steps:  # PGD refuses 0 steps
+        step_size = threat_model.epsilon / steps or None
     return PGD(threat_model, steps=steps, step_size=step_size, random_start="none", **options)

@@ -52,7 +52,7 @@ def check_labels(labels: Any, num_classes: int, batch: int) -> None:
         if labels.min() < 0 or not np.allclose(sums, 1.0, atol=1e-3):
             raise ValueError(
                 "One-hot (or soft) labels are at least 0 and add up to 1 in each row. "
-                f"Received: labels from {labels.min()} to {labels.max()} with row sums from {sums.min()} to {sums.max()}"
+                f"Received: labels from {labels.min()} to {labels.max()}, row sums from {sums.min()} to {sums.max()}"
             )
         return
     if np.any(labels != np.floor(labels)) or labels.min() < 0 or labels.max() >= num_classes:

@@ -120,7 +120,7 @@ class Margin(Objective):
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class DifferenceOfLogitsRatio(Objective):
-    """DLR, or targeted DLR where a target is given (Croce & Hein, 2020): unchanged by scaling or shifting the logits."""
+    """DLR, or targeted DLR where a target is given (Croce & Hein, 2020): the same for scaled or shifted logits."""
 
     name: ClassVar[str] = "dlr"
     min_classes: ClassVar[int] = 3

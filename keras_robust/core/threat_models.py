@@ -191,9 +191,9 @@ class L1(ThreatModel):
         """Returns argmin ||z - points||_2 over z in bounds with ||z - images||_1 <= epsilon.
 
         The optimum moves each pixel by clip(|points - images| - theta, 0, room), with the smallest theta >= 0 for
-        which these add up to at most epsilon (Croce & Hein, 2021, "Mind the box", proposition 2.1). Their sum is piecewise
-        linear in theta with bends where a pixel meets its room or starts to move: theta is found exactly from the
-        sorted bends.
+        which these add up to at most epsilon (Croce & Hein, 2021, "Mind the box", proposition 2.1). Their sum is
+        piecewise linear in theta, with bends where a pixel meets its room or starts to move: theta is found exactly
+        from the sorted bends.
         """
         delta = flatten(points - images)
         room = flatten(tf.where(points > images, self.bounds[1] - images, images - self.bounds[0]))

@@ -73,7 +73,7 @@ class AdversarialTraining(RobustModel):
         return super().robust_loss(tf.concat([labels[:count], labels], axis=0), {ADVERSARIAL: both}, weight)
 
     def _relative_weights(self, clean: Tensor, attacked: Tensor) -> Tensor:
-        """Returns w and 1 - w per image, (clean + attacked,), scaled to mean 1: Keras divides by the number of images."""
+        """Returns w and 1 - w per image, scaled to mean 1, (clean + attacked,): Keras divides by their number."""
         weights = tf.concat(
             [tf.fill((clean,), self.clean_weight), tf.fill((attacked,), 1.0 - self.clean_weight)], axis=0
         )

@@ -75,7 +75,8 @@ def check_ends_in_logits(classifier: keras.Layer) -> None:
     """
     if not isinstance(classifier, keras.Layer):
         raise ValueError(
-            f"classifier is a Keras model from images to logits. Received: classifier of type {type(classifier).__name__}"
+            "classifier is a Keras model from images to logits. "
+            f"Received: classifier of type {type(classifier).__name__}"
         )
     layers = getattr(classifier, "layers", [])
     last = layers[-1] if layers else classifier
@@ -83,6 +84,6 @@ def check_ends_in_logits(classifier: keras.Layer) -> None:
     names = (type(last).__name__.lower(), getattr(activation, "__name__", ""))
     if "softmax" in names or "sigmoid" in names:
         raise ValueError(
-            "A classifier returns logits: remove the softmax (or sigmoid) at its end, since attacks on probabilities are "
-            f"weak. Received: a classifier that ends in {last.name!r} with {names[1] or names[0]}"
+            "A classifier returns logits: remove the softmax (or sigmoid) at its end, since attacks on probabilities "
+            f"are weak. Received: a classifier that ends in {last.name!r} with {names[1] or names[0]}"
         )

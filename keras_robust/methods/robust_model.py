@@ -85,7 +85,7 @@ class RobustModel(keras.Model):
             trainable=False,
             aggregation="only_first_replica",
         )
-        self._metric_sets: MetricSets | None = None
+        self._metric_sets = MetricSets(None, None)
         if classifier.built and isinstance(getattr(classifier, "input_shape", None), tuple):
             self.build(classifier.input_shape)
 
@@ -177,7 +177,7 @@ class RobustModel(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Keras's own metrics (the loss), the clean and the robust ones."""
-        return super().metrics + (self._metric_sets.all if self._metric_sets else [])
+        return super().metrics + self._metric_sets.all
 
     def compile(
         self,
@@ -208,9 +208,7 @@ class RobustModel(keras.Model):
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs."""
         config = super().get_compile_config()
-        if self._metric_sets:
-            config.update(keras.saving.serialize_keras_object(self._metric_sets.arguments))
-        return config
+        return {**config, **keras.saving.serialize_keras_object(self._metric_sets.arguments)} if config else {}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as the model that was saved was compiled, and makes the optimizer's variables."""

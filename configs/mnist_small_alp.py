@@ -1,0 +1,25 @@
+"""The demo: adversarial logit pairing on 10,000 embedded digits of MNIST.
+
+Command:  python launch/train.py --config=configs/mnist_small_alp.py --workdir=runs/demo
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    config = ml_collections.ConfigDict()
+    config.config_format = 1
+    config.dataset = "mnist_small"
+    config.train_split = "train[:9500]"
+    config.validation_split = "train[9500:]"
+    config.batch_size = 128
+    config.epochs = 14
+    config.classifier = {"name": "lenet"}
+    config.method = {"name": "adversarial_logit_pairing", "pairing_weight": 1.0}
+    config.attack = {"name": "pgd", "epsilon": 0.3, "steps": 5, "compute_dtype": "bfloat16"}
+    config.validation_attack = {"name": "pgd", "epsilon": 0.3, "steps": 20}
+    config.optimizer = {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 2e-3}}
+    config.seed = 0
+    config.deterministic = False
+    return config

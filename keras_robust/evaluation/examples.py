@@ -1,0 +1,61 @@
+"""The examples of an evaluation, checked and held as arrays."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core.checks import check_images
+from keras_robust.evaluation.subject import Subject
+
+
+def load_examples(dataset: Any, bounds: tuple[float, float], subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (images, labels) of a whole data set, in memory.
+
+    Args:
+        dataset: a batched `tf.data.Dataset` of (images, labels), or a pair of arrays.
+        bounds: smallest and largest pixel value.
+        subject: the classifier, for the shape of its images.
+
+    Returns:
+        float32 (examples, height, width, channels), and the labels as they came.
+
+    Raises:
+        ValueError: if a batch of images is not float or not inside bounds or of the wrong shape, there are no
+            examples, or the data set is something else.
+    """
+    if isinstance(dataset, tf.data.Dataset):
+        batches = list(_batches(dataset))
+    elif isinstance(dataset, list | tuple) and len(dataset) == 2:
+        batches = [(np.asarray(dataset[0]), np.asarray(dataset[1]))]
+    else:
+        raise ValueError(
+            "dataset is a batched tf.data.Dataset of (images, labels) or a pair of arrays. "
+            f"Received: dataset of type {type(dataset).__name__}"
+        )
+    if not batches or not len(batches[0][0]):
+        raise ValueError("There is nothing to evaluate. Received: a data set of 0 examples")
+    for images, labels in batches:
+        check_images(images, bounds)
+        _check_shape(images, subject)
+        if len(images) != len(labels):
+            raise ValueError(f"There is one label per image. Received: {len(labels)} labels for {len(images)} images")
+    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))  # type: ignore[return-value]
+
+
+def _batches(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) < 2 or len(spec[0].shape) < 2 or spec[0].shape[0:1] == (None, None):
+        raise ValueError(f"dataset yields batches of (images, labels). Received: elements {spec}")
+    for batch in dataset.as_numpy_iterator():
+        yield batch[0], batch[1]
+
+
+def _check_shape(images: np.ndarray, subject: Subject) -> None:
+    expected = subject.image_shape
+    if expected is not None and not tf.TensorShape(expected).is_compatible_with(images.shape[1:]):
+        raise ValueError(
+            f"The classifier {subject.description!r} takes images of shape {expected}. "
+            f"Received: images of shape {images.shape[1:]}"
+        )

@@ -1,0 +1,74 @@
+"""Where a number came from: versions, commit, command, and the training run of a saved model."""
+
+import csv
+import datetime
+import json
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.version import __version__
+
+CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.csv"
+"""What a training run writes beside its models."""
+
+
+def provenance() -> dict[str, Any]:
+    """Returns versions, commit (None outside a git checkout), command and the time, in ISO 8601."""
+    return {
+        "versions": {
+            "keras_robust": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+        "commit": commit(),
+        "command": shlex.join(sys.argv),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def commit() -> str | None:
+    """Returns the git commit of the toolkit, with "+changes" where files differ from it, or None outside a checkout."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def read_history(path: pathlib.Path) -> dict[str, list[float]]:
+    """Returns the columns of a training run's CSV file, epoch after epoch."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+
+
+def training_run(model: Any) -> dict[str, Any] | None:
+    """Returns config and history of the run that saved `model`, if it is a path with these beside it."""
+    if not isinstance(model, str | pathlib.Path):
+        return None
+    folder = pathlib.Path(model).parent
+    if not (folder / CONFIG_FILE).exists() or not (folder / HISTORY_FILE).exists():
+        return None
+    return {
+        "config": json.loads((folder / CONFIG_FILE).read_text()),
+        "history": read_history(folder / HISTORY_FILE),
+    }

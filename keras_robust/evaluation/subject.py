@@ -1,0 +1,109 @@
+"""What is evaluated: a Keras model, a file of one, a SavedModel, or a function of images to logits."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks import as_model_fn
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.core.seeds import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A classifier under evaluation.
+
+    Attributes:
+        description: for the record: the path it came from, or its name.
+        parameters: number of weights, where it is known.
+        image_shape: (height, width, channels) that it takes, where it is known.
+        model_fn_for: returns the function of images to float32 logits for a compute dtype (None is its own).
+    """
+
+    description: str
+    parameters: int | None
+    image_shape: tuple[int | None, ...] | None
+    model_fn_for: Callable[[str | None], ModelFn]
+
+
+def as_subject(model: Any) -> Subject:
+    """Returns what `evaluate` needs to know of a model.
+
+    Args:
+        model: a Keras model (a `RobustModel`, too), the path of a `.keras` file or of a SavedModel folder, or a
+            differentiable function of images to logits.
+
+    Raises:
+        ValueError: if the path does not exist or holds no model, or `model` is something else.
+    """
+    if isinstance(model, str | pathlib.Path):
+        return _from_path(pathlib.Path(model))
+    if isinstance(model, keras.Layer):
+        return _from_keras(model, model.name)
+    if callable(model):
+        return _from_function(model, getattr(model, "__name__", type(model).__name__))
+    raise ValueError(
+        "model is a Keras model, the path of one, or a function of images to logits. "
+        f"Received: model={model!r} of type {type(model).__name__}"
+    )
+
+
+def _from_path(path: pathlib.Path) -> Subject:
+    if not path.exists():
+        raise ValueError(f"The model does not exist: pass a .keras file or a SavedModel folder. Received: model={path}")
+    if (path / "saved_model.pb").exists():
+        return _from_saved_model(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"A model is a .keras file or a SavedModel folder. Received: model={path}")
+    return _from_keras(keras.models.load_model(path), str(path))
+
+
+def _from_keras(model: keras.Layer, description: str) -> Subject:
+    classifier = getattr(model, "classifier", model)
+    shape = getattr(classifier, "input_shape", None)
+    return Subject(
+        description,
+        classifier.count_params() if classifier.built else None,
+        tuple(shape[1:]) if isinstance(shape, tuple) else None,
+        lambda compute_dtype: as_model_fn(classifier, compute_dtype=compute_dtype),
+    )
+
+
+def _from_saved_model(path: pathlib.Path) -> Subject:
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+    (argument,) = serve.structured_input_signature[1].values()
+
+    def model_fn(images: Tensor) -> Tensor:
+        (logits,) = serve(**{argument.name: images}).values()
+        return tf.cast(logits, tf.float32)
+
+    subject = _from_function(model_fn, str(path))
+    parameters = sum(variable.shape.num_elements() for variable in serve.variables)
+    return dataclasses.replace(
+        subject,
+        parameters=parameters,
+        image_shape=tuple(argument.shape[1:]),
+        model_fn_for=lambda dtype: _keeps(loaded, subject.model_fn_for(dtype)),
+    )
+
+
+def _keeps(owner: Any, model_fn: ModelFn) -> ModelFn:
+    """Returns `model_fn`, holding on to the owner of its variables."""
+    return lambda images: (owner, model_fn(images))[1]
+
+
+def _from_function(function: ModelFn, description: str) -> Subject:
+    def model_fn_for(compute_dtype: str | None) -> ModelFn:
+        if compute_dtype is not None:
+            raise ValueError(
+                "compute_dtype needs a Keras model: the precision of a function or SavedModel is fixed. "
+                f"Received: compute_dtype={compute_dtype!r} for {description}"
+            )
+        return function
+
+    return Subject(description, None, None, model_fn_for)

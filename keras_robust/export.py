@@ -1,0 +1,40 @@
+"""Export: the clean classifier as a SavedModel."""
+
+import pathlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def export(model: Any, path: str | pathlib.Path) -> None:
+    """Writes the classifier as a SavedModel that maps images to logits and needs TensorFlow alone.
+
+        logits = tf.saved_model.load(path).serve(images)
+
+    Args:
+        model: a `RobustModel` (its classifier is exported, without attack and training state), another built Keras
+            model of images to logits, or the path of a `.keras` file of one.
+        path: folder to write to; a SavedModel that is there is replaced.
+
+    Raises:
+        ValueError: if the model file does not exist, the model was never built, or `path` holds something else.
+    """
+    path = pathlib.Path(path)
+    if isinstance(model, str | pathlib.Path):
+        if not pathlib.Path(model).is_file():
+            raise ValueError(f"The model file does not exist. Received: model={model}")
+        model = keras.models.load_model(model)
+    classifier = getattr(model, "classifier", model)
+    if not isinstance(classifier, keras.Model) or not isinstance(getattr(classifier, "input_shape", None), tuple):
+        raise ValueError(f"model is a built Keras model with one image input. Received: model={model!r}")
+    if path.exists() and not (path / "saved_model.pb").exists() and (path.is_file() or any(path.iterdir())):
+        raise ValueError(f"The export folder is new, empty, or holds a SavedModel. Received: path={path}")
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    archive.add_endpoint(
+        "serve",
+        lambda images: classifier(images, training=False),
+        input_signature=[tf.TensorSpec((None, *classifier.input_shape[1:]), tf.float32, name="images")],
+    )
+    archive.write_out(str(path), verbose=False)

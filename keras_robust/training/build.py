@@ -1,0 +1,111 @@
+"""From config to objects: the one place where a name in a config becomes a class.
+
+A section of a config is a dict with a `name` and the arguments of what it names:
+`config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from keras_robust import architectures, attacks, core, methods, optimizers
+from keras_robust.attacks import Attack
+from keras_robust.core import ThreatModel
+
+NORMS: dict[str, Callable[..., ThreatModel]] = {"linf": core.Linf, "l2": core.L2, "l1": core.L1}
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "pgd": attacks.PGD,
+    "fgsm": attacks.FGSM,
+    "rfgsm": attacks.RFGSM,
+    "bim": attacks.BIM,
+}
+CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
+    "lenet": architectures.LeNet,
+    "resnet20": architectures.ResNet20,
+}
+METHODS: dict[str, Callable[..., methods.RobustModel]] = {
+    "adversarial_training": methods.AdversarialTraining,
+    "adversarial_logit_pairing": methods.AdversarialLogitPairing,
+}
+OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "adam": keras.optimizers.Adam,
+    "sgd": keras.optimizers.SGD,
+    "rmsprop": keras.optimizers.RMSprop,
+}
+
+
+def build_attack(config: Mapping[str, Any]) -> Attack:
+    """Returns the attack of a section such as `dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
+
+    Raises:
+        ValueError: if the norm, the name or an argument is unknown, or out of its range.
+    """
+    options = dict(config)
+    ball = {key: options.pop(key) for key in ("norm", "epsilon", "bounds") if key in options}
+    if "epsilon" not in ball:
+        raise ValueError(f"An attack has an epsilon. Received: {dict(config)}")
+    norm = ball.pop("norm", "linf")
+    threat_model = _make("norm", NORMS, {"name": norm, **ball})
+    return _make("attack", ATTACKS, options, threat_model)
+
+
+def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int, total_steps: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a section; its learning rate is a number or the section of a schedule.
+
+    Args:
+        config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`.
+        steps_per_epoch: steps of a pass over the training data, for schedules stated in epochs.
+        total_steps: of the run, for schedules stated in fractions of it.
+
+    Raises:
+        ValueError: if a name or an argument is unknown.
+    """
+    schedules: dict[str, Callable[..., Any]] = {
+        "one_cycle": lambda **options: optimizers.one_cycle(total_steps, **options),
+        "staircase_decay": lambda **options: optimizers.staircase_decay(steps_per_epoch, **options),
+    }
+    options = dict(config)
+    rate = options.pop("learning_rate", None)
+    if rate is None:
+        raise ValueError(f"An optimizer has a learning_rate. Received: {dict(config)}")
+    options["learning_rate"] = _make("learning_rate", schedules, rate) if isinstance(rate, Mapping) else rate
+    return _make("optimizer", OPTIMIZERS, options)
+
+
+def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: int) -> methods.RobustModel:
+    """Returns the compiled model of a checked config: classifier, attacks, method, optimizer and loss.
+
+    Raises:
+        ValueError: if a name or an argument is unknown, or out of its range.
+    """
+    model = _make(
+        "method",
+        METHODS,
+        config["method"],
+        _make("classifier", CLASSIFIERS, config["classifier"]),
+        build_attack(config["attack"]),
+        validation_attack=build_attack(config["validation_attack"]) if config["validation_attack"] else None,
+        seed=config["seed"],
+    )
+    smoothing = config["label_smoothing"]
+    if smoothing:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(build_optimizer(config["optimizer"], steps_per_epoch, total_steps), loss, metrics=["accuracy"])
+    return model
+
+
+def _make(section: str, registry: Mapping[str, Callable[..., Any]], config: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls what `config["name"]` stands for with the other entries as arguments."""
+    options = dict(config) if isinstance(config, Mapping) else {"name": config}
+    name = options.pop("name", None)
+    if not isinstance(name, str) or name not in registry:
+        raise ValueError(
+            f"{section} is one of {sorted(registry)}. Received: {section}={name!r} of type {type(name).__name__}"
+        )
+    try:
+        return registry[name](*args, **kwargs, **options)
+    except TypeError as error:  # an argument that it does not have
+        raise ValueError(f"{section} {name!r} does not take its arguments: {error}. Received: {options}") from error

@@ -1,0 +1,65 @@
+"""Callbacks of a training run that Keras does not have."""
+
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robust.training.workdir import Workdir
+
+
+class SaveModels(keras.callbacks.Callback):
+    """Writes the best and the last model after each epoch, each in one atomic step.
+
+    `keras.callbacks.ModelCheckpoint` writes in place, and `BackupAndRestore` writes weights and epoch number one after
+    the other: a run that is killed at that moment has lost its models, or goes on at the wrong epoch. Here the whole
+    state is in one file (the epoch follows from the model's `steps_taken`), which is renamed into place.
+
+    Args:
+        workdir: where to write.
+        config: the resolved config, written when training begins.
+        monitor: the metric whose highest value is best.
+        best: its highest value so far, or None.
+    """
+
+    def __init__(self, workdir: Workdir, config: dict[str, Any], monitor: str, best: float | None) -> None:
+        super().__init__()
+        self.workdir = workdir
+        self.config = config
+        self.monitor = monitor
+        self.best = -np.inf if best is None else best
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Makes the workdir: every check has passed."""
+        self.workdir.start(self.config)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Saves the model."""
+        value = float((logs or {})[self.monitor])
+        if value > self.best:
+            self.best = value
+            self._save(self.workdir.best)
+        self._save(self.workdir.last)
+
+    def _save(self, path: pathlib.Path) -> None:
+        partial = path.with_name(f"{path.stem}.partial.keras")
+        self.model.save(partial)
+        partial.replace(path)
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """Ends training with a `FloatingPointError` when the loss is not finite; nothing of that epoch is saved.
+
+    (`keras.callbacks.TerminateOnNaN` ends it as if it had succeeded.)
+    """
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the loss."""
+        logs = {name: float(value) for name, value in (logs or {}).items()}
+        if not np.isfinite(logs.get("loss", 0.0)):
+            metrics = ", ".join(f"{name}={value:.4g}" for name, value in logs.items())
+            raise FloatingPointError(
+                f"The loss is not finite at step {int(self.model.steps_taken)} (batch {batch + 1} of the epoch). "
+                f"Last metrics: {metrics}. A lower learning rate or a longer warm-up often helps."
+            )

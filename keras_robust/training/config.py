@@ -1,0 +1,63 @@
+"""What a training config holds, and how it is checked.
+
+A config file returns an `ml_collections.ConfigDict` with the fields of `DEFAULTS`; those that are `REQUIRED` have no
+default.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CONFIG_FORMAT = 1
+"""Raised whenever configs of earlier versions would mean something else."""
+
+REQUIRED = "required"
+
+DEFAULTS: dict[str, Any] = {
+    "config_format": REQUIRED,
+    "dataset": REQUIRED,  # name, as in TFDS, or "mnist_small"
+    "train_split": REQUIRED,  # in TFDS's syntax
+    "validation_split": REQUIRED,
+    "classifier": REQUIRED,  # sections: see training.build
+    "method": REQUIRED,
+    "attack": REQUIRED,
+    "validation_attack": None,
+    "optimizer": REQUIRED,
+    "label_smoothing": 0.0,
+    "batch_size": REQUIRED,  # of all replicas together
+    "epochs": REQUIRED,
+    "steps_per_epoch": 0,  # validation and checkpoint after so many steps; 0 is a pass over the training data
+    "seed": 0,
+    "deterministic": False,  # the same weights, bit for bit, on every run on the same machine; slower
+}
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config as plain JSON data, complete with the defaults.
+
+    Raises:
+        ValueError: if a field is unknown or missing, was made for another version, or is out of its range.
+    """
+    given = json.loads(config.to_json() if hasattr(config, "to_json") else json.dumps(dict(config)))
+    for name in given:
+        if name not in DEFAULTS:
+            close = difflib.get_close_matches(name, DEFAULTS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the fields are {sorted(DEFAULTS)}."
+            raise ValueError(f"The config has an unknown field: {hint} Received: {name}={given[name]!r}")
+    if given.get("config_format") != CONFIG_FORMAT:
+        raise ValueError(
+            f"The config is from another version: this one reads config_format={CONFIG_FORMAT}. "
+            f"Received: config_format={given.get('config_format')!r}"
+        )
+    resolved = {**DEFAULTS, **given}
+    missing = [name for name, value in resolved.items() if isinstance(value, str) and value == REQUIRED]
+    if missing:
+        raise ValueError(f"The config lacks the fields {missing}. Received: {sorted(given)}")
+    for name, smallest in (("batch_size", 1), ("epochs", 1), ("steps_per_epoch", 0), ("seed", 0)):
+        value = resolved[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise ValueError(f"{name} is an integer of at least {smallest}. Received: {name}={value!r}")
+    if not 0 <= resolved["label_smoothing"] < 1:
+        raise ValueError(f"label_smoothing is in [0, 1). Received: label_smoothing={resolved['label_smoothing']!r}")
+    return resolved

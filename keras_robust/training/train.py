@@ -1,0 +1,90 @@
+"""One call from config to trained model, which goes on where an earlier call stopped."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
+from keras_robust.distribution import create_strategy
+from keras_robust.methods import RobustModel
+from keras_robust.training.build import build_model
+from keras_robust.training.callbacks import SaveModels, StopAtNaN
+from keras_robust.training.config import resolve
+from keras_robust.training.workdir import Workdir
+
+
+def train(
+    config: Mapping[str, Any],
+    workdir: str | pathlib.Path,
+    *,
+    data_dir: str | None = None,
+    download: bool = False,
+    strategy: str = "auto",
+    verbose: str | int = "auto",
+) -> RobustModel:
+    """Trains the model of a config in `workdir`, or goes on with the run that is there.
+
+    The batches, the random starts and the weights are functions of the config alone: a run that was killed and started
+    again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit.
+
+    Args:
+        config: see `training.config`.
+        workdir: folder of the run; see `training.workdir`.
+        data_dir: where TFDS keeps its data sets; None is its default.
+        download: let TFDS download a data set that is missing.
+        strategy: see `create_strategy`.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        The model after the last epoch.
+
+    Raises:
+        ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then.
+        FloatingPointError: if the loss is not finite.
+    """
+    config = resolve(config)
+    folder = Workdir(pathlib.Path(workdir))
+    folder.check(config)
+    replicas = create_strategy(strategy)
+    check_batch_size(config["batch_size"], replicas.num_replicas_in_sync)
+    info = describe(config["dataset"], config["train_split"], data_dir=data_dir, download=download)
+    describe(config["dataset"], config["validation_split"], data_dir=data_dir)
+    steps_per_pass = info.num_examples // config["batch_size"]
+    steps_per_epoch = config["steps_per_epoch"] or steps_per_pass
+
+    keras.utils.set_random_seed(config["seed"])
+    if config["deterministic"]:
+        tf.config.experimental.enable_op_determinism()
+    with replicas.scope():
+        if folder.last.exists():
+            model = keras.models.load_model(folder.last)
+        else:
+            model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch)
+    options = {"batch_size": config["batch_size"], "one_hot": bool(config["label_smoothing"]), "data_dir": data_dir}
+    steps_taken = int(model.steps_taken)
+    model.fit(
+        training_batches(
+            config["dataset"], config["train_split"], seed=config["seed"], start_step=steps_taken, **options
+        ),
+        validation_data=evaluation_batches(config["dataset"], config["validation_split"], **options),
+        initial_epoch=steps_taken // steps_per_epoch,
+        epochs=config["epochs"],
+        steps_per_epoch=steps_per_epoch,
+        callbacks=_callbacks(config, folder, steps_taken // steps_per_epoch),
+        shuffle=False,  # the stream is shuffled
+        verbose=verbose,
+    )
+    return model
+
+
+def _callbacks(config: dict[str, Any], folder: Workdir, epochs_done: int) -> list[keras.callbacks.Callback]:
+    monitor = "val_robust_accuracy" if config["validation_attack"] else "val_accuracy"
+    return [
+        StopAtNaN(),
+        SaveModels(folder, config, monitor, folder.best_value(monitor, epochs_done)),
+        keras.callbacks.CSVLogger(str(folder.history), append=True),
+        keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+    ]

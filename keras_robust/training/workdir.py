@@ -1,0 +1,86 @@
+"""The folder of a training run: what lies in it, and going on with it.
+
+config.json     the resolved config
+history.csv     loss and metrics per epoch
+tensorboard/    the same for TensorBoard
+best.keras      the model with the best (robust) validation accuracy
+last.keras      the model after the last finished epoch: the run goes on from here
+"""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, read_history
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """Paths in the folder of a run."""
+
+    folder: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The resolved config."""
+        return self.folder / CONFIG_FILE
+
+    @property
+    def history(self) -> pathlib.Path:
+        """Loss and metrics per epoch."""
+        return self.folder / HISTORY_FILE
+
+    @property
+    def best(self) -> pathlib.Path:
+        """The model with the best validation accuracy."""
+        return self.folder / "best.keras"
+
+    @property
+    def last(self) -> pathlib.Path:
+        """The model after the last finished epoch."""
+        return self.folder / "last.keras"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """The folder of TensorBoard's event files."""
+        return self.folder / "tensorboard"
+
+    def check(self, config: dict[str, Any]) -> None:
+        """Checks that the folder is new, empty, or that of a run with the same `config`.
+
+        Raises:
+            ValueError: if it is not; the message names the fields that differ.
+        """
+        if not self.config.exists():
+            if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+                raise ValueError(f"A workdir is new, empty, or that of a run. Received: workdir={self.folder}")
+            return
+        before = json.loads(self.config.read_text())
+        different = [name for name in {**before, **config} if before.get(name) != config.get(name)]
+        if different:
+            changes = "; ".join(f"{name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in different)
+            raise ValueError(
+                "The workdir belongs to a run with another config: choose another workdir, or go on with that config. "
+                f"Received: workdir={self.folder} with {changes}"
+            )
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Makes the folder and writes the config."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(json.dumps(config, indent=1) + "\n")
+
+    def best_value(self, monitor: str, epochs: int) -> float | None:
+        """Returns the best value of a column in the first `epochs` rows of the history, and drops later rows.
+
+        Later rows are of an epoch that was logged and then lost, because the run was killed before its model was saved.
+        """
+        if not self.history.exists():
+            return None
+        with self.history.open(newline="") as file:
+            rows = list(csv.reader(file))
+        if len(rows) > 1 + epochs:
+            with self.history.open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(rows[: 1 + epochs])
+        return max(read_history(self.history).get(monitor, []), default=None)

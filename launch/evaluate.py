@@ -1,0 +1,57 @@
+"""Measures clean and robust accuracy of a model and writes record.json, report.md and index.html.
+
+Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist_small --attack=pgd --epsilon=0.3 \
+              --steps=40 --step_size=0.01 --restarts=5 --output=runs/demo/report
+"""
+
+from absl import app, flags
+
+import keras_robust as kr
+from keras_robust.training import build_attack, command_line
+
+MODEL = flags.DEFINE_string("model", None, "A .keras file or SavedModel folder.")
+SOURCE = flags.DEFINE_string("source", None, "Black box: craft the examples on this model instead.")
+DATASET = flags.DEFINE_string("dataset", None, "A TFDS data set, or mnist_small.")
+SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:1000].")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
+DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples attacked at a time.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
+flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm or bim.")
+flags.DEFINE_string("norm", "linf", "linf, l2 or l1.")
+flags.DEFINE_float("epsilon", None, "Radius of the ball, in the units of images in [0, 1].")
+flags.DEFINE_integer("steps", None, "Gradient steps.")
+flags.DEFINE_float("step_size", None, "Size of a step; 2.5 epsilon / steps where not given.")
+flags.DEFINE_integer("restarts", None, "Random starts; an example counts as robust if none breaks it.")
+flags.DEFINE_string("objective", None, "cross_entropy, margin, dlr or kl_divergence.")
+flags.DEFINE_string("target", None, "untargeted, random, random_any or least_likely.")
+flags.mark_flags_as_required(["model", "dataset", "epsilon", "output"])
+
+ATTACK_FLAGS = ("norm", "epsilon", "steps", "step_size", "restarts", "objective", "target")
+
+
+@command_line.reports_errors
+def main(_: list[str]) -> None:
+    """Evaluates."""
+    options = {name: flags.FLAGS[name].value for name in ATTACK_FLAGS if flags.FLAGS[name].value is not None}
+    attack = build_attack({"name": flags.FLAGS["attack"].value, **options})
+    dataset = kr.data.evaluation_batches(
+        DATASET.value, SPLIT.value, batch_size=BATCH_SIZE.value, data_dir=DATA_DIR.value, download=DOWNLOAD.value
+    )
+    report = kr.evaluate(
+        MODEL.value,
+        dataset,
+        attack,
+        source=SOURCE.value,
+        batch_size=BATCH_SIZE.value,
+        seed=SEED.value,
+        dataset_name=f"{DATASET.value} {SPLIT.value}",
+    )
+    report.save(OUTPUT.value)
+    print(report)
+    print(f"Report: {OUTPUT.value}/index.html")
+
+
+if __name__ == "__main__":
+    app.run(main)

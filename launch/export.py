@@ -1,0 +1,24 @@
+"""Exports the classifier of a trained model as a SavedModel from images to logits.
+
+Command:  python launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
+"""
+
+from absl import app, flags
+
+import keras_robust as kr
+from keras_robust.training import command_line
+
+MODEL = flags.DEFINE_string("model", None, "A .keras file.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
+flags.mark_flags_as_required(["model", "output"])
+
+
+@command_line.reports_errors
+def main(_: list[str]) -> None:
+    """Exports."""
+    kr.export(MODEL.value, OUTPUT.value)
+    print(f"SavedModel: {OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,27 @@
+"""Trains the model of a config; started again on the same workdir, goes on where it stopped.
+
+Command:  python launch/train.py --config=configs/mnist_small_alp.py --workdir=runs/demo [--config.epochs=5]
+"""
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from keras_robust.training import command_line, train
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/mnist_pgd.py or ...py:fast.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: models, history, config.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
+DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
+STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices to train on: auto, one or mirrored.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+@command_line.reports_errors
+def main(_: list[str]) -> None:
+    """Trains."""
+    train(CONFIG.value, WORKDIR.value, data_dir=DATA_DIR.value, download=DOWNLOAD.value, strategy=STRATEGY.value)
+    print(f"Models and history: {WORKDIR.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)
