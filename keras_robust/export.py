@@ -10,7 +10,8 @@ import tensorflow as tf
 def export(model: Any, path: str | pathlib.Path) -> None:
     """Writes the classifier as a SavedModel that maps images to logits and needs TensorFlow alone.
 
-        logits = tf.saved_model.load(path).serve(images)
+        loaded = tf.saved_model.load(path)
+        logits = loaded.serve(images)
 
     Args:
         model: a `RobustModel` (its classifier is exported, without attack and training state), another built Keras

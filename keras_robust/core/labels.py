@@ -11,7 +11,7 @@ def as_one_hot(labels: Tensor, num_classes: int | Tensor) -> Tensor:
     """Returns float32 (batch, classes) from sparse (batch,) or (batch, 1) indices, or from one-hot rows."""
     labels = tf.convert_to_tensor(labels)
     if is_sparse(labels):
-        return tf.one_hot(tf.reshape(labels, (-1,)), num_classes)
+        return tf.one_hot(as_sparse(labels), num_classes)
     return tf.cast(labels, tf.float32)
 
 

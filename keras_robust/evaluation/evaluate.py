@@ -1,5 +1,6 @@
 """`kr.evaluate`: clean and robust accuracy of a classifier, with the record of how they were measured."""
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -141,7 +142,7 @@ def _threat_model(attacks: list[Attack]) -> dict[str, Any] | None:
 
 def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
     return {
-        "settings": keras.saving.serialize_keras_object(attack),
+        "settings": json.loads(json.dumps(keras.saving.serialize_keras_object(attack))),
         "seconds": result.seconds,
         "restarts": attack.restarts,
         "predictions": result.predictions.tolist(),

@@ -15,7 +15,8 @@ from keras_robust.methods.robust_model import ADVERSARIAL, CLEAN, RobustModel
 class AdversarialTraining(RobustModel):
     """Adversarial training (Madry et al., 2018), and its mixtures with clean images.
 
-    With m attacked images, n = round(clean_fraction * m) clean ones and w = clean_weight, the loss is the weighted mean
+    With m attacked images, n = round(clean_fraction * m) clean ones (1 where that is 0) and w = clean_weight, the loss is
+    the weighted mean
 
         (w * sum of clean losses + (1 - w) * sum of adversarial losses) / (w * n + (1 - w) * m).
 
@@ -56,8 +57,9 @@ class AdversarialTraining(RobustModel):
             return {ADVERSARIAL: adversarial}
         if images.shape[0] is None:
             count = tf.cast(tf.round(self.clean_fraction * tf.cast(tf.shape(images)[0], tf.float32)), tf.int32)
+            count = tf.maximum(count, 1)  # batch statistics of no images are not numbers
         else:
-            count = round(self.clean_fraction * images.shape[0])
+            count = max(round(self.clean_fraction * images.shape[0]), 1)
         return {CLEAN: images[:count], ADVERSARIAL: adversarial}
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
@@ -69,6 +71,7 @@ class AdversarialTraining(RobustModel):
         weight = None
         if sample_weight is not None or self.clean_weight != 0.5:
             given = tf.ones(tf.shape(labels)[:1]) if sample_weight is None else tf.cast(sample_weight, tf.float32)
+            given = tf.reshape(given, (-1,))  # Keras takes (batch, 1) too
             weight = tf.concat([given[:count], given], axis=0) * self._relative_weights(count, tf.shape(labels)[0])
         return super().robust_loss(tf.concat([labels[:count], labels], axis=0), {ADVERSARIAL: both}, weight)
 

@@ -1,6 +1,5 @@
 """The first batch of what is passed to `fit`, looked at before anything is trained."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,18 +24,26 @@ def peek(x: Any, y: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x.take(1)))
     elif isinstance(x, tf.distribute.DistributedDataset):
-        strategy = tf.distribute.get_strategy()
-        batch = tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], next(iter(x)))
+        # The values of the first replica; `fit` is called outside the strategy's scope, so it is not known here.
+        batch = tf.nest.map_structure(lambda v: getattr(v, "values", (v,))[0], next(iter(x)))
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif isinstance(x, Iterator):
         batch = next(x)
-        x = itertools.chain([batch], x)
+        x = _put_back(batch, x)
+    elif x is None or isinstance(x, dict):
+        return x, y, x
     else:
         size = batch_size or EXAMPLES
         return x[:size], None if y is None else y[:size], x
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return images, labels, x
+
+
+def _put_back(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    """Yields `batch` and the rest: a generator, the only iterator that Keras takes."""
+    yield batch
+    yield from rest
 
 
 def check_batch(classifier: keras.Layer, images: Any, labels: Any, bounds: tuple[float, float]) -> None:

@@ -64,7 +64,7 @@ def train(
         else:
             model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch)
     options = {"batch_size": config["batch_size"], "one_hot": bool(config["label_smoothing"]), "data_dir": data_dir}
-    steps_taken = int(model.steps_taken)
+    steps_taken = int(model.steps_taken.numpy())
     model.fit(
         training_batches(
             config["dataset"], config["train_split"], seed=config["seed"], start_step=steps_taken, **options

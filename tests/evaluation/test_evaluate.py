@@ -1,0 +1,239 @@
+"""`kr.evaluate` against closed forms on linear classifiers, and in every form that a model can have."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.evaluation import runner
+
+EPSILON = 0.05
+ATTACK = kr.attacks.PGD(kr.Linf(EPSILON), steps=5, step_size=EPSILON)
+
+
+@pytest.fixture
+def problem():
+    """100 images away from the edges of the pixel range, a linear classifier with 2 classes, and labels, some wrong."""
+    random = np.random.default_rng(0)
+    images = random.uniform(0.3, 0.7, (100, 4, 4, 1)).astype(np.float32)
+    kernel = random.normal(size=(16, 2)).astype(np.float32)
+    kernel -= kernel.mean(0)  # so that the margins have mean 0
+    margins = images.reshape(100, 16) @ (kernel[:, 1] - kernel[:, 0])
+    labels = ((margins > 0) ^ (random.random(100) < 0.1)).astype(np.int64)
+    return images, labels, kernel
+
+
+def linear(kernel):
+    classifier = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    classifier.set_weights([kernel, np.zeros(2, np.float32)])
+    return classifier
+
+
+def truly_robust(images, labels, kernel):
+    """Per example: a linear margin falls by at most epsilon times the L1 norm of the difference of the weights."""
+    difference = (kernel[:, 1] - kernel[:, 0]) * np.where(labels, 1, -1)[:, None]
+    margins = (images.reshape(len(images), -1) * difference).sum(1)
+    return margins > 0, margins > EPSILON * np.abs(difference).sum(1)
+
+
+def evaluate(*args, **kwargs):
+    return kr.evaluate(*args, verbose=False, **kwargs)
+
+
+@pytest.mark.parametrize("batch_size", [7, 100, 128])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_linear_classifier_is_robust_where_its_margin_is_wide(problem, batch_size, one_hot):
+    images, labels, kernel = problem
+    right, robust = truly_robust(*problem)
+    assert 0.1 < robust.mean() < 0.8
+    given = keras.utils.to_categorical(labels, 2) if one_hot else labels
+    report = evaluate(linear(kernel), (images, given), ATTACK, batch_size=batch_size)
+    assert report.clean_accuracy == right.mean()
+    assert report.robust_accuracy == robust.mean() == report.attacks[ATTACK.name]
+    assert report.record["details"][ATTACK.name]["robust"] == robust.tolist()
+    assert report.record["labels"] == labels.tolist()
+    assert report.checks == []
+
+
+def test_every_form_of_model_gives_the_same_report(problem, tmp_path):
+    images, labels, kernel = problem
+    classifier = linear(kernel)
+    model = kr.AdversarialTraining(classifier, ATTACK)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    kr.export(model, tmp_path / "exported")
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(30)
+    forms = {
+        "classifier": classifier,
+        "robust model": model,
+        "file": str(tmp_path / "model.keras"),
+        "path": tmp_path / "model.keras",
+        "saved model": tmp_path / "exported",
+        "function": lambda x: tf.reshape(x, (-1, 16)) @ kernel,
+    }
+    reports = {name: evaluate(form, dataset, ATTACK) for name, form in forms.items()}
+    expected = truly_robust(*problem)[1].tolist()
+    assert {name: r.record["details"][ATTACK.name]["robust"] for name, r in reports.items()} == dict.fromkeys(
+        forms, expected
+    )
+    assert reports["saved model"].record["model"] == {"source": str(tmp_path / "exported"), "parameters": 34}
+    assert reports["file"].record["model"] == {"source": str(tmp_path / "model.keras"), "parameters": 34}
+
+
+def test_robust_accuracy_is_the_worst_case_per_example(problem):
+    """An attack that flips even examples and one that flips odd ones leave half each, together nothing."""
+    images, labels, _ = problem
+    even = np.arange(100) % 2 == 0
+    images = np.where(even[:, None, None, None], 0.25, 0.75).astype(np.float32) * np.ones_like(images)
+    labels = even.astype(np.int64)
+
+    def model_fn(x):
+        level = tf.reduce_mean(x, axis=(1, 2, 3))
+        return tf.stack([level - 0.5, 0.5 - level], axis=1)
+
+    attacks = [_Shift(kr.Linf(0.5), 0.5, "up"), _Shift(kr.Linf(0.5), -0.5, "down")]
+    report = evaluate(model_fn, (images, labels), attacks)
+    assert report.clean_accuracy == 1.0
+    assert report.attacks == {"up": 0.5, "down": 0.5}
+    assert report.robust_accuracy == 0.0
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class _Shift(kr.attacks.Attack):
+    """Adds a constant, whatever epsilon is."""
+
+    threat_model: kr.core.ThreatModel
+    shift: float
+    label: str = "shift"
+    restarts: int = 1
+
+    @property
+    def name(self):
+        return self.label
+
+    def __call__(self, model_fn, images, labels, seed, targets=None):
+        return self.threat_model.clip(images + self.shift)
+
+
+def test_an_attack_that_leaves_its_ball_is_refused(problem):
+    images, labels, kernel = problem
+    with pytest.raises(ValueError, match=r"left its threat model.*distance 0.1"):
+        evaluate(linear(kernel), (images, labels), _Shift(kr.Linf(0.05), 0.1))
+
+
+def test_black_box_examples_are_crafted_on_the_source(problem):
+    """The source ignores what the model looks at, so nothing transfers: the robust accuracy is the clean one."""
+    images, _, kernel = problem
+    left, right = kernel.copy(), kernel.copy()
+    left[8:], right[:8] = 0, 0
+    left[:8] -= left[:8].mean(0)
+    labels = (images.reshape(100, 16) @ left).argmax(1)
+    report = evaluate(linear(left), (images, labels), FROM_CLEAN, source=linear(right))
+    assert report.robust_accuracy == report.clean_accuracy == 1
+    assert evaluate(linear(left), (images, labels), FROM_CLEAN).robust_accuracy < report.robust_accuracy
+    assert report.record["black_box_source"]
+
+
+FROM_CLEAN = kr.attacks.BIM(kr.Linf(EPSILON), steps=2)
+
+
+def test_broken_examples_leave_between_restarts(problem, monkeypatch):
+    """The second restart attacks only what the first left; examples wrong from the start are never attacked."""
+    images, labels, kernel = problem
+    right, robust = truly_robust(*problem)
+    attacked = []
+    batches = runner.padded_batches
+
+    def spy(indices, batch_size):
+        attacked.append(indices.tolist())
+        return batches(indices, batch_size)
+
+    monkeypatch.setattr(runner, "padded_batches", spy)
+    evaluate(linear(kernel), (images, labels), dataclasses.replace(ATTACK, restarts=2))
+    assert attacked == [list(range(100)), np.flatnonzero(right).tolist(), np.flatnonzero(robust).tolist()]
+
+
+def test_restarts_draw_anew():
+    """Where the loss is flat the attack stays at its random start: two restarts cover more than one."""
+    images = np.full((200, 1, 1, 1), 0.5, np.float32)
+
+    def flat_with_holes(x):
+        value = tf.stop_gradient(tf.reshape(x, (-1, 1))) + 0.0 * tf.reshape(x, (-1, 1))
+        return tf.concat([tf.zeros_like(value), tf.sign(value - 0.6)], axis=1)
+
+    labels = np.zeros(200, np.int64)
+    left = [
+        evaluate(
+            flat_with_holes, (images, labels), kr.attacks.PGD(kr.Linf(0.2), steps=1, restarts=restarts)
+        ).robust_accuracy
+        for restarts in (1, 2, 3)
+    ]
+    np.testing.assert_allclose(left, [0.75, 0.75**2, 0.75**3], atol=0.1)
+
+
+def test_a_prediction_that_is_not_finite_is_wrong(problem):
+    images, labels, _ = problem
+    assert runner.classify(tf.constant([[1.0, float("nan")], [2.0, 1.0]])).numpy().tolist() == [-1, 0]
+    report = evaluate(lambda x: tf.reduce_sum(x, (1, 2))[:, :1] * [[float("nan"), 1.0]], (images, labels), FROM_CLEAN)
+    assert report.clean_accuracy == 0
+
+
+def test_the_seed_decides_the_draws(problem):
+    images, labels, kernel = problem
+    weak = kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=EPSILON / 2)
+    runs = [evaluate(linear(kernel), (images, labels), weak, seed=seed) for seed in (1, 1, 2)]
+    robust = [run.record["details"][weak.name]["robust"] for run in runs]
+    assert robust[0] == robust[1] != robust[2]
+
+
+def test_low_precision_attack_is_judged_in_full_precision(problem):
+    images, labels, kernel = problem
+    attack = dataclasses.replace(ATTACK, compute_dtype="bfloat16")
+    report = evaluate(linear(kernel), (images, labels), attack)
+    np.testing.assert_allclose(report.robust_accuracy, truly_robust(*problem)[1].mean(), atol=0.03)
+
+
+def test_the_record_names_what_was_measured_and_how(problem, tmp_path):
+    images, labels, kernel = problem
+    report = evaluate(linear(kernel), (images, labels), ATTACK, seed=3, dataset_name="made up")
+    report.save(tmp_path / "new" / "report")
+    record = json.loads((tmp_path / "new" / "report" / "record.json").read_text())
+    assert record == report.record
+    assert record["clean_accuracy"] == report.clean_accuracy
+    assert record["robust_accuracy"] == report.robust_accuracy
+    assert (record["seed"], record["dataset"], record["examples"]) == (3, "made up", 100)
+    assert record["versions"]["tensorflow"] == tf.__version__
+    assert record["threat_model"] == {"norm": "linf", "epsilon": EPSILON, "bounds": [0.0, 1.0]}
+    settings = record["details"][ATTACK.name]["settings"]
+    assert keras.saving.deserialize_keras_object(settings) == ATTACK
+    assert {path.name for path in (tmp_path / "new" / "report").iterdir()} == {
+        "record.json",
+        "report.md",
+        "index.html",
+        "samples.npz",
+    }
+    again = kr.Report.load(tmp_path / "new" / "report")
+    assert again.record == report.record
+    np.testing.assert_array_equal(again.samples["attacked"], report.samples["attacked"])
+
+
+def test_samples_show_broken_examples_before_robust_ones(problem):
+    images, labels, kernel = problem
+    samples = evaluate(linear(kernel), (images, labels), ATTACK).samples
+    wrong = samples["attacked_predictions"] != samples["labels"]
+    assert wrong.tolist() == [True] * 4 + [False] * 4
+    assert np.abs(samples["attacked"] - samples["images"]).max() == pytest.approx(EPSILON, rel=1e-5)
+
+
+def test_the_text_of_a_report_never_gives_robust_accuracy_without_its_attack(problem, capsys):
+    images, labels, kernel = problem
+    report = kr.evaluate(linear(kernel), (images, labels), ATTACK)
+    assert f"{100 * report.robust_accuracy:.1f} %  {ATTACK.name}" in str(report)
+    assert "white box" in capsys.readouterr().out

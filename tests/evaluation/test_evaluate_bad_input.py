@@ -1,0 +1,90 @@
+"""What `kr.evaluate`, `Report.load` and `kr.export` refuse, and what they say."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+
+IMAGES = np.full((6, 4, 4, 1), 0.5, np.float32)
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+ATTACK = kr.attacks.FGSM(kr.Linf(0.1))
+
+
+def classifier(activation=None):
+    layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3, activation=activation)]
+    return keras.Sequential(layers)
+
+
+def late(images):
+    """A data set whose second batch leaves the bounds."""
+    return tf.data.Dataset.from_tensor_slices((np.concatenate([IMAGES, 2 * images]), np.tile(LABELS, 2))).batch(6)
+
+
+CASES = {
+    "uint8 images": (lambda: ((IMAGES * 255).astype(np.uint8), LABELS), {}, "dtype uint8"),
+    "pixels to 255": (lambda: (IMAGES * 255, LABELS), {}, "images from 127.5 to 127.5"),
+    "a later batch": (lambda: late(IMAGES * 1.5), {}, "images from 1.5 to 1.5"),
+    "nan": (lambda: (IMAGES * np.nan, LABELS), {}, "from nan to nan"),
+    "image shape": (lambda: (IMAGES[:, :2], LABELS), {}, r"\(2, 4, 1\)"),
+    "labels out of range": (lambda: (IMAGES, LABELS + 1), {}, "labels from 1 to 3"),
+    "negative labels": (lambda: (IMAGES, LABELS - 1), {}, "labels from -1 to 1"),
+    "rank of labels": (lambda: (IMAGES, np.zeros((6, 3, 1))), {}, r"shape \(6, 3, 1\)"),
+    "length of labels": (lambda: (IMAGES, LABELS[:4]), {}, "4 labels for 6 images"),
+    "no examples": (lambda: (IMAGES[:0], LABELS[:0]), {}, "0 examples"),
+    "unbatched data": (lambda: tf.data.Dataset.from_tensors(0.0), {}, r"yields batches"),
+    "no data": (lambda: "mnist", {}, "type str"),
+    "softmax": (None, {"model": classifier("softmax")}, "remove the softmax"),
+    "no model file": (None, {"model": "missing/best.keras"}, "missing/best.keras"),
+    "no source file": (None, {"source": "missing/best.keras"}, "missing/best.keras"),
+    "no model": (None, {"model": 3}, "model=3 of type int"),
+    "attack by name": (None, {"attacks": "pgd"}, "attacks='pgd'"),
+    "no attacks": (None, {"attacks": []}, r"attacks=\[\]"),
+    "attack twice": (None, {"attacks": [ATTACK, ATTACK]}, "listed once"),
+    "two pixel ranges": (
+        None,
+        {"attacks": [ATTACK, kr.attacks.FGSM(kr.Linf(0.2, bounds=(-1, 1)))]},
+        "one pixel range",
+    ),
+    "batch size": (None, {"batch_size": 0}, "batch_size=0"),
+    "seed": (None, {"seed": -1}, "seed=-1"),
+    "precision of a function": (
+        None,
+        {
+            "model": lambda x: tf.reshape(x, (-1, 16))[:, :3],
+            "attacks": kr.attacks.PGD(kr.Linf(0.1), compute_dtype="bfloat16"),
+        },
+        "compute_dtype='bfloat16'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_named(name):
+    make, options, received = CASES[name]
+    arguments = {"model": classifier(), "dataset": make() if make else (IMAGES, LABELS), "attacks": ATTACK, **options}
+    with pytest.raises(ValueError, match=f"(?s)Received.*{received}|{received}.*Received"):
+        kr.evaluate(**arguments, verbose=False)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "model.txt").write_text("hello")
+    with pytest.raises(ValueError, match="model.txt"):
+        kr.evaluate(tmp_path / "model.txt", (IMAGES, LABELS), ATTACK)
+
+
+def test_a_folder_without_a_report_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="record.json"):
+        kr.Report.load(tmp_path)
+
+
+def test_export_refuses_what_it_cannot_export(tmp_path):
+    with pytest.raises(ValueError, match="missing.keras"):
+        kr.export("missing.keras", tmp_path / "out")
+    with pytest.raises(ValueError, match="built Keras model"):
+        kr.export(lambda x: x, tmp_path / "out")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds a SavedModel"):
+        kr.export(classifier(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

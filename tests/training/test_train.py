@@ -1,0 +1,185 @@
+"""Training runs in their workdirs: what is written, going on, and what is refused."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.training.callbacks import SaveModels, StopAtNaN
+from keras_robust.training.workdir import Workdir
+
+CONFIG = {
+    "config_format": 1,
+    "dataset": "mnist_small",
+    "train_split": "train[:96]",
+    "validation_split": "train[96:160]",
+    "classifier": {"name": "lenet"},
+    "method": {"name": "adversarial_training"},
+    "attack": {"name": "pgd", "epsilon": 0.3, "steps": 1},
+    "validation_attack": {"name": "fgsm", "epsilon": 0.3},
+    "optimizer": {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 1e-3}},
+    "batch_size": 32,
+    "epochs": 2,
+}
+
+
+# CSVLogger closes its file only at the regular end of a run.
+INTERRUPTED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def train(config, workdir, data_dir, **kwargs):
+    return kr.training.train(config, workdir, data_dir=data_dir, verbose=0, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+    workdir = tmp_path_factory.mktemp("run")
+    return train(CONFIG, workdir, data_dir), workdir
+
+
+def test_a_run_leaves_models_history_and_config(finished):
+    model, workdir = finished
+    assert {path.name for path in workdir.iterdir()} == {
+        "config.json",
+        "history.csv",
+        "tensorboard",
+        "best.keras",
+        "last.keras",
+    }
+    assert json.loads((workdir / "config.json").read_text())["attack"] == CONFIG["attack"]
+    history = (workdir / "history.csv").read_text().splitlines()
+    assert history[0] == "epoch,loss,robust_accuracy,val_accuracy,val_loss,val_robust_accuracy"
+    assert [row.split(",")[0] for row in history[1:]] == ["0", "1"]
+    loaded = keras.models.load_model(workdir / "last.keras")
+    assert int(loaded.steps_taken.numpy()) == 6
+    for saved, trained in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(saved, trained)
+
+
+def test_a_finished_run_is_not_trained_again(finished, data_dir):
+    model, workdir = finished
+    history = (workdir / "history.csv").read_text()
+    again = train(CONFIG, workdir, data_dir)
+    for first, second in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (workdir / "history.csv").read_text() == history
+
+
+def test_a_workdir_of_another_config_is_refused(finished, data_dir):
+    _, workdir = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(ValueError, match="epochs: 2 there, 3 now"):
+        train({**CONFIG, "epochs": 3}, workdir, data_dir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+@INTERRUPTED
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, data_dir, monkeypatch):
+    """The first epoch ends with its model saved; then a row is logged, and lost with the model of that epoch."""
+    _, complete = finished
+
+    def die(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        saving(self, epoch, logs)
+
+    saving = SaveModels.on_epoch_end
+    monkeypatch.setattr(SaveModels, "on_epoch_end", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, tmp_path, data_dir)
+    monkeypatch.undo()
+    with (tmp_path / "history.csv").open("a") as file:
+        file.write("1,0.0,1.0,1.0,0.0,1.0\n")
+    resumed = train(CONFIG, tmp_path, data_dir)
+    assert int(resumed.steps_taken.numpy()) == 6
+    np.testing.assert_allclose(
+        np.loadtxt(tmp_path / "history.csv", delimiter=",", skiprows=1),
+        np.loadtxt(complete / "history.csv", delimiter=",", skiprows=1),
+        atol=1e-4,
+    )
+    for part, whole in zip(resumed.get_weights(), finished[0].get_weights(), strict=True):
+        np.testing.assert_allclose(part, whole, atol=1e-4)
+
+
+REFUSED = {
+    "misspelt field": ({"atack": {}}, {}, "atack"),
+    "unknown method": ({"method": {"name": "alp"}}, {}, "alp"),
+    "epsilon": ({"attack": {"name": "pgd", "epsilon": -0.1}}, {}, "epsilon=-0.1"),
+    "data set that is missing": ({"dataset": "cifar10"}, {}, "cifar10"),
+    "empty split": ({"train_split": "train[:0]"}, {}, r"train\[:0\]"),
+    "batch size and replicas": ({"batch_size": 31}, {"strategy": "mirrored"}, "batch_size=31, replicas=2"),
+    "strategy": ({}, {"strategy": "multi"}, "strategy='multi'"),
+    "image shape": ({"classifier": {"name": "resnet20"}}, {}, r"\(28, 28, 1\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_nothing_is_written_before_the_checks_pass(name, tmp_path, data_dir):
+    change, options, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        train({**CONFIG, **change}, tmp_path / "run", data_dir, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, data_dir):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="new, empty, or that of a run"):
+        train(CONFIG, tmp_path, data_dir)
+
+
+@INTERRUPTED
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, data_dir):
+    diverging = {**CONFIG, "optimizer": {"name": "sgd", "learning_rate": 3e38}}
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+ .*Last metrics: .*loss="):
+        train(diverging, tmp_path, data_dir)
+    assert not (tmp_path / "last.keras").exists()
+
+
+def test_the_best_model_has_the_highest_robust_validation_accuracy(tmp_path):
+    workdir = Workdir(tmp_path)
+    callback = SaveModels(workdir, {}, "val_robust_accuracy", 0.3)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, value in enumerate([0.2, 0.5, 0.4]):
+        model.set_weights([np.array([[epoch]])])
+        callback.on_epoch_end(epoch, {"val_robust_accuracy": value})
+        assert workdir.best.exists() == (epoch > 0)
+    assert keras.models.load_model(workdir.best).get_weights()[0] == 1
+    assert keras.models.load_model(workdir.last).get_weights()[0] == 2
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_best_value_and_lost_rows(tmp_path):
+    workdir = Workdir(tmp_path)
+    assert workdir.best_value("a", 0) is None
+    workdir.history.write_text("epoch,a\n0,0.5\n1,0.7\n2,0.9\n")
+    assert workdir.best_value("a", 2) == 0.7
+    assert workdir.history.read_text() == "epoch,a\n0,0.5\n1,0.7\n"
+    assert workdir.best_value("a", 0) is None
+
+
+def test_stop_at_nan_lets_finite_losses_pass():
+    callback = StopAtNaN()
+    callback.on_train_batch_end(0, {"loss": tf.constant(1.0)})
+    callback.on_train_batch_end(0, None)
+
+
+def test_strategies_by_name():
+    assert kr.distribution.create_strategy("auto").num_replicas_in_sync == 1
+    assert kr.distribution.create_strategy("one").num_replicas_in_sync == 1
+    assert kr.distribution.create_strategy("mirrored").num_replicas_in_sync == 2
+
+
+@pytest.mark.multi_device
+def test_training_under_a_mirrored_strategy(tmp_path, data_dir):
+    model = train({**CONFIG, "epochs": 1}, tmp_path, data_dir, strategy="mirrored")
+    assert int(model.steps_taken.numpy()) == 3
