@@ -4,7 +4,7 @@ Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist
               --steps=40 --step_size=0.01 --restarts=5 --output=runs/demo/report
 """
 
-from absl import app, flags
+from absl import flags
 
 import keras_robust as kr
 from keras_robust.training import build_attack, command_line
@@ -31,7 +31,6 @@ flags.mark_flags_as_required(["model", "dataset", "epsilon", "output"])
 ATTACK_FLAGS = ("norm", "epsilon", "steps", "step_size", "restarts", "objective", "target")
 
 
-@command_line.reports_errors
 def main(_: list[str]) -> None:
     """Evaluates."""
     options = {name: flags.FLAGS[name].value for name in ATTACK_FLAGS if flags.FLAGS[name].value is not None}
@@ -54,4 +53,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -3,7 +3,7 @@
 Command:  python launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
 """
 
-from absl import app, flags
+from absl import flags
 
 import keras_robust as kr
 from keras_robust.training import command_line
@@ -13,7 +13,6 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
 flags.mark_flags_as_required(["model", "output"])
 
 
-@command_line.reports_errors
 def main(_: list[str]) -> None:
     """Exports."""
     kr.export(MODEL.value, OUTPUT.value)
@@ -21,4 +20,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

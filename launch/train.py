@@ -3,7 +3,7 @@
 Command:  python launch/train.py --config=configs/mnist_small_alp.py --workdir=runs/demo [--config.epochs=5]
 """
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from keras_robust.training import command_line, train
@@ -16,7 +16,6 @@ STRATEGY = flags.DEFINE_string("strategy", "auto", "Devices to train on: auto, o
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-@command_line.reports_errors
 def main(_: list[str]) -> None:
     """Trains."""
     train(CONFIG.value, WORKDIR.value, data_dir=DATA_DIR.value, download=DOWNLOAD.value, strategy=STRATEGY.value)
@@ -24,4 +23,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

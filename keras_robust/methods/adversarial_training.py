@@ -15,7 +15,7 @@ from keras_robust.methods.robust_model import ADVERSARIAL, CLEAN, RobustModel
 class AdversarialTraining(RobustModel):
     """Adversarial training (Madry et al., 2018), and its mixtures with clean images.
 
-    With m attacked images, n = round(clean_fraction * m) clean ones (1 where that is 0) and w = clean_weight, the loss is
+    With m attacked images, n = round(clean_fraction * m) clean ones (at least 1) and w = clean_weight, the loss is
     the weighted mean
 
         (w * sum of clean losses + (1 - w) * sum of adversarial losses) / (w * n + (1 - w) * m).

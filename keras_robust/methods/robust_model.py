@@ -5,6 +5,7 @@ classifier) and `robust_loss` (what is minimised). The rest of a step is left to
 accumulation, XLA, metrics, strategies and saving are Keras's own.
 """
 
+import inspect
 from typing import Any
 
 import keras
@@ -217,7 +218,7 @@ class RobustModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def fit(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, **kwargs: Any
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, after a look at the first batch.
 
@@ -229,7 +230,7 @@ class RobustModel(keras.Model):
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
         images, labels, x = peek(x, y, batch_size)
         check_batch(self.classifier, images, labels, self.bounds)
-        return super().fit(x, y, batch_size=batch_size, **kwargs)
+        return super().fit(x, y, batch_size, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model: classifier, attacks and options."""
@@ -274,15 +275,16 @@ def _check_loss(loss: Any) -> None:
     """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
     if loss is None:
         raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
-    resolved = keras.losses.get(loss) if isinstance(loss, str) else loss
-    config = resolved.get_config() if isinstance(resolved, keras.losses.Loss) else {}
-    on_probabilities = (
-        keras.losses.categorical_crossentropy,
-        keras.losses.sparse_categorical_crossentropy,
-        keras.losses.binary_crossentropy,
-    )
-    if config.get("from_logits") is False or resolved in on_probabilities:
+    if any(_takes_probabilities(each) for each in (loss if isinstance(loss, list | tuple) else [loss])):
         raise ValueError(
             "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
             f"Received: loss={loss!r} with from_logits=False"
         )
+
+
+def _takes_probabilities(loss: Any) -> bool:
+    resolved = keras.losses.get(loss) if isinstance(loss, str) else loss
+    if isinstance(resolved, keras.losses.Loss):
+        return resolved.get_config().get("from_logits") is False
+    parameters = inspect.signature(resolved).parameters if callable(resolved) else {}
+    return "from_logits" in parameters and parameters["from_logits"].default is False

@@ -27,9 +27,7 @@ def verdict(record: Record) -> str:
     crafted = f", crafted on {record['black_box_source']}" if record["black_box_source"] else ""
     access = "black-box " if record["black_box_source"] else ""
     if len(names) == 1:
-        return (
-            f"{clean}; {robust} {access}{names[0]}{crafted} (worst case per example over {examples}). {_worth(record)}"
-        )
+        return f"{clean}; {robust} {access}{names[0]}{crafted}, worst case per example, {examples}. {_worth(record)}"
     attacks = (
         f"the strongest of {len(names)} {access}attacks for each example{crafted} ({'; '.join(names)}; {examples})"
     )

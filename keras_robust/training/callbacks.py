@@ -60,6 +60,6 @@ class StopAtNaN(keras.callbacks.Callback):
         if not np.isfinite(logs.get("loss", 0.0)):
             metrics = ", ".join(f"{name}={value:.4g}" for name, value in logs.items())
             raise FloatingPointError(
-                f"The loss is not finite at step {int(self.model.steps_taken.numpy())} (batch {batch + 1} of the epoch). "
+                f"The loss is not finite at step {self.model.steps_taken.numpy()} (batch {batch + 1} of the epoch). "
                 f"Last metrics: {metrics}. A lower learning rate or a longer warm-up often helps."
             )

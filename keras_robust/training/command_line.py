@@ -1,19 +1,33 @@
 """What the launch scripts share."""
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from absl import app
 
-def reports_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Makes a script end with exit code 1 and one readable line where the user's input is at fault, not a traceback."""
+USER_ERRORS = (ValueError, FloatingPointError, OSError)
 
-    @functools.wraps(main)
-    def run(*args: Any) -> None:
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses absl flags and runs `main`.
+
+    Where the user's input is at fault, the script ends with exit code 1 and one readable line instead of a traceback.
+    """
+
+    def checked_main(arguments: list[str]) -> None:
         try:
-            main(*args)
-        except (ValueError, FloatingPointError) as error:
+            main(arguments)
+        except USER_ERRORS as error:
             sys.exit(f"{type(error).__name__}: {error}")
 
-    return run
+    app.run(checked_main, flags_parser=_parse_flags)
+
+
+def _parse_flags(arguments: list[str]) -> Any:
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except KeyError as error:  # ml_collections: a config has no such field
+        sys.exit(f"ValueError: the config has no such field: {error.args[0]}")
+    except (*USER_ERRORS, TypeError) as error:  # a value of the wrong type
+        sys.exit(f"ValueError: {error}")

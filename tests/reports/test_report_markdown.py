@@ -53,8 +53,8 @@ def test_training_values_name_their_attack(record):
 
 def test_verdict_names_the_attack(record):
     assert wording.verdict(record) == (
-        "90.0 % correct on clean images; 70.0 % still correct under PGD-40 Linf 0.3, step 0.01, 5 restarts "
-        "(worst case per example over 10 examples). An upper bound on the true robustness."
+        "90.0 % correct on clean images; 70.0 % still correct under PGD-40 Linf 0.3, step 0.01, 5 restarts, "
+        "worst case per example, 10 examples. An upper bound on the true robustness."
     )
 
 

@@ -1,0 +1,147 @@
+"""The launch scripts as a user runs them: train, evaluate white and black box, export, and what they refuse."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust  # noqa: F401  (its models can be loaded)
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = [
+    "--config=configs/mnist_small_alp.py",
+    "--config.train_split=train[:256]",
+    "--config.validation_split=train[9500:9564]",
+    "--config.batch_size=32",
+    "--config.epochs=2",
+    "--config.attack.steps=2",
+    "--config.validation_attack.steps=2",
+]
+
+
+def start(script, *arguments):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, f"launch/{script}.py", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(script, *arguments, exit_code=0):
+    """Runs a script to its end and returns what it printed."""
+    process = start(script, *arguments)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == exit_code, errors[-2000:]
+    return output if exit_code == 0 else errors
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return f"--data_dir={tmp_path_factory.mktemp('tfds')}"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, data_dir):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    output = run("train", *SMALL, f"--workdir={folder}", data_dir)
+    assert "Epoch 2/2" in output
+    assert str(folder) in output
+    return folder
+
+
+def test_evaluate_writes_a_report_with_curves_and_pictures(workdir, data_dir, tmp_path):
+    attack = ["--attack=pgd", "--epsilon=0.3", "--steps=3", "--restarts=2"]
+    data = ["--dataset=mnist_small", "--split=test[:40]", data_dir]
+    output = run("evaluate", f"--model={workdir}/best.keras", *data, *attack, f"--output={tmp_path}/report")
+    assert "clean" in output
+    assert "PGD-3 (Linf 0.3, step 0.25, 2 restarts)" in output
+    record = json.loads((tmp_path / "report" / "record.json").read_text())
+    assert record["examples"] == 40
+    assert record["dataset"] == "mnist_small test[:40]"
+    assert record["black_box_source"] is None
+    assert len(record["training"]["history"]["val_robust_accuracy"]) == 2
+    assert record["training"]["config"]["attack"]["steps"] == 2
+    assert "--restarts=2" in record["command"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("data:image/png") == 3 * 8
+
+
+def test_evaluate_black_box(workdir, data_dir, tmp_path):
+    models = [f"--model={workdir}/last.keras", f"--source={workdir}/best.keras"]
+    data = ["--dataset=mnist_small", "--split=test[:20]", data_dir]
+    output = run("evaluate", *models, *data, "--attack=fgsm", "--epsilon=0.3", f"--output={tmp_path}/report")
+    assert "black box" in output
+    assert json.loads((tmp_path / "report" / "record.json").read_text())["black_box_source"].endswith("best.keras")
+
+
+def test_export_serves(workdir, tmp_path):
+    run("export", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
+    loaded = tf.saved_model.load(tmp_path / "export")
+    assert loaded.serve(tf.zeros((2, 28, 28, 1))).shape == (2, 10)
+
+
+REFUSED = {
+    "misspelt field": ("train", [*SMALL, "--config.atack.steps=2", "--workdir=W"], "atack"),
+    "wrong value": ("train", [*SMALL, "--config.attack.steps=0", "--workdir=W"], "steps=0"),
+    "no config": ("train", ["--workdir=W"], "config"),
+    "unknown flag": ("train", [*SMALL, "--workdirr=W"], "workdirr"),
+    "data set": ("train", [*SMALL, "--config.dataset=mnist", "--workdir=W"], "tfds build mnist"),
+    "no model": ("evaluate", ["--model=no.keras", "--dataset=mnist_small", "--epsilon=0.3", "--output=W"], "no.keras"),
+    "attack": (
+        "evaluate",
+        ["--model=no.keras", "--dataset=mnist_small", "--attack=pdg", "--epsilon=0.3", "--output=W"],
+        "attack='pdg'",
+    ),
+    "export": ("export", ["--model=no.keras", "--output=W"], "no.keras"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_flags_are_named_and_nothing_is_written(name, data_dir, tmp_path):
+    script, arguments, message = REFUSED[name]
+    arguments = [argument.replace("=W", f"={tmp_path}/out") for argument in arguments]
+    data = [] if script == "export" else [data_dir]
+    errors = run(script, *arguments, *data, exit_code=1)
+    assert message in errors.splitlines()[-1] or message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(data_dir, tmp_path):
+    """SIGKILL in the middle of the second epoch; started again, the run ends as one that was never killed."""
+    arguments = [*SMALL, "--config.deterministic=True", "--config.train_split=train[:1024]", data_dir]
+    killed = start("train", *arguments, f"--workdir={tmp_path}/killed")
+    try:
+        for line in killed.stdout:
+            if "Epoch 2/2" in line:
+                break
+        time.sleep(0.5)
+        assert killed.poll() is None
+        killed.send_signal(signal.SIGKILL)
+    finally:
+        killed.kill()
+        killed.communicate()
+    history = (tmp_path / "killed" / "history.csv").read_text().splitlines()
+    assert len(history) == 2  # the header and the first epoch: it was in the second
+    output = run("train", *arguments, f"--workdir={tmp_path}/killed")
+    assert "Epoch 1/2" not in output
+    run("train", *arguments, f"--workdir={tmp_path}/whole")
+    killed_model, whole_model = (
+        keras.models.load_model(tmp_path / name / "last.keras") for name in ("killed", "whole")
+    )
+    variables = zip(
+        killed_model.variables + killed_model.optimizer.variables,
+        whole_model.variables + whole_model.optimizer.variables,
+        strict=True,
+    )
+    for resumed, undisturbed in variables:
+        np.testing.assert_array_equal(resumed.numpy(), undisturbed.numpy())
+    assert (tmp_path / "killed/history.csv").read_text() == (tmp_path / "whole/history.csv").read_text()

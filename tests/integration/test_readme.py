@@ -1,0 +1,67 @@
+"""What the README says to type works."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SMALLER = {
+    "train": ["--config.train_split=train[:256]", "--config.validation_split=train[:64]", "--config.epochs=1"],
+    "evaluate": ["--split=test[:16]"],
+    "export": [],
+}
+
+
+def code_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    data_dir = str(tmp_path_factory.mktemp("tfds"))
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT), "TFDS_DATA_DIR": data_dir}
+
+
+def test_the_python_example_runs_as_it_stands(environment, tmp_path):
+    (example,) = code_blocks("python")
+    result = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "val_robust_accuracy" in result.stdout
+    assert "%  PGD-40 (Linf 0.3, step 0.01, 5 restarts)" in result.stdout
+    assert {"model.keras", "report", "export"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_launch_commands_run_on_fewer_images(environment, tmp_path):
+    (block,) = code_blocks("bash")
+    commands = block.strip().splitlines()
+    assert {re.search(r"launch/(\w+)\.py", command)[1] for command in commands} == set(SMALLER)
+    for command in commands:
+        python, script, *arguments = shlex.split(command.replace("runs/", f"{tmp_path}/runs/"))
+        assert python == "python"
+        call = [sys.executable, script, *arguments, *SMALLER[pathlib.Path(script).stem]]
+        result = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stderr[-2000:]}"
+    assert {"report", "black_box", "export"} <= {path.name for path in (tmp_path / "runs/demo").iterdir()}
+
+
+def test_every_make_target_of_the_docs_exists():
+    docs = README + (ROOT / "CONTRIBUTING.md").read_text()
+    named = {target for call in re.findall(r"make ((?:[a-z]+(?:-[a-z]+)?\b ?)+)", docs) for target in call.split()}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test", "test-slow", "lint", "bench"} == targets
+    assert {"demo", "test", "lint"} <= named & targets
+
+
+def test_every_link_and_path_of_the_readme_exists():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(r"(?:configs|launch|benchmarks)/\w+\.py", README):
+        assert (ROOT / path).exists(), path
