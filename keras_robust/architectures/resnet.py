@@ -37,13 +37,13 @@ def ResNet20(  # noqa: N802
 ) -> keras.Model:
     """Returns the ResNet with 20 layers for CIFAR-10: 3 stages of 3 blocks with 16, 32 and 64 filters.
 
-    Identity shortcuts without parameters (option A), batch normalisation, 272,474 weights. CIFAR-10's mean and
-    variance are subtracted and divided inside.
+    Identity shortcuts without parameters (option A), batch normalisation, 269,722 trainable weights. The images are
+    normalised inside with CIFAR-10's mean and variance.
 
     Args:
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
-        weight_decay: coefficient of the L2 penalty on kernels, w^2 times this (half of it times 2, as PyTorch counts).
+        weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
     """
     regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
     inputs = keras.Input(input_shape)

@@ -104,6 +104,11 @@ class PGD(Attack):
             raise ValueError(
                 f"clean_start_per is 'example' or 'batch'. Received: clean_start_per={self.clean_start_per!r}"
             )
+        if self.resolved_objective.needs_clean_logits and (start == "none" or self.clean_start_probability > 0):
+            raise ValueError(
+                f"{self.resolved_objective.name} has no gradient at the clean image: start elsewhere. Received: "
+                f"random_start={start!r} and clean_start_probability={self.clean_start_probability!r}"
+            )
         if self.restarts > 1 and start == "none":
             raise ValueError(f"Without a random start all restarts are the same. Received: restarts={self.restarts}")
 

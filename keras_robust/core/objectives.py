@@ -24,7 +24,7 @@ def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
 
 def margin(labels: Tensor, logits: Tensor) -> Tensor:
     """Returns max_{k != y} z_k - z_y (Carlini & Wagner, 2017, f6): positive where the example is misclassified."""
-    label = as_sparse(labels)
+    label, logits = as_sparse(labels), tf.convert_to_tensor(logits)
     of_label = tf.gather(logits, label, batch_dims=1)
     others = tf.where(tf.one_hot(label, tf.shape(logits)[1], True, False), logits.dtype.min, logits)
     return tf.reduce_max(others, axis=1) - of_label

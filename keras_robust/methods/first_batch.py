@@ -22,20 +22,22 @@ def peek(x: Any, y: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
         batch_size: of `fit`, for arrays.
     """
     if isinstance(x, tf.data.Dataset):
-        batch = next(iter(x.take(1)))
+        batch = next(iter(x.take(1)), None)
     elif isinstance(x, tf.distribute.DistributedDataset):
         # The values of the first replica; `fit` is called outside the strategy's scope, so it is not known here.
         batch = tf.nest.map_structure(lambda v: getattr(v, "values", (v,))[0], next(iter(x)))
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif isinstance(x, Iterator):
-        batch = next(x)
+        batch = next(x, None)
         x = _put_back(batch, x)
     elif x is None or isinstance(x, dict):
         return x, y, x
     else:
         size = batch_size or EXAMPLES
         return x[:size], None if y is None else y[:size], x
+    if batch is None:
+        raise ValueError("There is nothing to train on. Received: a data set of 0 batches")
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return images, labels, x
 

@@ -76,6 +76,11 @@ def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int, total_steps
 def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: int) -> methods.RobustModel:
     """Returns the compiled model of a checked config: classifier, attacks, method, optimizer and loss.
 
+    Args:
+        config: resolved: see `training.config`.
+        steps_per_epoch: steps of a pass over the training data, for the learning-rate schedule.
+        total_steps: of the run, likewise.
+
     Raises:
         ValueError: if a name or an argument is unknown, or out of its range.
     """

@@ -70,17 +70,17 @@ def test_bad_input_is_named(name):
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.txt").write_text("hello")
-    with pytest.raises(ValueError, match="model.txt"):
+    with pytest.raises(ValueError, match=r"model\.txt"):
         kr.evaluate(tmp_path / "model.txt", (IMAGES, LABELS), ATTACK)
 
 
 def test_a_folder_without_a_report_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="record.json"):
+    with pytest.raises(ValueError, match=r"record\.json"):
         kr.Report.load(tmp_path)
 
 
 def test_export_refuses_what_it_cannot_export(tmp_path):
-    with pytest.raises(ValueError, match="missing.keras"):
+    with pytest.raises(ValueError, match=r"missing\.keras"):
         kr.export("missing.keras", tmp_path / "out")
     with pytest.raises(ValueError, match="built Keras model"):
         kr.export(lambda x: x, tmp_path / "out")

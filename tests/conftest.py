@@ -1,0 +1,71 @@
+"""Two logical CPU devices, a strategy over them, and classifiers small enough to be computed by hand."""
+
+import os
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes two CPU devices, before TensorFlow starts, and lets pass what only Keras could change."""
+    # Keras 3.15 copies tf.Variables with np.array(x), for which TensorFlow's __array__ has no `copy` keyword (NumPy 2).
+    config.addinivalue_line(
+        "filterwarnings", "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+    )
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """A `MirroredStrategy` over two logical CPU devices."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def linear_classifier() -> Callable[..., keras.Model]:
+    """Makes softmax regression: logits = flatten(x) @ w + b."""
+
+    def make(classes: int = 3, shape: tuple[int, ...] = (4, 4, 1), seed: int = 0) -> keras.Model:
+        rng = np.random.default_rng(seed)
+        model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(classes)])
+        size = int(np.prod(shape))
+        model.set_weights([rng.normal(size=(size, classes)), rng.normal(size=classes)])
+        return model
+
+    return make
+
+
+@pytest.fixture
+def conv_classifier() -> Callable[..., keras.Model]:
+    """Makes a convolution, batch normalisation where asked for, global pooling and logits."""
+
+    def make(classes: int = 3, batch_norm: bool = False, seed: int = 0) -> keras.Model:
+        initializer = keras.initializers.GlorotUniform
+        layers = [keras.Input((8, 8, 1))]
+        layers.append(keras.layers.Conv2D(4, 3, 2, activation="relu", kernel_initializer=initializer(seed)))
+        if batch_norm:
+            layers.append(keras.layers.BatchNormalization(momentum=0.9))
+        layers.append(keras.layers.Flatten())
+        layers.append(keras.layers.Dense(classes, kernel_initializer=initializer(seed + 1)))
+        return keras.Sequential(layers)
+
+    return make
+
+
+@pytest.fixture
+def batch() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Draws float32 images in [0, 1] and sparse labels."""
+
+    def draw(
+        count: int = 8, shape: tuple[int, ...] = (8, 8, 1), classes: int = 3, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return rng.uniform(size=(count, *shape)).astype("float32"), rng.integers(0, classes, count)
+
+    return draw

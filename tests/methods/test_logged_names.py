@@ -1,0 +1,143 @@
+"""Which numbers are logged under which name, and that they are what their names say."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+
+ATTACK = kr.attacks.FGSM(kr.Linf(0.3))
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def compiled(make, classifier: keras.Model, **options) -> keras.Model:
+    model = make(classifier, ATTACK, **options)
+    model.compile(keras.optimizers.SGD(1e-9), SPARSE, metrics=["accuracy"])
+    return model
+
+
+def madry(*arguments, **options) -> keras.Model:
+    return kr.AdversarialTraining(*arguments, clean_fraction=0.0, **options)
+
+
+def mixed(*arguments, **options) -> keras.Model:
+    return kr.AdversarialTraining(*arguments, clean_fraction=0.5, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "training"),
+    [
+        (kr.RobustModel, {"robust_accuracy"}),
+        (madry, {"robust_accuracy"}),
+        (mixed, {"accuracy", "robust_accuracy"}),
+        (kr.AdversarialLogitPairing, {"accuracy", "robust_accuracy"}),
+    ],
+)
+@pytest.mark.parametrize("validation_attack", [None, ATTACK])
+def test_names(linear_classifier, batch, make, training, validation_attack):
+    """Plain names are clean, `robust_` attacked; what is not seen is not logged; `val_` for validation."""
+    images, labels = batch(shape=(4, 4, 1))
+    model = compiled(make, linear_classifier(), validation_attack=validation_attack)
+    history = model.fit(images, labels, validation_data=(images, labels), verbose=0).history
+    validation = {"val_loss", "val_accuracy"} | ({"val_robust_accuracy"} if validation_attack else set())
+    assert set(history) == {"loss"} | training | validation
+    evaluated = model.evaluate(images, labels, verbose=0, return_dict=True)
+    assert set(evaluated) == {name.removeprefix("val_") for name in validation}
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_values(linear_classifier, batch, one_hot):
+    """Clean and robust accuracy and the loss against the classifier called directly on clean and attacked images."""
+    images, labels = batch(count=64, shape=(4, 4, 1))
+    classifier = linear_classifier()
+    classifier.set_weights([0.3 * w for w in classifier.get_weights()])
+    logits = np.asarray(classifier(images))
+    x_adv = ATTACK(classifier, images, labels, 0)
+    clean = (logits.argmax(axis=1) == labels).mean()
+    robust = (np.asarray(classifier(x_adv)).argmax(axis=1) == labels).mean()
+    assert robust < clean
+    model = kr.AdversarialTraining(classifier, ATTACK, clean_fraction=1.0, validation_attack=ATTACK)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True) if one_hot else SPARSE
+    model.compile(keras.optimizers.SGD(1e-9), loss, metrics=["accuracy"])
+    given = np.eye(3, dtype=np.float32)[labels] if one_hot else labels
+    history = model.fit(images, given, batch_size=16, validation_data=(images, given), verbose=0).history
+    expected = {"accuracy": clean, "robust_accuracy": robust, "val_accuracy": clean, "val_robust_accuracy": robust}
+    for name, value in expected.items():
+        np.testing.assert_allclose(history[name], [value], rtol=1e-6)
+    losses = [float(SPARSE(labels, classifier(x))) for x in (images, x_adv)]
+    np.testing.assert_allclose(history["loss"], [np.mean(losses)], rtol=1e-4)
+    np.testing.assert_allclose(history["val_loss"], [losses[0]], rtol=1e-4)
+
+
+def test_clean_metrics_of_a_mixture_are_of_its_clean_images(linear_classifier, batch):
+    """With clean_fraction 0.25 only the first 4 of 16 images are seen clean."""
+    images, labels = batch(count=16, shape=(4, 4, 1))
+    classifier = linear_classifier()
+    labels[:4] = np.asarray(classifier(images)).argmax(axis=1)[:4]
+    labels[4:] = (np.asarray(classifier(images)).argmax(axis=1)[4:] + 1) % 3
+    model = kr.AdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.0)), clean_fraction=0.25)
+    model.compile(keras.optimizers.SGD(1e-9), SPARSE, metrics=["accuracy"])
+    history = model.fit(images, labels, batch_size=16, shuffle=False, verbose=0).history
+    assert history["accuracy"] == [1.0]
+    assert history["robust_accuracy"] == [0.25]
+
+
+def top_logit(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    del labels
+    return tf.reduce_max(logits, axis=1)
+
+
+def test_metric_objects_functions_and_names(linear_classifier, batch):
+    images, labels = batch(shape=(4, 4, 1))
+    model = kr.AdversarialLogitPairing(linear_classifier(), ATTACK, validation_attack=ATTACK)
+    top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")
+    model.compile("sgd", SPARSE, metrics=[top, top_logit, "sparse_categorical_accuracy"])
+    names = {"top2", "top_logit", "sparse_categorical_accuracy"}
+    both = names | {f"robust_{name}" for name in names}
+    history = model.fit(images, labels, validation_data=(images, labels), verbose=0).history
+    assert set(history) == {"loss", "val_loss"} | both | {f"val_{name}" for name in both}
+    assert history["val_robust_top_logit"] != history["val_top_logit"]
+    assert {metric.name for metric in model.metrics} == {"loss"} | both
+    robust_top = next(metric for metric in model.metrics if metric.name == "robust_top2")
+    assert robust_top.get_config()["k"] == 2
+
+
+def test_weighted_metrics_take_the_weights(linear_classifier, batch):
+    """Weights of 1 for what is right and 0 for the rest make weighted accuracy 1; the plain one takes no weights."""
+    images, labels = batch(count=32, shape=(4, 4, 1))
+    classifier = linear_classifier()
+    right = np.asarray(classifier(images)).argmax(axis=1) == labels
+    model = kr.AdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.0)), clean_fraction=1.0)
+    weighted = keras.metrics.SparseCategoricalAccuracy(name="weighted")
+    model.compile(keras.optimizers.SGD(1e-9), SPARSE, metrics=["accuracy"], weighted_metrics=[weighted])
+    history = model.fit(images, labels, sample_weight=right.astype(np.float32), verbose=0).history
+    assert history["weighted"] == history["robust_weighted"] == [1.0]
+    np.testing.assert_allclose(history["accuracy"], [right.mean()], rtol=1e-6)
+
+
+def test_metrics_start_anew_in_each_epoch(linear_classifier, batch):
+    images, labels = batch(count=32, shape=(4, 4, 1))
+    model = compiled(kr.AdversarialLogitPairing, linear_classifier(), validation_attack=ATTACK)
+    history = model.fit(images, labels, epochs=2, validation_data=(images, labels), verbose=0).history
+    for name, values in history.items():
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-5, err_msg=name)
+
+
+def test_early_stopping_follows_robust_accuracy(linear_classifier, batch):
+    images, labels = batch(shape=(4, 4, 1))
+    model = compiled(kr.RobustModel, linear_classifier(), validation_attack=ATTACK)
+    stop = keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max", patience=1, restore_best_weights=True)
+    history = model.fit(images, labels, epochs=5, validation_data=(images, labels), callbacks=[stop], verbose=0)
+    assert len(history.epoch) == 2
+
+
+def test_validation_draws_are_the_same_in_every_epoch(linear_classifier, batch):
+    """From a random start, and unlike the training draws."""
+    images, labels = batch(count=32, shape=(4, 4, 1))
+    attack = kr.attacks.PGD(kr.Linf(0.3), steps=1, step_size=0.01)
+    model = kr.RobustModel(linear_classifier(), attack, validation_attack=attack)
+    model.compile(keras.optimizers.SGD(0.0), SPARSE, metrics=[top_logit])
+    history = model.fit(images, labels, epochs=3, batch_size=32, validation_data=(images, labels), verbose=0).history
+    assert len(set(history["val_robust_top_logit"])) == 1
+    assert len(set(history["robust_top_logit"])) == 3

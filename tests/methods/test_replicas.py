@@ -1,0 +1,120 @@
+"""Two replicas against one: the same weights for the same global batch, and random starts of their own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+
+pytestmark = pytest.mark.multi_device
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+STILL = kr.attacks.PGD(kr.Linf(0.1), steps=2, random_start="none")
+MAKERS = {
+    "robust": lambda classifier, **options: kr.RobustModel(classifier, STILL, **options),
+    "mixture": lambda classifier, **options: kr.AdversarialTraining(
+        classifier, STILL, clean_fraction=0.5, clean_weight=0.3, **options
+    ),
+    "pairing": lambda classifier, **options: kr.AdversarialLogitPairing(classifier, STILL, **options),
+}
+
+
+def build(make, strategy: tf.distribute.Strategy | None, **options) -> keras.Model:
+    with strategy.scope() if strategy else tf.distribute.get_strategy().scope():
+        model = make(**options)
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.9), SPARSE, metrics=["accuracy"])
+    return model
+
+
+def run(model: keras.Model, images, labels, batch_size: int, epochs: int = 1, **options) -> dict:
+    options = {"batch_size": batch_size, "epochs": epochs, "shuffle": False, "verbose": 0, **options}
+    return model.fit(images, labels, **options).history
+
+
+def steps_taken(model: keras.Model) -> int:
+    return int(keras.ops.convert_to_numpy(model.steps_taken))
+
+
+def assert_same(one: keras.Model, two: keras.Model) -> None:
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def ordered(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every replica takes half of its share clean: repeating four rows makes both choices the same images."""
+    return np.tile(images[:2], (8, 1, 1, 1)), np.tile(labels[:2], 8)
+
+
+@pytest.mark.parametrize(("method", "weighted"), [("robust", False), ("mixture", True), ("pairing", True)])
+def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, batch, method, weighted):
+    """Gradients are summed over replicas and losses divided by their number; three epochs with momentum."""
+    images, labels = batch(count=16)
+    weight = np.random.default_rng(1).uniform(0.5, 2, 16).astype(np.float32)
+    if method == "mixture":
+        images, labels = ordered(images, labels)
+        weight = np.tile(weight[:2], 8)
+    options = {"sample_weight": weight} if weighted else {}
+    one, two = (
+        build(lambda: MAKERS[method](conv_classifier(), validation_attack=STILL), s) for s in (None, two_replicas)
+    )
+    if method == "pairing":
+        options["validation_data"] = (images, labels)
+    of_one = run(one, images, labels, 8, 3, **options)
+    of_two = run(two, images, labels, 8, 3, **options)
+    assert_same(one, two)
+    assert steps_taken(one) == steps_taken(two) == 6
+    for name, values in of_one.items():
+        np.testing.assert_allclose(of_two[name], values, atol=1e-4, err_msg=name)
+
+
+def test_weight_decay_is_not_doubled(two_replicas, batch):
+    def make() -> keras.Model:
+        dense = keras.layers.Dense(3, kernel_regularizer="l2", kernel_initializer="ones")
+        classifier = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), dense])
+        return kr.AdversarialLogitPairing(classifier, STILL)
+
+    images, labels = batch(count=8)
+    one, two = (build(make, s) for s in (None, two_replicas))
+    run(one, images, labels, 8)
+    run(two, images, labels, 8)
+    assert_same(one, two)
+
+
+@pytest.mark.parametrize("random_start", ["none", "uniform"])
+def test_random_starts_differ_per_replica(two_replicas, linear_classifier, batch, random_start):
+    """Both replicas see what one replica sees: their mean update is its update unless their starts differ.
+
+    A single replica draws as the first of two does. With tiny steps adversarial images are their starts.
+    """
+    images, labels = batch(count=4, shape=(4, 4, 1))
+    attack = kr.attacks.PGD(kr.Linf(0.3), steps=1, step_size=1e-6, random_start=random_start)
+    one, two = (build(lambda: kr.RobustModel(linear_classifier(), attack), s) for s in (None, two_replicas))
+    run(one, images, labels, 4)
+    run(two, np.concatenate([images, images]), np.concatenate([labels, labels]), 8)
+    apart = max(np.abs(a - b).max() for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
+    assert apart < 1e-6 if random_start == "none" else apart > 1e-4
+
+
+def test_save_and_load_under_a_strategy(two_replicas, conv_classifier, batch, tmp_path):
+    """One epoch, save, load in the scope, one epoch equals two epochs, with random starts."""
+    images, labels = batch(count=16)
+    attack = kr.attacks.PGD(kr.Linf(0.1), steps=1)
+    through, model = (build(lambda: kr.RobustModel(conv_classifier(), attack), two_replicas) for _ in range(2))
+    run(through, images, labels, 8, 2)
+    run(model, images, labels, 8)
+    model.save(tmp_path / "model.keras")
+    with two_replicas.scope():
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    run(loaded, images, labels, 8)
+    assert steps_taken(loaded) == 4
+    assert_same(through, loaded)
+
+
+def test_a_distributed_data_set_gives_what_arrays_give(two_replicas, conv_classifier, batch):
+    images, labels = batch(count=16)
+    of_arrays, model = (build(lambda: MAKERS["pairing"](conv_classifier()), two_replicas) for _ in range(2))
+    run(of_arrays, images, labels, 8)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    data = two_replicas.experimental_distribute_dataset(data)
+    model.fit(data, steps_per_epoch=2, shuffle=False, verbose=0)
+    assert_same(of_arrays, model)
