@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_robust.distribution import create_strategy
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes two CPU devices, before TensorFlow starts, and lets pass what only Keras could change."""
@@ -24,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.Strategy:
     """A `MirroredStrategy` over two logical CPU devices."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    return create_strategy("mirrored")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Which devices a model is trained on."""
 
+import functools
+
 import tensorflow as tf
 
 STRATEGIES = ("auto", "one", "mirrored")
@@ -21,4 +23,10 @@ def create_strategy(name: str = "auto") -> tf.distribute.Strategy:
     if name == "one" or (name == "auto" and len(gpus) < 2):
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Returns the strategy of these devices: two in one process would mix up their collective operations."""
+    return tf.distribute.MirroredStrategy(list(devices))
