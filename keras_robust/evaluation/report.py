@@ -68,7 +68,9 @@ class Report:
             return cls(json.loads((folder / RECORD_FILE).read_text()), dict(samples))
 
     def __str__(self) -> str:
-        lines = [f"{self.record['examples']} examples of {self.record['dataset']}"]
+        source = self.record["black_box_source"]
+        box = f"black box, crafted on {source}" if source else "white box"
+        lines = [f"{self.record['examples']} examples of {self.record['dataset']}, {box}"]
         lines += [f"  {100 * self.clean_accuracy:5.1f} %  clean"]
         lines += [f"  {100 * accuracy:5.1f} %  {name}" for name, accuracy in self.attacks.items()]
         if len(self.attacks) > 1:
