@@ -6,8 +6,8 @@ Result:   98.9 % clean, 95.4 % PGD-40 (step 0.01), 93.3 % PGD-100 (step 0.02, 5 
           on the first 1,000 test images of TFDS (variant "fast")
 
 Variant "fast": PGD-8 in bfloat16, Adam on one cycle; what 9 minutes on 2 CPU cores allow.
-Variant "paper", the default: Madry et al. (2018), section 5 and their code: PGD-40 with step 0.01, Adam at 1e-4, batch 50,
-100,000 updates. Not measured here: it takes days on 2 CPU cores.
+Variant "paper", the default: Madry et al. (2018), section 5 and their code: PGD-40 with step 0.01, Adam at 1e-4,
+batch 50, 100,000 updates. Not measured here.
 """
 
 import ml_collections
