@@ -1,7 +1,7 @@
 # Every target makes the virtual environment first when it is missing or older than the package's metadata.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python
+RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 
 .PHONY: demo test test-slow lint bench
 

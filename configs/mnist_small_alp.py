@@ -14,11 +14,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.train_split = "train[:9500]"
     config.validation_split = "train[9500:]"
     config.batch_size = 128
-    config.epochs = 14
+    config.epochs = 12
     config.classifier = {"name": "lenet"}
     config.method = {"name": "adversarial_logit_pairing", "pairing_weight": 1.0}
     config.attack = {"name": "pgd", "epsilon": 0.3, "steps": 5, "compute_dtype": "bfloat16"}
-    config.validation_attack = {"name": "pgd", "epsilon": 0.3, "steps": 20}
+    config.validation_attack = {"name": "pgd", "epsilon": 0.3, "steps": 10}
     config.optimizer = {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 2e-3}}
     config.seed = 0
     config.deterministic = False

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app
+from absl import app, logging
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses absl flags and runs `main`.
+    """Parses absl flags and runs `main`, with warnings logged but not TensorFlow's chatter.
 
     Where the user's input is at fault, the script ends with exit code 1 and one readable line instead of a traceback.
     """
@@ -21,6 +21,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         except USER_ERRORS as error:
             sys.exit(f"{type(error).__name__}: {error}")
 
+    logging.set_verbosity(logging.WARNING)
     app.run(checked_main, flags_parser=_parse_flags)
 
 
