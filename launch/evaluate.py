@@ -18,17 +18,31 @@ DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is mis
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples attacked at a time.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
-flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm or bim.")
+flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, apgd, fab, square or spsa.")
 flags.DEFINE_string("norm", "linf", "linf, l2 or l1.")
 flags.DEFINE_float("epsilon", None, "Radius of the ball, in the units of images in [0, 1].")
 flags.DEFINE_integer("steps", None, "Gradient steps.")
 flags.DEFINE_float("step_size", None, "Size of a step; 2.5 epsilon / steps where not given.")
 flags.DEFINE_integer("restarts", None, "Random starts; an example counts as robust if none breaks it.")
 flags.DEFINE_string("objective", None, "cross_entropy, margin, dlr or kl_divergence.")
+flags.DEFINE_integer("targeted", None, "apgd: classes to target; with --objective=dlr, 9 is APGD-T.")
+flags.DEFINE_integer("targets", None, "fab: classes to target; 9 is FAB-T.")
+flags.DEFINE_integer("queries", None, "square: queries per start.")
 flags.DEFINE_string("target", None, "untargeted, random, random_any or least_likely.")
 flags.mark_flags_as_required(["model", "dataset", "epsilon", "output"])
 
-ATTACK_FLAGS = ("norm", "epsilon", "steps", "step_size", "restarts", "objective", "target")
+ATTACK_FLAGS = (
+    "norm",
+    "epsilon",
+    "steps",
+    "step_size",
+    "restarts",
+    "objective",
+    "target",
+    "targeted",
+    "targets",
+    "queries",
+)
 
 
 def main(_: list[str]) -> None:

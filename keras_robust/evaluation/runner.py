@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.attacks import Attack
+from keras_robust.attacks import Attack, IterativeAttack
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
@@ -74,7 +74,8 @@ def run_attack(
     """Attacks every example that is right on its clean image, restart after restart, until it is broken.
 
     Args:
-        attack: its `restarts` are run one by one; what is kept per example is the first that breaks it.
+        attack: its `restarts` are run one by one (those of an `IterativeAttack` by itself); what is kept per example
+            is the first that breaks it.
         source_fn: the function that the attack differentiates.
         target_fn: the function that is fooled; the same one in the white-box setting.
         images: float32 (examples, height, width, channels).
@@ -86,7 +87,11 @@ def run_attack(
         verbose: show a progress bar per restart.
     """
     start = time.perf_counter()
-    single = dataclasses.replace(attack, restarts=1)  # type: ignore[type-var]
+    single, restarts = attack, attack.restarts
+    if isinstance(attack, IterativeAttack):
+        restarts = 1  # it runs its restarts itself, the first of some from the clean image
+    else:
+        single = dataclasses.replace(attack, restarts=1)  # type: ignore[type-var]
 
     def step(batch: Tensor, batch_labels: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
         attacked = single(source_fn, batch, batch_labels, draw)
@@ -94,7 +99,7 @@ def run_attack(
 
     compiled = _compile(step)
     result = AttackResult(images.copy(), clean_predictions.copy(), clean_predictions == sparse_labels, 0.0)
-    for restart in range(attack.restarts):
+    for restart in range(restarts):
         left = np.flatnonzero(result.robust)
         bar = keras.utils.Progbar(len(left), verbose=int(verbose), unit_name="example", stateful_metrics=["robust"])
         for index, (chosen, count) in enumerate(padded_batches(left, batch_size)):

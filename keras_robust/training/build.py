@@ -19,6 +19,10 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fgsm": attacks.FGSM,
     "rfgsm": attacks.RFGSM,
     "bim": attacks.BIM,
+    "apgd": attacks.APGD,
+    "fab": attacks.FAB,
+    "square": attacks.Square,
+    "spsa": attacks.SPSA,
 }
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "lenet": architectures.LeNet,

@@ -1,0 +1,227 @@
+"""Auto-PGD: projected gradient ascent that chooses its own step sizes (Croce & Hein, 2020; for L1, 2021).
+
+    attack = APGD(Linf(0.3))
+    targeted = APGD(Linf(0.3), objective="dlr", targeted=9)
+    x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
+
+A run costs `steps` + 1 forward passes and input gradients: of its start, and after each step (+ 3 with `larger_radii`).
+There are `restarts` runs, times the number of target classes; finding those costs one forward pass.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks.apgd_rules import RULES, Rule, per_row_zeros
+from keras_robust.attacks.apgd_schedule import Moment, Schedule, legs, make_schedule
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.iterative import IterativeAttack, State
+from keras_robust.attacks.model_fn import check_compute_dtype
+from keras_robust.core import Objective, ThreatModel, seeds
+from keras_robust.core.labels import as_sparse
+from keras_robust.core.objectives import Goal, get_objective
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.threat_models import per_example
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class APGD(IterativeAttack):
+    """Auto-PGD (Croce & Hein, 2020), and for L1 that of Croce & Hein (2021).
+
+    Returned is, per example, the first misclassified point that was met, or the one with the largest objective where
+    there was none. A point whose logits are not finite counts as misclassified.
+
+    Args:
+        threat_model: `Linf`, `L2` or `L1`.
+        steps: gradient steps per run, at least 1.
+        objective: what is maximised: "cross_entropy", "dlr", "margin", "kl_divergence" or an `Objective`.
+        targeted: 0, or the number of classes to run towards one after the other, the most likely wrong class of the
+            clean image first. 9 with "dlr" is APGD-T.
+        restarts: independent runs (per target), at least 1.
+        rho: the step size is halved at a checkpoint unless more than this share of the steps increased the
+            objective, in [0, 1]; for Linf and L2.
+        larger_radii: for L1: run 30 % of the steps in three times epsilon and 30 % in twice epsilon first, each
+            going on from the best point before (Croce & Hein, 2021, section 4.3). AutoAttack does.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
+            whoever makes `model_fn` obeys it.
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names what was received.
+    """
+
+    threat_model: ThreatModel
+    steps: int = 100
+    objective: str | Objective = "cross_entropy"
+    targeted: int = 0
+    restarts: int = 1
+    rho: float = 0.75
+    larger_radii: bool = False
+    compute_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat_model, ThreatModel) or self.threat_model.norm not in RULES:
+            raise ValueError(
+                "threat_model is Linf, L2 or L1, such as Linf(0.3). "
+                f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
+            )
+        for name, least in (("steps", 1), ("restarts", 1), ("targeted", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is an integer of at least {least}. Received: {name}={value!r}")
+        if isinstance(self.rho, bool) or not isinstance(self.rho, int | float) or not 0 <= self.rho <= 1:
+            raise ValueError(f"rho is in [0, 1]. Received: rho={self.rho!r}")
+        check_compute_dtype(self.compute_dtype)
+        get_objective(self.objective)
+        if self.targeted and not self.resolved_objective.takes_targets:
+            raise ValueError(f"{self.resolved_objective.name} takes no targets. Received: targeted={self.targeted}")
+        self._check_radii()
+
+    def _check_radii(self) -> None:
+        if not isinstance(self.larger_radii, bool):
+            raise ValueError(f"larger_radii is a bool. Received: larger_radii={self.larger_radii!r}")
+        if self.larger_radii and self.threat_model.norm != "l1":
+            raise ValueError(f"larger_radii is for L1. Received: threat_model={self.threat_model}")
+        if any(steps < 1 for steps, _ in legs(self.steps, self.larger_radii)):
+            raise ValueError(f"larger_radii needs a step in each of three radii. Received: steps={self.steps}")
+
+    @property
+    def resolved_objective(self) -> Objective:
+        """The objective, as an object."""
+        return get_objective(self.objective)
+
+    @property
+    def name(self) -> str:
+        """Such as "APGD-100 (Linf 0.3, cross_entropy)" and "APGD-T-100 (Linf 0.3, dlr, 9 targets)"."""
+        parts = [str(self.threat_model), self.resolved_objective.name]
+        if self.targeted:
+            parts.append(f"{self.targeted} target{'s' * (self.targeted > 1)}")
+        if self.restarts > 1:
+            parts.append(f"{self.restarts} restarts")
+        if self.rho != 0.75:
+            parts.append(f"rho {self.rho:.4g}")
+        if self.larger_radii:
+            parts.append("larger radii")
+        if self.compute_dtype:
+            parts.append(self.compute_dtype)
+        return f"APGD-{'T-' if self.targeted else ''}{self.steps} ({', '.join(parts)})"
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs: those of a run, times restarts, times target classes."""
+        return self.steps * self.restarts * max(self.targeted, 1)
+
+    @property
+    def _rule(self) -> Rule:
+        return RULES[self.threat_model.norm]
+
+    @property
+    def _schedule(self) -> Schedule:
+        return make_schedule(self.steps, sparse=self._rule.sparse, larger_radii=self.larger_radii)
+
+    def start(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
+    ) -> State:
+        """Returns the state before the first step; runs draw their starts when they begin.
+
+        Raises:
+            ValueError: if targets are given, or the classifier has too few classes.
+        """
+        if targets is not None:
+            raise ValueError("APGD chooses its target classes itself. Received: targets=a tensor")
+        images, labels = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+        zeros = per_row_zeros(images)
+        images_of = dict.fromkeys(("images", "point", "gradient", "best", "best_gradient", "result"), images)
+        numbers = {"best_loss": zeros, "step_size": zeros, "result_loss": zeros - float("inf")}
+        state = {**images_of, **numbers, "labels": labels, "broken": tf.cast(zeros, tf.bool)}
+        if self.targeted or self.resolved_objective.needs_clean_logits:
+            logits = tf.stop_gradient(model_fn(images))
+            self._check_classes(logits)
+            state["clean_logits"] = logits
+        if self.targeted:
+            is_label = tf.one_hot(as_sparse(labels), logits.shape[1], True, False)
+            state["targets"] = tf.math.top_k(tf.where(is_label, -float("inf"), logits), self.targeted).indices
+        return state | self._rule.extra(images)
+
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
+        """Returns the state after `steps` more steps, which may cross from run to run."""
+        schedule = self._schedule
+        first = tf.convert_to_tensor(first_step, tf.int32)
+        begin, end = schedule.evaluation_before(first), schedule.evaluation_before(first + steps)
+
+        def evaluate(evaluation: Tensor, state: State) -> tuple[Tensor, State]:
+            run, moment = evaluation // schedule.evaluations, schedule.at(evaluation % schedule.evaluations)
+            radius = moment.radius * self.threat_model.epsilon
+            state = tf.cond(
+                moment.enters,
+                lambda: self._enter(state, moment, radius, seeds.fold(seed, run)),
+                lambda: state | self._rule.move(self.threat_model, state, moment, radius),
+            )
+            state, logits, loss = self._differentiate(model_fn, state, run)
+            state = self._observe(state, moment, logits, loss)
+            return evaluation + 1, tf.cond(
+                moment.steps_since_check > 0,
+                lambda: state | self._rule.check(state, moment, radius, self.rho),
+                lambda: state,
+            )
+
+        return tf.while_loop(lambda evaluation, _: evaluation < end, evaluate, (begin, state))[1]
+
+    def finish(self, state: State) -> Tensor:
+        """Returns the first misclassified point of an example, or else the one with the largest objective."""
+        return state["result"]
+
+    def _enter(self, state: State, moment: Moment, radius: Tensor, seed: Tensor) -> State:
+        ball, images = self.threat_model, state["images"]
+        point = tf.cond(
+            moment.draws,
+            lambda: self._rule.draw(ball, images, radius, seed),
+            lambda: self._rule.shrink(ball, state["best"], images, radius),
+        )
+        state = state | {"point": point}
+        return state | self._rule.enter(state, moment, radius, self.larger_radii)
+
+    def _differentiate(self, model_fn: ModelFn, state: State, run: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Returns the state with the gradient at its point, the logits and the objective per example."""
+        targets = tf.gather(state["targets"], run // self.restarts, axis=1) if self.targeted else None
+        goal = Goal(state["labels"], targets, state.get("clean_logits"))
+        point = state["point"]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            logits = model_fn(point)
+            self._check_classes(logits)
+            loss = self.resolved_objective(logits, goal)
+            total = tf.reduce_sum(loss)
+        return state | {"gradient": tape.gradient(total, point)}, logits, loss
+
+    def _observe(self, state: State, moment: Moment, logits: Tensor, loss: Tensor) -> State:
+        """Keeps the best point of the leg, and the result of all runs, which stays once it is misclassified."""
+        point = state["point"]
+        improved = moment.enters | (loss > state["best_loss"])
+        rows = per_example(improved, point)
+        wrong = ~tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        wrong |= tf.argmax(logits, axis=1, output_type=tf.int32) != as_sparse(state["labels"])
+        kept = moment.counts & ~state["broken"] & (wrong | (loss > state["result_loss"]))
+        seen = {
+            "best": tf.where(rows, point, state["best"]),
+            "best_gradient": tf.where(rows, state["gradient"], state["best_gradient"]),
+            "best_loss": tf.where(improved, loss, state["best_loss"]),
+            "result": tf.where(per_example(kept, point), point, state["result"]),
+            "result_loss": tf.where(kept, loss, state["result_loss"]),
+            "broken": state["broken"] | (moment.counts & wrong),
+        }
+        return state | seen | self._rule.observe(state, moment, loss)
+
+    def _check_classes(self, logits: Any) -> None:
+        """Raises `ValueError` if the classifier has too few classes for the objective and the targets."""
+        objective, classes = self.resolved_objective, logits.shape[1]
+        # Targeted DLR divides by a difference of the first, third and fourth logit; DLR needs the first three.
+        needed = objective.min_classes + (self.targeted > 0 and objective.name == "dlr")
+        if classes < max(needed, self.targeted + 1):
+            raise ValueError(
+                f"{self.name} needs a classifier of at least {max(needed, self.targeted + 1)} classes. "
+                f"Received: a classifier of {classes} classes"
+            )

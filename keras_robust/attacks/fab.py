@@ -1,0 +1,249 @@
+"""FAB, the fast adaptive boundary attack (Croce & Hein, 2020): it looks for the closest misclassified point.
+
+    attack = FAB(Linf(0.3), targets=9)  # FAB-T as in AutoAttack
+    x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
+
+A run makes `steps` steps. Each linearises the classifier at the current point, goes past the closest linear boundary
+by the projections of `fab_projections`, biased towards the image, and where that point is misclassified, goes part of
+the way back to the image. The norm ball plays no part in the search; an example counts as broken when a misclassified
+point within epsilon was found.
+
+Cost: one forward pass of the clean images; per step a forward pass and an input gradient, and another forward pass,
+which classifies the new point. (That pass cannot serve the next step too: where it finds the point misclassified, the
+next step starts elsewhere.) A targeted step needs the gradient of one difference of logits. An untargeted step needs
+the gradients of all logits: one backward pass over a batch that is `classes` times larger.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks import fab_projections
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.iterative import IterativeAttack, State
+from keras_robust.attacks.model_fn import check_compute_dtype
+from keras_robust.core import ThreatModel, seeds
+from keras_robust.core.labels import as_sparse
+from keras_robust.core.objectives import margin
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.threat_models import flatten, per_example
+
+PROJECTIONS = {
+    "linf": fab_projections.project_linf,
+    "l2": fab_projections.project_l2,
+    "l1": fab_projections.project_l1,
+}
+LARGEST_KEY = 2**24
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class FAB(IterativeAttack):
+    """Fast adaptive boundary attack, FAB and FAB-T (Croce & Hein, 2020, algorithm 1).
+
+    The numbers are those of the code of AutoAttack. One run per target class and restart; the first run per class
+    starts at the image, further ones at half of epsilon from it, or at half the distance of the closest misclassified
+    point so far if that is less.
+
+    The state has, beside `broken`, `closest`, the closest misclassified point found so far, and its `distance`
+    (infinite where there is none, 0 where the image itself is misclassified).
+
+    Args:
+        threat_model: `Linf`, `L2` or `L1`. Its norm is what is minimised.
+        steps: per run, at least 1.
+        targets: how many of the most likely wrong classes are aimed at, one after the other (FAB-T); None is
+            untargeted: each step goes to the closest linear boundary of any class.
+        alpha_max: largest weight of the projection of the image against that of the point, in [0, 1].
+        eta: how far to go beyond a boundary, as a multiple of the way to it, at least 1.
+        beta: which part of its way from the image a misclassified point keeps, in (0, 1).
+        restarts: runs per target class, at least 1. Their starts do not depend on the neighbours in a batch.
+        compute_dtype: as in `PGD`. Low precision makes a gross boundary; it is not advised.
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names what was received.
+    """
+
+    threat_model: ThreatModel
+    steps: int = 100
+    targets: int | None = None
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    restarts: int = 1
+    compute_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat_model, ThreatModel) or self.threat_model.norm not in PROJECTIONS:
+            raise ValueError(
+                f"threat_model is a ThreatModel such as Linf(0.3), its norm one of {sorted(PROJECTIONS)}. "
+                f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
+            )
+        for name in ("steps", "restarts", "targets"):
+            value = getattr(self, name)
+            if value is None and name == "targets":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+        if not 0 <= self.alpha_max <= 1:
+            raise ValueError(f"alpha_max is in [0, 1]. Received: alpha_max={self.alpha_max!r}")
+        if not 1 <= self.eta < math.inf:
+            raise ValueError(f"eta is finite and at least 1. Received: eta={self.eta!r}")
+        if not 0 < self.beta < 1:
+            raise ValueError(f"beta is between 0 and 1. Received: beta={self.beta!r}")
+        check_compute_dtype(self.compute_dtype)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs."""
+        return self.steps * self.restarts * (self.targets or 1)
+
+    @property
+    def name(self) -> str:
+        """Such as "FAB-T-100 (Linf 0.3, 9 targets)"; what is not the default is said."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        parts = [str(self.threat_model)]
+        if self.targets:
+            parts.append(f"{self.targets} targets" if self.targets > 1 else "1 target")
+        for name in ("alpha_max", "eta", "beta"):
+            if getattr(self, name) != defaults[name]:
+                parts.append(f"{name} {getattr(self, name):.4g}")
+        if self.restarts > 1:
+            parts.append(f"{self.restarts} restarts")
+        if self.compute_dtype:
+            parts.append(self.compute_dtype)
+        return f"FAB-{'T-' if self.targets else ''}{self.steps} ({', '.join(parts)})"
+
+    def start(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
+    ) -> State:
+        """Returns the state before the first step: see `IterativeAttack.start`.
+
+        Raises:
+            ValueError: if targets are given, or there are too few classes.
+        """
+        if targets is not None:
+            raise ValueError("FAB chooses its target classes itself. Received: targets=a tensor")
+        images, labels = tf.convert_to_tensor(images), as_sparse(labels)
+        logits = tf.stop_gradient(model_fn(images))
+        if logits.shape[1] < (self.targets or 1) + 1:
+            raise ValueError(
+                f"{self.targets or 1} target classes need {(self.targets or 1) + 1} classes. "
+                f"Received: targets={self.targets} and logits of shape {logits.shape}"
+            )
+        wrong = margin(labels, logits) > 0
+        state = {
+            "images": images,
+            "labels": labels,
+            "point": images,
+            "closest": images,
+            "distance": tf.where(wrong, 0.0, tf.constant(float("inf"), images.dtype)),
+            "broken": wrong,
+        }
+        if self.targets:
+            others = tf.where(tf.one_hot(labels, logits.shape[1], True, False), logits.dtype.min, logits)
+            state["targets"] = tf.math.top_k(others, self.targets).indices
+        if self.restarts > 1:
+            state["key"] = seeds.integers(tf.shape(labels), seed, LARGEST_KEY)
+        return state
+
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
+        """Returns the state after more steps: see `IterativeAttack.advance`."""
+        fixed = {name: value for name, value in state.items() if name not in ("point", "closest", "distance")}
+
+        def step(done: Tensor, point: Tensor, closest: Tensor, distance: Tensor) -> tuple[Tensor, ...]:
+            run, step_of_run = (first_step + done) // self.steps, (first_step + done) % self.steps
+            if self.total_steps > self.steps:
+                now = {**fixed, "point": point, "distance": distance}
+                point = tf.cond(step_of_run == 0, lambda: self._first_point(now, run, seed), lambda: point)
+            point = self._across(model_fn, fixed, point, run)
+            wrong = margin(fixed["labels"], model_fn(point)) > 0
+            length = self.threat_model.distance(point, fixed["images"])
+            closer = wrong & (length < distance)
+            closest = tf.where(per_example(closer, point), point, closest)
+            back = fixed["images"] + self.beta * (point - fixed["images"])
+            point = tf.where(per_example(wrong, point), back, point)
+            return done + 1, point, closest, tf.where(closer, length, distance)
+
+        loop = (tf.constant(0), state["point"], state["closest"], state["distance"])
+        _, point, closest, distance = tf.while_loop(lambda done, *_: done < steps, step, loop)
+        broken = distance <= self.threat_model.epsilon
+        return {**state, "point": point, "closest": closest, "distance": distance, "broken": broken}
+
+    def finish(self, state: State) -> Tensor:
+        """Returns the misclassified point within epsilon, else the clean image; NaN where the search met NaN."""
+        numbers = _all_finite(state["point"])
+        kept = tf.where(per_example(numbers, state["images"]), state["images"], state["point"])
+        return tf.where(per_example(state["broken"], kept), state["closest"], kept)
+
+    def _first_point(self, state: State, run: Tensor, seed: Tensor) -> Tensor:
+        """Returns where a run starts; a point that is not finite stays, so that a later run does not hide it."""
+        images = state["images"]
+        start = images if self.restarts == 1 else self._random_start(state, run, seeds.fold(seed, run))
+        return tf.where(per_example(_all_finite(state["point"]), images), start, state["point"])
+
+    def _random_start(self, state: State, run: Tensor, seed: Tensor) -> Tensor:
+        """Returns the image in the first run per class, later a random point around it, cut to the pixel range."""
+        images, ball = state["images"], self.threat_model
+        shape = images.shape[1:]
+
+        def draw(key: Tensor) -> Tensor:
+            own = seeds.fold(seed, key)
+            return 2.0 * seeds.uniform(shape, own) - 1.0 if ball.norm == "linf" else seeds.normal(shape, own)
+
+        direction = tf.map_fn(draw, state["key"], fn_output_signature=tf.TensorSpec(shape, tf.float32))
+        length = ball.distance(direction, tf.zeros_like(direction))
+        radius = 0.5 * tf.minimum(state["distance"], ball.epsilon) * tf.cast(run % self.restarts > 0, images.dtype)
+        return ball.clip(images + per_example(radius / length, images) * direction)
+
+    def _across(self, model_fn: ModelFn, state: State, point: Tensor, run: Tensor) -> Tensor:
+        """Returns the next point: past the linear boundary, from the point and from the image (equations 8 and 9)."""
+        images, ball = state["images"], self.threat_model
+        gap, gradient = self._boundary(model_fn, state, point, run)
+        normal = flatten(gradient)
+        gap_of_image = gap + tf.reduce_sum(normal * flatten(images - point), axis=1)
+        starts, gaps = tf.stack([flatten(point), flatten(images)]), tf.stack([gap, gap_of_image])
+        ways = PROJECTIONS[ball.norm](starts, normal, gaps, ball.bounds)
+        from_point, from_image = (tf.reshape(ways[side], tf.shape(images)) for side in (0, 1))
+        zeros = tf.zeros_like(images)
+        length_of_point = tf.maximum(ball.distance(from_point, zeros), 1e-8)
+        length_of_image = tf.maximum(ball.distance(from_image, zeros), 1e-8)
+        alpha = tf.minimum(length_of_point / (length_of_point + length_of_image), self.alpha_max)
+        alpha = per_example(alpha, images)
+        return ball.clip((1.0 - alpha) * (point + self.eta * from_point) + alpha * (images + self.eta * from_image))
+
+    def _boundary(self, model_fn: ModelFn, state: State, point: Tensor, run: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns z_k - z_y, (batch,), and its gradient, for the target class k or for the closest boundary."""
+        labels = state["labels"]
+        if self.targets:
+            target = tf.gather(state["targets"], run // self.restarts, axis=1)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = model_fn(point)
+                gap = tf.gather(logits, target, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
+            return gap, tape.gradient(gap, point)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            logits = model_fn(point)
+        jacobian = tape.batch_jacobian(logits, point)
+        gaps = logits - tf.gather(logits, labels, batch_dims=1)[:, None]
+        gradients = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
+        ways = tf.abs(gaps) / (1e-12 + _dual_norms(gradients, self.threat_model.norm))
+        ways = tf.where(tf.one_hot(labels, logits.shape[1], True, False), float("inf"), ways)
+        ways = tf.where(tf.math.is_nan(ways), -1.0, ways)  # NaN first, so that it shows
+        chosen = tf.argmin(ways, axis=1, output_type=tf.int32)
+        return tf.gather(gaps, chosen, batch_dims=1), tf.gather(gradients, chosen, batch_dims=1)
+
+
+def _dual_norms(gradients: Tensor, norm: str) -> Tensor:
+    """Returns the norms of (batch, classes, ...) dual to `norm`, (batch, classes): how fast a function can fall."""
+    axes = list(range(2, len(gradients.shape)))
+    if norm == "l2":
+        return tf.sqrt(tf.reduce_sum(gradients**2, axis=axes))
+    return (tf.reduce_sum if norm == "linf" else tf.reduce_max)(tf.abs(gradients), axis=axes)
+
+
+def _all_finite(images: Tensor) -> Tensor:
+    return tf.reduce_all(tf.math.is_finite(flatten(images)), axis=1)

@@ -1,0 +1,259 @@
+"""Square Attack: random search that changes one square of the image at a time, and needs no gradients.
+
+    attack = Square(Linf(8 / 255), queries=5000)
+    x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
+
+A call costs one forward pass per restart for its start, and one per query until all examples are broken.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.attacks import square_patterns as patterns
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.iterative import State
+from keras_robust.attacks.score_based import ScoreBasedAttack, check_options
+from keras_robust.core import ThreatModel, seeds
+from keras_robust.core.objectives import margin
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.threat_models import flatten, per_example
+
+KEYS = 2**24
+"""Number of different keys of examples: as many as `seeds.integers` can draw."""
+
+BISECTIONS = 24
+"""As many as float32 has bits."""
+
+ROUNDING = 1e-6
+"""By how much of epsilon an L1 norm may be above it."""
+
+TINY = 1e-12
+"""Keeps quotients of norms finite, as in the original code."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class Square(ScoreBasedAttack):
+    """Square Attack (Andriushchenko et al., 2020), with the margin loss and the settings of AutoAttack.
+
+    The squares of a query are at the same place for the whole batch; signs are drawn per example from a key in the
+    state, so what happens to an example does not depend on its neighbours. Two things differ from the code of
+    AutoAttack, where it departs from the paper: squares reach the last row and column, and the start for L2 and L1 is
+    centred in images that are not square.
+
+    Args:
+        threat_model: `Linf`, `L2` or `L1`.
+        queries: number of candidates after the start, at least 1.
+        p_init: share of the pixels in the first squares, in (0, 1].
+        resc_schedule: stretch the schedule of sizes, made for 10000 queries, to `queries`.
+        restarts: independent starts, at least 1.
+        compute_dtype: "bfloat16" or "float16" runs the passes in low precision: see `PGD`.
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names what was received.
+    """
+
+    threat_model: ThreatModel
+    queries: int = 5000
+    p_init: float = 0.8
+    resc_schedule: bool = True
+    restarts: int = 1
+    compute_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self, ("linf", "l2", "l1"), ("queries", "restarts"), ("p_init",))
+        if self.p_init > 1:
+            raise ValueError(f"p_init is in (0, 1]. Received: p_init={self.p_init!r}")
+        if not isinstance(self.resc_schedule, bool):
+            raise ValueError(f"resc_schedule is a bool. Received: resc_schedule={self.resc_schedule!r}")
+
+    @property
+    def total_steps(self) -> int:
+        """The number of queries after the start."""
+        return self.queries
+
+    @property
+    def name(self) -> str:
+        """Such as "Square-5000 (Linf 0.3)"; what is not the default is said."""
+        parts = [str(self.threat_model)]
+        if self.p_init != 0.8:
+            parts.append(f"p {self.p_init:.4g}")
+        if not self.resc_schedule:
+            parts.append("fixed schedule")
+        if self.restarts > 1:
+            parts.append(f"{self.restarts} restarts")
+        if self.compute_dtype:
+            parts.append(self.compute_dtype)
+        return f"Square-{self.queries} ({', '.join(parts)})"
+
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
+        """Returns the state after `steps` more queries: see `IterativeAttack.advance`."""
+        images, labels, key = state["images"], state["labels"], state["key"]
+        firsts = tf.constant(patterns.first_queries(self.queries, self.resc_schedule))
+        sizes = patterns.square_sizes(images.shape[1], images.shape[2], self.p_init, self.threat_model.norm)
+        table = None if self.threat_model.norm == "linf" else patterns.eta_table(sizes, self.threat_model.norm)
+
+        def query(index: Tensor, points: Tensor, value: Tensor, broken: Tensor) -> tuple[Tensor, ...]:
+            number = first_step + index
+            own_seed = seeds.fold(seed, number)
+            level = tf.reduce_sum(tf.cast(number >= firsts, tf.int32))
+            size = tf.gather(tf.constant(sizes), level)
+            if table is None:
+                candidates = self._change_square(points, images, key, size, own_seed)
+            else:
+                pattern = tf.gather(tf.constant(table), level)
+                candidates = self._move_mass(points, images, key, size, pattern, own_seed)
+            found = margin(labels, model_fn(candidates))
+            better = ~broken & (found > value)
+            points = tf.where(per_example(better, points), candidates, points)
+            value = tf.where(better, found, value)
+            return index + 1, points, value, value > 0
+
+        def more(index: Tensor, _points: Tensor, _value: Tensor, broken: Tensor) -> Tensor:
+            return (index < steps) & ~tf.reduce_all(broken)
+
+        loop = (tf.constant(0), state["points"], state["value"], state["broken"])
+        _, points, value, broken = tf.while_loop(more, query, loop)
+        return {**state, "points": points, "value": value, "broken": broken}
+
+    def _first_points(self, images: Tensor, seed: Tensor) -> State:
+        key = seeds.integers(tf.shape(images)[:1], seeds.fold(seed, 0), KEYS)
+        ball, (height, width, channels) = self.threat_model, images.shape[1:]
+        if ball.norm == "linf":
+            stripes = signs(key, (1, width, channels), seeds.fold(seed, 1))
+            return {"key": key, "points": ball.project(images + ball.epsilon * stripes, images)}
+        delta = tiles(key, height, width, channels, ball.norm, seeds.fold(seed, 1))
+        return {"key": key, "points": self._to_sphere(delta, images)}
+
+    def _change_square(self, points: Tensor, images: Tensor, key: Tensor, size: Tensor, seed: Tensor) -> Tensor:
+        """Linf: moves the channels of one square by + or - 2 epsilon (algorithm 2), back into ball and range."""
+        ball, channels = self.threat_model, images.shape[3]
+        draws = seeds.integers((2 + channels,), seed, maxima(images, size, squares=1, more=[KEYS] * channels))
+        _, _, inside = window(images, size, draws[:2])
+        change = 2.0 * ball.epsilon * parity_signs(key, draws[None, None, 2:])
+        return ball.project(points + change * tf.cast(inside, images.dtype)[:, :, None], images)
+
+    def _move_mass(
+        self, points: Tensor, images: Tensor, key: Tensor, size: Tensor, pattern: Tensor, seed: Tensor
+    ) -> Tensor:
+        """L2 and L1: empties one window and adds its mass and the unused one to another (algorithm 3)."""
+        channels = images.shape[3]
+        draws = seeds.integers((5 + channels,), seed, maxima(images, size, squares=2, more=[2] + [KEYS] * channels))
+        rows, columns, inside = window(images, size, draws[:2])
+        _, _, emptied = window(images, size, draws[2:4])
+        last = pattern.shape[1] - 1
+        placed = tf.gather(tf.gather(pattern, draws[4]), tf.clip_by_value(rows, 0, last), axis=0)
+        placed = tf.gather(placed, tf.clip_by_value(columns, 0, last), axis=1)
+        here = tf.cast(inside, images.dtype)[:, :, None]
+        either = tf.cast(inside | emptied, images.dtype)[:, :, None]
+
+        delta = points - images
+        change = here * placed[:, :, None] * parity_signs(key, draws[None, None, 5:])
+        change += here * delta / (TINY + self._length(here * delta))
+        mass = self._available(delta, self._length(either * delta), channels)
+        change *= mass / (TINY + self._length(change))
+        return self._to_sphere(change + (1.0 - either) * delta, images)
+
+    def _length(self, delta: Tensor) -> Tensor:
+        """Returns the norm per example and channel, (batch, 1, 1, channels)."""
+        if self.threat_model.norm == "l2":
+            return tf.sqrt(tf.reduce_sum(tf.square(delta), axis=(1, 2), keepdims=True))
+        return tf.reduce_sum(tf.abs(delta), axis=(1, 2), keepdims=True)
+
+    def _available(self, delta: Tensor, in_windows: Tensor, channels: int) -> Tensor:
+        """Returns the norm per channel that the window may have: of both windows, and what epsilon leaves unused."""
+        power = 2 if self.threat_model.norm == "l2" else 1
+        used = self._length(delta) ** power
+        unused = tf.maximum(self.threat_model.epsilon**power - tf.reduce_sum(used, axis=3, keepdims=True), 0.0)
+        if power == 2:
+            return tf.sqrt(unused / channels + in_windows**2)
+        return unused + channels * in_windows
+
+    def _to_sphere(self, delta: Tensor, images: Tensor) -> Tensor:
+        """Returns points of the ball and the range: L2 scales to epsilon and clips, L1 projects onto both."""
+        ball = self.threat_model
+        if ball.norm == "l1":
+            return project_l1(delta, images, ball)
+        length = tf.norm(flatten(delta), axis=1)
+        return ball.clip(images + per_example(ball.epsilon / (TINY + length), images) * delta)
+
+
+def project_l1(delta: Tensor, images: Tensor, ball: ThreatModel) -> Tensor:
+    """Returns `ball.project(images + delta, images)` for `L1`, without its sort.
+
+    It bisects for the threshold. Where the range already cuts all perturbations to epsilon, as nearly always with one
+    channel, there is nothing to search.
+    """
+    low, high = ball.bounds
+    moved, room = tf.abs(delta), tf.where(delta > 0, high - images, images - low)
+
+    def outside(theta: Tensor) -> Tensor:
+        kept = tf.clip_by_value(moved - per_example(theta, moved), 0.0, room)
+        return tf.reduce_sum(flatten(kept), axis=1) > ball.epsilon * (1.0 + ROUNDING)
+
+    def halve(index: Tensor, below: Tensor, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        middle = 0.5 * (below + above)
+        far = outside(middle)
+        return index + 1, tf.where(far, middle, below), tf.where(far, above, middle)
+
+    zero = tf.zeros_like(moved[:, 0, 0, 0])
+    cut = outside(zero)
+    above = tf.where(cut, tf.reduce_max(flatten(moved), axis=1), 0.0)
+    rounds = tf.where(tf.reduce_any(cut), BISECTIONS, 0)
+    _, _, theta = tf.while_loop(lambda index, *_: index < rounds, halve, (tf.constant(0), zero, above))
+    step = tf.clip_by_value(moved - per_example(theta, moved), 0.0, room)
+    return ball.clip(images + tf.sign(delta) * step)
+
+
+def signs(key: Tensor, shape: tuple[int, ...], seed: Tensor) -> Tensor:
+    """Draws float32 (batch, *shape) of -1 and 1 that depend on the seed and each example's own key."""
+    return parity_signs(key, seeds.integers(shape, seed, KEYS))
+
+
+def parity_signs(key: Tensor, masks: Tensor) -> Tensor:
+    """Returns float32 (batch, *masks.shape) of -1 and 1: the parity of the bits that a key shares with a random mask.
+
+    It is fair, independent over masks, and independent between any two keys; and it is the same wherever the example
+    stands in the batch.
+    """
+    shared = tf.bitwise.bitwise_and(tf.reshape(key, (-1,) + (1,) * masks.shape.rank), masks)
+    odd = tf.bitwise.bitwise_and(tf.cast(tf.raw_ops.PopulationCount(x=shared), tf.int32), 1)
+    return 1.0 - 2.0 * tf.cast(odd, tf.float32)
+
+
+def maxima(images: Tensor, size: Tensor, squares: int, more: list[int]) -> Tensor:
+    """Returns what `seeds.integers` needs to draw the corners of squares inside the image, and `more`."""
+    corner = [images.shape[1] - size + 1, images.shape[2] - size + 1]
+    return tf.stack(corner * squares + more)
+
+
+def window(images: Tensor, size: Tensor, corner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns rows (height,) and columns (width,) counted from a square's corner, and its pixels (height, width)."""
+    rows, columns = tf.range(images.shape[1]) - corner[0], tf.range(images.shape[2]) - corner[1]
+    inside = ((rows >= 0) & (rows < size))[:, None] & ((columns >= 0) & (columns < size))[None, :]
+    return rows, columns, inside
+
+
+def tiles(key: Tensor, height: int, width: int, channels: int, norm: str, seed: Tensor) -> Tensor:
+    """Returns the start for L2 and L1, (batch, height, width, channels): a grid of patterns, each of random sign.
+
+    A pattern is a fifth of the image high. Whether it is turned is drawn once for all examples, its sign per example
+    and channel.
+    """
+    size = min(max(height // 5, 1), width)
+    down, across = height // size, width // size
+    both = tf.constant(patterns.eta_table([size], norm)[0])
+    turned = tf.gather(both, seeds.integers((down, across), seeds.fold(seed, 0), 2))  # (down, across, size, size)
+    grid = tf.reshape(tf.transpose(turned, (0, 2, 1, 3)), (down * size, across * size))[:, :, None]
+    sign = signs(key, (down, across, channels), seeds.fold(seed, 1))
+    sign = tf.gather(sign, np.arange(down * size) // size, axis=1)
+    grid *= tf.gather(sign, np.arange(across * size) // size, axis=2)
+    above, left = (height - down * size) // 2, (width - across * size) // 2
+    padding = np.array(
+        [(0, 0), (above, height - down * size - above), (left, width - across * size - left), (0, 0)], np.int32
+    )
+    return tf.pad(grid, padding)
