@@ -1,11 +1,11 @@
 """Adversarial logit pairing on MNIST, table 1 of Kannan et al. (2018): 96.4 white box, 97.5 black box.
 
 Command:  python launch/train.py --config=configs/mnist_alp.py:fast --workdir=runs/mnist_alp --data_dir=DATA_DIR
-Time:     6 epochs, 2,760 updates, @ALP s on 2 CPU cores (variant "fast")
+Time:     6 epochs of 93 s, 2,760 updates, on 2 CPU cores (variant "fast")
 Result:   98.9 % clean, 95.4 % PGD-40 (step 0.01), 93.3 % PGD-100 (step 0.02, 5 restarts),
           on the first 1,000 test images of TFDS (variant "fast")
 
-Variant "fast": PGD-8 in bfloat16, Adam on one cycle; what 9 minutes on 2 CPU cores allow.
+Variant "fast": PGD-8 in bfloat16, Adam on one cycle; about 9 minutes on 2 CPU cores.
 Variant "paper", the default: Madry et al. (2018), section 5 and their code: PGD-40 with step 0.01, Adam at 1e-4,
 batch 50, 100,000 updates. Not measured here.
 """

@@ -1,11 +1,11 @@
 """Mixed-minibatch PGD on MNIST, the baseline of table 1 of Kannan et al. (2018): 93.2 white box, 96.0 black box.
 
 Command:  python launch/train.py --config=configs/mnist_mpgd.py:fast --workdir=runs/mnist_mpgd --data_dir=DATA_DIR
-Time:     6 epochs, 2,760 updates, @MPGD s on 2 CPU cores (variant "fast")
+Time:     6 epochs of 93 s, 2,760 updates, on 2 CPU cores (variant "fast")
 Result:   99.3 % clean, 94.1 % PGD-40 (step 0.01), 91.6 % PGD-100 (step 0.02, 5 restarts),
           on the first 1,000 test images of TFDS (variant "fast")
 
-Variant "fast": PGD-8 in bfloat16, Adam on one cycle; what 9 minutes on 2 CPU cores allow.
+Variant "fast": PGD-8 in bfloat16, Adam on one cycle; about 9 minutes on 2 CPU cores.
 Variant "paper", the default: Madry et al. (2018), section 5 and their code: PGD-40 with step 0.01, Adam at 1e-4,
 batch 50, 100,000 updates. Not measured here.
 """

@@ -5,7 +5,7 @@ Time:     7 epochs, 3,220 updates, 484 s on 2 CPU cores (variant "fast")
 Result:   98.8 % clean, 94.2 % PGD-40 (step 0.01), 92.0 % PGD-100 (step 0.02, 5 restarts),
           on the first 1,000 test images of TFDS (variant "fast")
 
-Variant "fast": PGD-8 in bfloat16, Adam on one cycle; what 9 minutes on 2 CPU cores allow.
+Variant "fast": PGD-8 in bfloat16, Adam on one cycle; less than 9 minutes on 2 CPU cores.
 Variant "paper", the default: Madry et al. (2018), section 5 and their code: PGD-40 with step 0.01, Adam at 1e-4,
 batch 50, 100,000 updates. Not measured here.
 """
