@@ -4,7 +4,8 @@
     targeted = APGD(Linf(0.3), objective="dlr", targeted=9)
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
-A run costs `steps` + 1 forward passes and input gradients: of its start, and after each step (+ 3 with `larger_radii`).
+A run costs `steps` + 1 forward passes and input gradients: of its start, and after each step (+ 3 with `larger_radii`),
+times `eot_iter`.
 There are `restarts` runs, times the number of target classes; finding those costs one forward pass.
 """
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.apgd_rules import RULES, Rule, per_row_zeros
 from keras_robust.attacks.apgd_schedule import Moment, Schedule, legs, make_schedule
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import ModelFn, gradient_at
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
@@ -46,6 +47,8 @@ class APGD(IterativeAttack):
             objective, in [0, 1]; for Linf and L2.
         larger_radii: for L1: run 30 % of the steps in three times epsilon and 30 % in twice epsilon first, each
             going on from the best point before (Croce & Hein, 2021, section 4.3). AutoAttack does.
+        eot_iter: passes over which a gradient is averaged, at least 1: more than 1 is for classifiers that are random
+            at inference (expectation over transformation, Athalye et al., 2018). The last pass gives the objective.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
             whoever makes `model_fn` obeys it.
 
@@ -60,6 +63,7 @@ class APGD(IterativeAttack):
     restarts: int = 1
     rho: float = 0.75
     larger_radii: bool = False
+    eot_iter: int = 1
     compute_dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +72,7 @@ class APGD(IterativeAttack):
                 "threat_model is Linf, L2 or L1, such as Linf(0.3). "
                 f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
             )
-        for name, least in (("steps", 1), ("restarts", 1), ("targeted", 0)):
+        for name, least in (("steps", 1), ("restarts", 1), ("eot_iter", 1), ("targeted", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} is an integer of at least {least}. Received: {name}={value!r}")
@@ -105,6 +109,8 @@ class APGD(IterativeAttack):
             parts.append(f"rho {self.rho:.4g}")
         if self.larger_radii:
             parts.append("larger radii")
+        if self.eot_iter > 1:
+            parts.append(f"gradients of {self.eot_iter} passes")
         if self.compute_dtype:
             parts.append(self.compute_dtype)
         return f"APGD-{'T-' if self.targeted else ''}{self.steps} ({', '.join(parts)})"
@@ -146,7 +152,7 @@ class APGD(IterativeAttack):
             state["targets"] = tf.math.top_k(tf.where(is_label, -float("inf"), logits), self.targeted).indices
         return state | self._rule.extra(images)
 
-    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Returns the state after `steps` more steps, which may cross from run to run."""
         schedule = self._schedule
         first = tf.convert_to_tensor(first_step, tf.int32)
@@ -189,13 +195,26 @@ class APGD(IterativeAttack):
         targets = tf.gather(state["targets"], run // self.restarts, axis=1) if self.targeted else None
         goal = Goal(state["labels"], targets, state.get("clean_logits"))
         point = state["point"]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(point)
-            logits = model_fn(point)
-            self._check_classes(logits)
-            loss = self.resolved_objective(logits, goal)
-            total = tf.reduce_sum(loss)
-        return state | {"gradient": tape.gradient(total, point)}, logits, loss
+
+        def once() -> tuple[Tensor, Tensor, Tensor]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits = model_fn(point)
+                self._check_classes(logits)
+                loss = self.resolved_objective(logits, goal)
+                total = tf.reduce_sum(loss)
+            return gradient_at(point, total, tape), logits, loss
+
+        def again(index: Tensor, gradient: Tensor, _logits: Tensor, _loss: Tensor) -> tuple[Tensor, ...]:
+            other, logits, loss = once()
+            return index + 1, gradient + other, logits, loss
+
+        gradient, logits, loss = once()
+        if self.eot_iter > 1:
+            passes = (tf.constant(1), gradient, logits, loss)
+            _, gradient, logits, loss = tf.while_loop(lambda index, *_: index < self.eot_iter, again, passes)
+            gradient /= self.eot_iter
+        return state | {"gradient": gradient}, logits, loss
 
     def _observe(self, state: State, moment: Moment, logits: Tensor, loss: Tensor) -> State:
         """Keeps the best point of the leg, and the result of all runs, which stays once it is misclassified."""

@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import fab_projections
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import ModelFn, gradient_at
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import ThreatModel, seeds
@@ -149,7 +149,7 @@ class FAB(IterativeAttack):
             state["key"] = seeds.integers(tf.shape(labels), seed, LARGEST_KEY)
         return state
 
-    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Returns the state after more steps: see `IterativeAttack.advance`."""
         fixed = {name: value for name, value in state.items() if name not in ("point", "closest", "distance")}
 
@@ -223,7 +223,7 @@ class FAB(IterativeAttack):
                 tape.watch(point)
                 logits = model_fn(point)
                 gap = tf.gather(logits, target, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
-            return gap, tape.gradient(gap, point)
+            return gap, gradient_at(point, gap, tape)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(point)
             logits = model_fn(point)

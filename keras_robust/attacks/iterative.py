@@ -22,7 +22,7 @@ class IterativeAttack(Attack):
 
     @property
     def total_steps(self) -> int:
-        """The number of steps after the start."""
+        """The number of steps, of all runs."""
         raise NotImplementedError
 
     def start(
@@ -39,8 +39,8 @@ class IterativeAttack(Attack):
         """
         raise NotImplementedError
 
-    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
-        """Returns the state after `steps` more steps, the first of which is number `first_step` (from 0)."""
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
+        """Returns the state after `steps` more steps, the first of which is number `first_step` (from 0): int32."""
         raise NotImplementedError
 
     def finish(self, state: State) -> Tensor:
@@ -58,5 +58,5 @@ class IterativeAttack(Attack):
         """Returns attacked images: see `Attack.__call__`."""
         images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
         state = self.start(model_fn, images, labels, seeds.fold(seed, 0), targets)
-        state = self.advance(model_fn, state, tf.constant(0), self.total_steps, seeds.fold(seed, 1))
+        state = self.advance(model_fn, state, tf.constant(0), tf.constant(self.total_steps), seeds.fold(seed, 1))
         return tf.stop_gradient(self.finish(state))

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn
+from keras_robust.attacks.attack import Attack, ModelFn, gradient_at
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
 from keras_robust.core.objectives import Goal, get_objective, margin
@@ -157,8 +157,8 @@ class PGD(Attack):
                 the objective.
         """
         images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
-        goal = self._goal(model_fn, images, labels, seeds.fold(seed, 0), targets)
-        x_adv = self._ascend(model_fn, images, goal, seeds.fold(seed, 1))
+        goal = self.goal(model_fn, images, labels, seeds.fold(seed, 0), targets)
+        x_adv = self._run(model_fn, images, goal, seeds.fold(seed, 1))
         if self.restarts == 1:
             return tf.stop_gradient(x_adv)
 
@@ -167,7 +167,7 @@ class PGD(Attack):
             return margin(labels, logits) > 0, self.resolved_objective(logits, goal)
 
         def restart(index: Tensor, best: Tensor, wrong: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-            other = self._ascend(model_fn, images, goal, seeds.fold(seed, index))
+            other = self._run(model_fn, images, goal, seeds.fold(seed, index))
             other_wrong, other_value = score(other)
             better = (other_wrong & ~wrong) | ((other_wrong == wrong) & (other_value > value))
             best = tf.where(per_example(better, images), other, best)
@@ -177,8 +177,16 @@ class PGD(Attack):
         _, x_adv, _, _ = tf.while_loop(lambda index, *_: index <= self.restarts, restart, state)
         return tf.stop_gradient(x_adv)
 
-    def _goal(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Any) -> Goal:
-        """Returns what to climb; where only the number of classes is used, the compiler drops the clean pass."""
+    def goal(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
+    ) -> Goal:
+        """Returns what to climb, from what `Attack.__call__` takes; the seed, of shape (2,), is for random targets.
+
+        Where only the number of classes is used, the compiler drops the pass of the clean images.
+
+        Raises:
+            ValueError: if targets are given or missing against `target`.
+        """
         if (targets is not None) != (self.target == "given"):
             raise ValueError(
                 "targets go with target='given', and only with it. "
@@ -190,7 +198,8 @@ class PGD(Attack):
             labels, targets = choose_goal_classes(self.target, labels, clean_logits, seed)
         return Goal(labels, targets, clean_logits)
 
-    def _start(self, images: Tensor, seed: Tensor) -> Tensor:
+    def start(self, images: Tensor, seed: Tensor) -> Tensor:
+        """Returns where a run starts, of the shape of `images`, for an int32 seed of shape (2,)."""
         if self.random_start == "none":
             return images
         if self.random_start == "sign":
@@ -205,25 +214,40 @@ class PGD(Attack):
         clean = seeds.uniform(draws, seeds.fold(seed, 1)) < self.clean_start_probability
         return tf.where(per_example(clean, images), images, start)
 
-    def _ascend(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
-        """One run from one start: `steps` times forward, input gradient, step, projection."""
+    def ascend(self, model_fn: ModelFn, images: Tensor, points: Tensor, goal: Goal, steps: int | Tensor) -> Tensor:
+        """Returns `points` after so many more steps: each is forward, input gradient, step, projection.
+
+        Args:
+            model_fn: see `Attack.__call__`.
+            images: (batch, ...), the centres of the balls.
+            points: in these balls: of `start`, or of an earlier call.
+            goal: of `goal`.
+            steps: an integer or an int32 scalar; with a tensor one compiled function serves any number.
+
+        Raises:
+            ValueError: if the classifier has too few classes for the objective.
+        """
         ball, step_size = self.threat_model, self.resolved_step_size
 
-        def step(index: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        def step(x_adv: Tensor) -> Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x_adv)
                 logits = model_fn(x_adv)
                 self._check_classes(logits, goal)
                 value = tf.reduce_sum(self.resolved_objective(logits, goal))
-            direction = ball.steepest_ascent(tape.gradient(value, x_adv))
-            return index + 1, ball.project(x_adv + step_size * direction, images)
+            direction = ball.steepest_ascent(gradient_at(x_adv, value, tape))
+            return ball.project(x_adv + step_size * direction, images)
 
-        state = (tf.constant(0), self._start(images, seed))
-        if self.steps <= UNROLLED_STEPS:
-            for _ in range(self.steps):
-                state = step(*state)
-            return state[1]
-        return tf.while_loop(lambda index, _: index < self.steps, step, state)[1]
+        if isinstance(steps, int) and steps <= UNROLLED_STEPS:
+            for _ in range(steps):
+                points = step(points)
+            return points
+        loop = (tf.constant(0), points)
+        return tf.while_loop(lambda done, _: done < steps, lambda done, x_adv: (done + 1, step(x_adv)), loop)[1]
+
+    def _run(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
+        """One run from one start."""
+        return self.ascend(model_fn, images, self.start(images, seed), goal, self.steps)
 
     def _check_classes(self, logits: Tensor, goal: Goal) -> None:
         objective = self.resolved_objective

@@ -13,13 +13,27 @@ from keras_robust.core.objectives import margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example
 
+BEGIN = 2**31 - 1
+"""Folded into the seed of a run, it is that of its start: no step has this number."""
+
 
 class ScoreBasedAttack(IterativeAttack):
     """Base class of attacks on the margin that use logits and no gradients, as frozen dataclasses.
 
     The state holds `images`, sparse `labels`, `points`, their margin as `value`, and `broken`. A point is misclassified
-    where its margin is above 0; from then on the example stays as it is.
+    where its margin is above 0; from then on the example stays as it is, in later restarts too. A subclass defines
+    `steps_per_run`, `_first_points` and `_step`.
     """
+
+    @property
+    def steps_per_run(self) -> int:
+        """The number of steps after each start."""
+        raise NotImplementedError
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all runs."""
+        return self.steps_per_run * self.restarts
 
     def start(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
@@ -34,43 +48,45 @@ class ScoreBasedAttack(IterativeAttack):
             raise ValueError(f"{self.name} is untargeted. Received: targets={targets!r}")
         if images.shape.rank != 4:
             raise ValueError(f"Images are (batch, height, width, channels). Received: images of shape {images.shape}")
-        state = {"images": images, "labels": as_sparse(labels), **self._first_points(images, seed)}
-        state["value"] = margin(state["labels"], model_fn(state["points"]))
-        state["broken"] = state["value"] > 0
-        return state
+        return self._begin(model_fn, images, as_sparse(labels), seed)
 
-    def _first_points(self, images: Tensor, seed: Tensor) -> State:
-        """Returns the start as `points`, and what else the attack keeps per example."""
-        raise NotImplementedError
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
+        """Returns the state after `steps` more steps, or once all are broken: see `IterativeAttack.advance`."""
+
+        def begin(state: State, run_seed: Tensor) -> State:
+            fresh = self._begin(model_fn, state["images"], state["labels"], seeds.fold(run_seed, BEGIN))
+            return choose(state["broken"], state, fresh)
+
+        def step(done: Tensor, state: State) -> tuple[Tensor, State]:
+            run, number = (first_step + done) // self.steps_per_run, (first_step + done) % self.steps_per_run
+            run_seed = seeds.fold(seed, run)
+            if self.restarts > 1:
+                again = (number == 0) & (run > 0)
+                state = tf.cond(again, lambda: begin(state, run_seed), lambda: state)
+            moved = self._step(model_fn, state, number, seeds.fold(run_seed, number))
+            return done + 1, choose(state["broken"], state, {**state, **moved, "broken": moved["value"] > 0})
+
+        def more(done: Tensor, state: State) -> Tensor:
+            return (done < steps) & ~tf.reduce_all(state["broken"])
+
+        return tf.while_loop(more, step, (tf.constant(0), dict(state)))[1]
 
     def finish(self, state: State) -> Tensor:
         """Returns the attacked images."""
         return state["points"]
 
-    def __call__(
-        self,
-        model_fn: ModelFn,
-        images: Tensor,
-        labels: Tensor,
-        seed: int | Tensor,
-        targets: Tensor | None = None,
-    ) -> Tensor:
-        """Returns attacked images: see `Attack.__call__`. A restart is for the examples that are not broken yet."""
-        images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
+    def _begin(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> State:
+        state = {"images": images, "labels": labels, **self._first_points(images, seed)}
+        value = margin(labels, model_fn(state["points"]))
+        return {**state, "value": value, "broken": value > 0}
 
-        def run(state: State, seed: Tensor) -> State:
-            return self.advance(model_fn, state, tf.constant(0), self.total_steps, seeds.fold(seed, 1))
+    def _first_points(self, images: Tensor, seed: Tensor) -> State:
+        """Returns the start as `points`, and what else the attack keeps per example."""
+        raise NotImplementedError
 
-        def restart(index: Tensor, state: State) -> tuple[Tensor, State]:
-            own_seed = seeds.fold(seed, index)
-            fresh = self.start(model_fn, images, labels, seeds.fold(own_seed, 0))
-            return index + 1, run(choose(state["broken"], state, fresh), own_seed)
-
-        state = run(self.start(model_fn, images, labels, seeds.fold(seed, 0), targets), seed)
-        if self.restarts > 1:
-            loop = (tf.constant(2), state)
-            _, state = tf.while_loop(lambda index, _: index <= self.restarts, restart, loop)
-        return tf.stop_gradient(self.finish(state))
+    def _step(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> State:
+        """Returns what step `number` of a run changes of the state, at least `points` and `value`."""
+        raise NotImplementedError
 
 
 def choose(which: Tensor, yes: State, no: State) -> State:

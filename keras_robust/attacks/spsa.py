@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.attacks.iterative import State
-from keras_robust.attacks.score_based import ScoreBasedAttack, check_options, choose
+from keras_robust.attacks.score_based import ScoreBasedAttack, check_options
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.objectives import margin
 from keras_robust.core.seeds import Tensor
@@ -108,8 +108,8 @@ class SPSA(ScoreBasedAttack):
             )
 
     @property
-    def total_steps(self) -> int:
-        """The number of steps after the start."""
+    def steps_per_run(self) -> int:
+        """The number of steps after each start."""
         return self.steps
 
     @property
@@ -132,31 +132,19 @@ class SPSA(ScoreBasedAttack):
             parts.append(self.compute_dtype)
         return f"SPSA-{self.steps} ({', '.join(parts)})"
 
-    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
-        """Returns the state after `steps` more steps: see `IterativeAttack.advance`."""
-
-        def step(index: Tensor, state: State) -> tuple[Tensor, State]:
-            moved = self._step(model_fn, state, first_step + index, seed)
-            return index + 1, choose(state["broken"], state, moved)
-
-        def more(index: Tensor, state: State) -> Tensor:
-            return (index < steps) & ~tf.reduce_all(state["broken"])
-
-        return tf.while_loop(more, step, (tf.constant(0), dict(state)))[1]
-
     def _first_points(self, images: Tensor, seed: Tensor) -> State:
         points = self.threat_model.random_point(images, seed)
         return {"points": points, "mean": tf.zeros_like(points), "square": tf.zeros_like(points)}
 
     def _step(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> State:
-        """One step of Adam along the estimate, then the projection."""
+        """Returns what one step of Adam along the estimate, and the projection, change."""
         images, points, labels = state["images"], state["points"], state["labels"]
         per_pass = self.resolved_pairs_per_pass
 
         def value(samples: Tensor) -> Tensor:
             return margin(tf.repeat(labels, 2 * per_pass), model_fn(samples))
 
-        bits = seeds.integers((self.samples // 2, *images.shape[1:]), seeds.fold(seed, number), 2)
+        bits = seeds.integers((self.samples // 2, *images.shape[1:]), seed, 2)
         directions = 2.0 * tf.cast(bits, images.dtype) - 1.0
         gradient = estimate_gradient(value, points, directions, self.delta, per_pass)
         mean = BETA_1 * state["mean"] + (1.0 - BETA_1) * gradient
@@ -165,5 +153,4 @@ class SPSA(ScoreBasedAttack):
         unbiased_mean, unbiased_square = mean / (1.0 - BETA_1**count), square / (1.0 - BETA_2**count)
         step = self.learning_rate * unbiased_mean / (tf.sqrt(unbiased_square) + ADAM_EPSILON)
         points = self.threat_model.project(points + step, images)
-        found = margin(labels, model_fn(points))
-        return {**state, "points": points, "mean": mean, "square": square, "value": found, "broken": found > 0}
+        return {"points": points, "mean": mean, "square": square, "value": margin(labels, model_fn(points))}

@@ -3,7 +3,7 @@
     attack = Square(Linf(8 / 255), queries=5000)
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
-A call costs one forward pass per restart for its start, and one per query until all examples are broken.
+A call costs one forward pass per start and one per query, until all examples are broken.
 """
 
 import dataclasses
@@ -72,8 +72,8 @@ class Square(ScoreBasedAttack):
             raise ValueError(f"resc_schedule is a bool. Received: resc_schedule={self.resc_schedule!r}")
 
     @property
-    def total_steps(self) -> int:
-        """The number of queries after the start."""
+    def steps_per_run(self) -> int:
+        """The number of queries after each start."""
         return self.queries
 
     @property
@@ -90,36 +90,6 @@ class Square(ScoreBasedAttack):
             parts.append(self.compute_dtype)
         return f"Square-{self.queries} ({', '.join(parts)})"
 
-    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: int, seed: Tensor) -> State:
-        """Returns the state after `steps` more queries: see `IterativeAttack.advance`."""
-        images, labels, key = state["images"], state["labels"], state["key"]
-        firsts = tf.constant(patterns.first_queries(self.queries, self.resc_schedule))
-        sizes = patterns.square_sizes(images.shape[1], images.shape[2], self.p_init, self.threat_model.norm)
-        table = None if self.threat_model.norm == "linf" else patterns.eta_table(sizes, self.threat_model.norm)
-
-        def query(index: Tensor, points: Tensor, value: Tensor, broken: Tensor) -> tuple[Tensor, ...]:
-            number = first_step + index
-            own_seed = seeds.fold(seed, number)
-            level = tf.reduce_sum(tf.cast(number >= firsts, tf.int32))
-            size = tf.gather(tf.constant(sizes), level)
-            if table is None:
-                candidates = self._change_square(points, images, key, size, own_seed)
-            else:
-                pattern = tf.gather(tf.constant(table), level)
-                candidates = self._move_mass(points, images, key, size, pattern, own_seed)
-            found = margin(labels, model_fn(candidates))
-            better = ~broken & (found > value)
-            points = tf.where(per_example(better, points), candidates, points)
-            value = tf.where(better, found, value)
-            return index + 1, points, value, value > 0
-
-        def more(index: Tensor, _points: Tensor, _value: Tensor, broken: Tensor) -> Tensor:
-            return (index < steps) & ~tf.reduce_all(broken)
-
-        loop = (tf.constant(0), state["points"], state["value"], state["broken"])
-        _, points, value, broken = tf.while_loop(more, query, loop)
-        return {**state, "points": points, "value": value, "broken": broken}
-
     def _first_points(self, images: Tensor, seed: Tensor) -> State:
         key = seeds.integers(tf.shape(images)[:1], seeds.fold(seed, 0), KEYS)
         ball, (height, width, channels) = self.threat_model, images.shape[1:]
@@ -128,6 +98,25 @@ class Square(ScoreBasedAttack):
             return {"key": key, "points": ball.project(images + ball.epsilon * stripes, images)}
         delta = tiles(key, height, width, channels, ball.norm, seeds.fold(seed, 1))
         return {"key": key, "points": self._to_sphere(delta, images)}
+
+    def _step(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> State:
+        """Returns what one query changes: the candidate is kept where its margin is larger."""
+        images, points, value, key = state["images"], state["points"], state["value"], state["key"]
+        firsts = tf.constant(patterns.first_queries(self.queries, self.resc_schedule))
+        sizes = patterns.square_sizes(images.shape[1], images.shape[2], self.p_init, self.threat_model.norm)
+        level = tf.reduce_sum(tf.cast(number >= firsts, tf.int32))
+        size = tf.gather(tf.constant(sizes), level)
+        if self.threat_model.norm == "linf":
+            candidates = self._change_square(points, images, key, size, seed)
+        else:
+            table = patterns.eta_table(sizes, self.threat_model.norm)
+            candidates = self._move_mass(points, images, key, size, tf.gather(tf.constant(table), level), seed)
+        found = margin(state["labels"], model_fn(candidates))
+        better = found > value
+        return {
+            "points": tf.where(per_example(better, points), candidates, points),
+            "value": tf.where(better, found, value),
+        }
 
     def _change_square(self, points: Tensor, images: Tensor, key: Tensor, size: Tensor, seed: Tensor) -> Tensor:
         """Linf: moves the channels of one square by + or - 2 epsilon (algorithm 2), back into ball and range."""

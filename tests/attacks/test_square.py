@@ -47,7 +47,7 @@ def test_xla_equals_graph(ball, restarts):
         tf.function(lambda: attack(unbreakable, tf.constant(IMAGES), LABELS, 3), jit_compile=jit)()
         for jit in (False, True)
     )
-    np.testing.assert_allclose(graph, xla, atol=1e-5)
+    np.testing.assert_allclose(graph, xla, atol=1e-5 * max(1.0, ball.epsilon))
 
 
 @hypothesis.settings(max_examples=12, deadline=None)
@@ -123,11 +123,11 @@ def test_broken_is_misclassified_and_stays(ball):
     np.testing.assert_array_equal(late["points"][broken], early["points"][broken])
 
 
-@pytest.mark.parametrize(("model_fn", "cost"), [(unbreakable, 2 * 11), (lambda x: 0 * linear(x) + [9.0, 0, 0], 2)])
+@pytest.mark.parametrize(("model_fn", "cost"), [(unbreakable, 2 * 11), (lambda x: 0 * linear(x) + [9.0, 0, 0], 1)])
 def test_cost(model_fn, cost):
-    """One forward pass for each start and query, and no query once all are broken."""
+    """One forward pass for each start and query, and none once all are broken."""
     calls = []
-    labels = LABELS if cost > 2 else np.ones(8, int)
+    labels = LABELS if cost > 1 else np.ones(8, int)
 
     def counted(images):
         calls.append(1)
