@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 NOTHING = "-"
+# Verdicts of a check.
+SUSPICIOUS, NOT_SUSPICIOUS, NOT_RUN = "⚠ Suspicious", "Not suspicious", "Not run"
 # Keras writes an object as these keys around its class name and its configuration.
 _CLASS, _CONFIG = "class_name", "config"
 

@@ -7,7 +7,7 @@ import io
 import matplotlib.image
 import numpy as np
 
-from keras_robust.reports.record import Record, Samples
+from keras_robust.reports.fields import Record, Samples
 
 WHITE = 255
 DEFAULT_BOUNDS = (0.0, 1.0)
@@ -28,10 +28,38 @@ class SampleCard:
     height: int
 
 
+@dataclasses.dataclass(frozen=True)
+class PairCard:
+    """One example of an analysis: two pictures as data URIs, its label and the prediction under attack."""
+
+    label: int
+    attacked_prediction: int
+    clean: str
+    attacked: str
+    width: int
+    height: int
+
+
 def sample_cards(record: Record, samples: Samples) -> list[SampleCard]:
     """One card per sample image."""
-    bounds = tuple((record.get("threat_model") or {}).get("bounds") or DEFAULT_BOUNDS)
-    return [_card(samples, position, bounds) for position in range(len(samples["labels"]))]
+    return [_card(samples, position, _bounds(record)) for position in range(len(samples["labels"]))]
+
+
+def pair_cards(record: Record, samples: Samples, prefix: str) -> list[PairCard]:
+    """One card per image of an analysis, whose arrays have names that begin with `prefix` and a slash."""
+    bounds = _bounds(record)
+    arrays = (samples[f"{prefix}/{name}"] for name in ("images", "attacked", "labels", "attacked_predictions"))
+    return [
+        PairCard(
+            label=int(label),
+            attacked_prediction=int(prediction),
+            clean=png_uri(image_pixels(clean, bounds)),
+            attacked=png_uri(image_pixels(attacked, bounds)),
+            width=clean.shape[1],
+            height=clean.shape[0],
+        )
+        for clean, attacked, label, prediction in zip(*arrays, strict=True)
+    ]
 
 
 def image_pixels(image: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
@@ -64,6 +92,11 @@ def png_uri(pixels: np.ndarray) -> str:
 def data_uri(content: bytes, media_type: str) -> str:
     """Bytes as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _bounds(record: Record) -> tuple[float, float]:
+    low, high = (record.get("threat_model") or {}).get("bounds") or DEFAULT_BOUNDS
+    return low, high
 
 
 def _card(samples: Samples, position: int, bounds: tuple[float, float]) -> SampleCard:

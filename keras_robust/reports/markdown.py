@@ -1,15 +1,9 @@
 """The report in Markdown: the same content as the page, without pictures."""
 
-import dataclasses
-from collections.abc import Iterable, Sequence
-
-from keras_robust.reports import formatting, plots, tables, wording
-from keras_robust.reports.record import Record, check_record
-
-# Characters that would end a table cell or start a tag, a link, an image, emphasis or code.
-_ESCAPES = str.maketrans(
-    {"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
-)
+from keras_robust.reports import analyses, markdown_text, plots, tables, wording
+from keras_robust.reports.fields import Record
+from keras_robust.reports.markdown_text import escape
+from keras_robust.reports.record import check_record
 
 
 def render_markdown(record: Record) -> str:
@@ -21,34 +15,46 @@ def render_markdown(record: Record) -> str:
     check_record(record)
     access, explanation = wording.access(record)
     parts = [
-        f"# {_escape(wording.title(record))}",
-        f"**{_escape(wording.verdict(record))}**",
-        f"**{access}.** {_escape(explanation)}",
+        f"# {escape(wording.title(record))}",
+        f"**{escape(wording.verdict(record))}**",
+        f"**{access}.** {escape(explanation)}",
         "## Accuracy",
-        _accuracy_table(record),
-        wording.INTERVALS,
+        *_accuracy(record),
         "## Gradient masking checks",
         *_checks(record),
+        *_analyses(record),
         "## Training",
         *_training(record),
         "## Provenance",
-        _table(("What", "Value"), "ll", tables.provenance_rows(record)),
+        markdown_text.table(tables.make_table(("What", "Value"), "ll", tables.provenance_rows(record))),
         "## Attack settings",
         *_attack_settings(record),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _accuracy_table(record: Record) -> str:
-    rows = [dataclasses.astuple(row) for row in tables.accuracy_rows(record)]
-    return _table(tables.ACCURACY_COLUMNS, "lrrrrl", rows)
+def _accuracy(record: Record) -> list[str]:
+    notes = [escape(note) for note in wording.accuracy_notes(record)]
+    settings = tables.settings_rows(record)
+    return [
+        markdown_text.table(tables.accuracy_table(record)),
+        *notes,
+        *([markdown_text.bullets(settings)] if settings else []),
+    ]
 
 
 def _checks(record: Record) -> list[str]:
-    rows = [
-        (row.name, row.verdict, row.value, row.threshold, row.reason, row.source) for row in tables.check_rows(record)
-    ]
-    return [wording.checks_summary(record), *([_table(tables.CHECK_COLUMNS, "llrrll", rows)] if rows else [])]
+    table = tables.check_table(record)
+    return [wording.checks_summary(record), *([markdown_text.table(table)] if table.rows else [])]
+
+
+def _analyses(record: Record) -> list[str]:
+    parts: list[str] = []
+    for section in analyses.sections(record):
+        parts += [f"## {section.heading}", escape(section.introduction)]
+        parts += [f"**{escape(verdict.text)}**" for verdict in section.verdicts]
+        parts += [markdown_text.table(table) for table in section.tables]
+    return parts
 
 
 def _training(record: Record) -> list[str]:
@@ -63,28 +69,13 @@ def _training(record: Record) -> list[str]:
     if not values:
         parts = [wording.NO_HISTORY]
     else:
-        last = plots.epochs(history)[-1]
-        parts = [_table(("Measure", f"After epoch {last}"), "lr", values), _escape(wording.training_attacks(record))]
-    return [*parts, "Training configuration:", _code_block(record["training"]["config"])]
+        table = tables.make_table(("Measure", f"After epoch {plots.epochs(history)[-1]}"), "lr", values)
+        parts = [markdown_text.table(table), escape(wording.training_attacks(record))]
+    return [*parts, "Training configuration:", markdown_text.code_block(record["training"]["config"])]
 
 
 def _attack_settings(record: Record) -> list[str]:
     parts: list[str] = []
-    for name in record["attacks"]:
-        parts += [f"{_escape(name)}:", _code_block(record["details"][name]["settings"])]
+    for heading, settings in tables.full_settings(record):
+        parts += [f"{escape(heading)}:", markdown_text.code_block(settings)]
     return parts or ["No attack was run."]
-
-
-def _table(columns: Sequence[str], alignment: str, rows: Iterable[Sequence[str]]) -> str:
-    rule = ["---:" if side == "r" else "---" for side in alignment]
-    lines = [list(columns), rule, *([_escape(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _code_block(value: object) -> str:
-    # A line of JSON never starts with a fence: line breaks inside its strings are escaped.
-    return f"```json\n{formatting.pretty_json(value)}\n```"
-
-
-def _escape(text: str) -> str:
-    return " ".join(text.split()).translate(_ESCAPES)

@@ -1,13 +1,23 @@
 """The report as one HTML page that needs no other file, no network and no script."""
 
-import pathlib
+import dataclasses
 
-import jinja2
-
-from keras_robust.reports import formatting, images, plots, tables, wording
-from keras_robust.reports.record import Record, Samples, check_record, check_samples
+from keras_robust.reports import analyses, analysis_plots, formatting, images, plots, tables, templates, wording
+from keras_robust.reports.analysis_record import LARGE_EPSILON
+from keras_robust.reports.canvas import Picture
+from keras_robust.reports.fields import Record, Samples
+from keras_robust.reports.record import check_record, check_samples
 
 TEMPLATE = "report.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisView:
+    """One analysis on the page: its text, its plots and its pairs of images."""
+
+    section: analyses.Section
+    pictures: list[Picture]
+    pairs: list[images.PairCard]
 
 
 def render_html(record: Record, samples: Samples) -> str:
@@ -21,23 +31,24 @@ def render_html(record: Record, samples: Samples) -> str:
         ValueError: a field is missing, or the record contradicts itself.
     """
     check_record(record)
-    check_samples(samples)
+    check_samples(record, samples)
     access, explanation = wording.access(record)
     training = record["training"]
     figures = plots.curve_figures(training["history"]) if training else []
-    return _template().render(
+    return templates.render(
+        TEMPLATE,
         title=wording.title(record),
         verdict=wording.verdict(record),
         access=access,
         access_explanation=explanation,
         is_black_box=bool(record["black_box_source"]),
-        accuracy_columns=tables.ACCURACY_COLUMNS,
-        accuracy_rows=tables.accuracy_rows(record),
-        has_attacks=bool(record["attacks"]),
-        intervals=wording.INTERVALS,
+        accuracy_table=tables.accuracy_table(record),
+        accuracy_notes=wording.accuracy_notes(record),
+        settings_rows=tables.settings_rows(record),
         checks_summary=wording.checks_summary(record),
-        check_columns=tables.CHECK_COLUMNS,
-        check_rows=tables.check_rows(record),
+        check_table=tables.check_table(record),
+        is_suspicious=any(row.suspicious for row in tables.check_rows(record)),
+        analyses=_analyses(record, samples),
         figures=figures,
         training_caption=wording.training_attacks(record) if figures else wording.NO_HISTORY,
         sample_attack=str(samples["attack_name"]),
@@ -47,22 +58,20 @@ def render_html(record: Record, samples: Samples) -> str:
     )
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE)
+def _analyses(record: Record, samples: Samples) -> list[AnalysisView]:
+    return [
+        AnalysisView(
+            section,
+            analysis_plots.pictures(analysis),
+            images.pair_cards(record, samples, analysis["arrays"]) if analysis["kind"] == LARGE_EPSILON else [],
+        )
+        for section, analysis in zip(analyses.sections(record), record.get("analyses") or [], strict=True)
+    ]
 
 
 def _settings(record: Record) -> list[tuple[str, str]]:
-    """Full settings as (heading, JSON), one per attack and one of the training run."""
-    settings = [
-        (f"Attack: {name}", formatting.pretty_json(record["details"][name]["settings"])) for name in record["attacks"]
-    ]
+    """Full settings as (heading, JSON): of the suite, of every attack and of the training run."""
+    settings = tables.full_settings(record)
     if record["training"]:
-        settings.append(("Training configuration", formatting.pretty_json(record["training"]["config"])))
-    return settings
+        settings.append(("Training configuration", record["training"]["config"]))
+    return [(heading, formatting.pretty_json(value)) for heading, value in settings]

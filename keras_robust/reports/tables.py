@@ -1,17 +1,38 @@
-"""The rows of a report's tables: text only, shared by Markdown and HTML."""
+"""The tables of a report: text only, shared by Markdown and HTML."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_robust.reports import formatting
-from keras_robust.reports.record import Record, attack_results, clean_results, worst_case_results
+from keras_robust.reports.fields import Record
+from keras_robust.reports.results import attack_results, clean_results, worst_case_results
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
-ACCURACY_COLUMNS = ("Images", "Accuracy", "95 % interval", "Examples", "Time", "Settings")
 CHECK_COLUMNS = ("Check", "Verdict", "Value", "Threshold", "Reason", "Source")
+# Marks of rows.
+WORST, SUSPICIOUS = "worst", "suspicious"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text whose first column names the rows.
+
+    Attributes:
+        columns: headings.
+        alignment: one letter per column: "r" a number, at the right; "l" a word or two, on one line; "n" a name, on
+            several lines if need be; "t" long text.
+        rows: one text per column.
+        marks: how the page sets off each row: `WORST`, `SUSPICIOUS` or "".
+    """
+
+    columns: tuple[str, ...]
+    alignment: str
+    rows: list[tuple[str, ...]]
+    marks: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +42,10 @@ class AccuracyRow:
     name: str
     accuracy: str
     interval: str
+    top_k: str
     examples: str
+    attacked: str
     seconds: str
-    settings: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +61,55 @@ class CheckRow:
     source: str
 
 
-def accuracy_rows(record: Record) -> list[AccuracyRow]:
-    """Clean images first, then every attack in the order of the record, then the worst case per example."""
-    rows = [_accuracy_row("Clean", "no attack", record["clean_accuracy"], clean_results(record), None)]
-    durations = []
-    for name, accuracy in record["attacks"].items():
-        detail = record["details"][name]
-        durations.append(detail["seconds"])
-        settings = attack_settings(detail)
-        rows.append(_accuracy_row(name, settings, accuracy, attack_results(record, name), detail["seconds"]))
+def make_table(
+    columns: Sequence[str], alignment: str, rows: Iterable[Sequence[str]], marks: Sequence[str] = ()
+) -> Table:
+    """A table; without `marks` no row is set off."""
+    lines = [tuple(row) for row in rows]
+    return Table(tuple(columns), alignment, lines, list(marks) or [""] * len(lines))
+
+
+def accuracy_table(record: Record) -> Table:
+    """The accuracies of `accuracy_rows`; with the columns "Top k" and "Attacked" only if the record has them."""
+    rows = accuracy_rows(record)
+    names = {"name": "Images", "accuracy": "Accuracy", "interval": "95 % interval"}
+    if record.get("top_k"):
+        names["top_k"] = f"Top {record['top_k']['k']}"
+    names["examples"] = "Examples"
+    if any("attacked" in record["details"][name] for name in record["attacks"]):
+        names["attacked"] = "Attacked"
+    names["seconds"] = "Time"
+    marks = [""] * len(rows)
     if record["attacks"]:
-        total = None if None in durations else sum(durations)
-        attacks = formatting.count(len(record["attacks"]), "attack")
-        settings = f"per example, over {attacks}"
+        marks[-1] = WORST
+    alignment = "n" + "r" * (len(names) - 1)
+    return make_table(tuple(names.values()), alignment, [[getattr(row, name) for name in names] for row in rows], marks)
+
+
+def accuracy_rows(record: Record) -> list[AccuracyRow]:
+    """Clean images first, then every attack in the order of the record, then the worst case per example.
+
+    The attacks of a suite are rows "after" each attack, and the last row has the name of the suite.
+    """
+    suite, top_k = record.get("suite"), record.get("top_k") or {}
+    top_attacks = top_k.get("attacks", {})
+    rows = [_accuracy_row("Clean", record["clean_accuracy"], clean_results(record), top_k.get("clean_accuracy"), {})]
+    details = [record["details"][name] for name in record["attacks"]]
+    for (name, accuracy), detail in zip(record["attacks"].items(), details, strict=True):
+        row = f"after {name}" if suite else name
+        rows.append(_accuracy_row(row, accuracy, attack_results(record, name), top_attacks.get(name), detail))
+    if details:
+        durations = [detail["seconds"] for detail in details]
+        total = {"seconds": None if None in durations else sum(durations)}
+        name = suite["name"] if suite else "Worst case"
         worst = worst_case_results(record)
-        rows.append(_accuracy_row("Worst case", settings, record["robust_accuracy"], worst, total))
+        rows.append(_accuracy_row(name, record["robust_accuracy"], worst, top_k.get("robust_accuracy"), total))
     return rows
+
+
+def settings_rows(record: Record) -> list[tuple[str, str]]:
+    """The settings of every attack in one line, as (name, text)."""
+    return [(name, attack_settings(record["details"][name])) for name in record["attacks"]]
 
 
 def attack_settings(detail: dict[str, Any]) -> str:
@@ -64,13 +119,27 @@ def attack_settings(detail: dict[str, Any]) -> str:
     return summary if restarts is None or "restarts=" in summary else f"{summary}, restarts={restarts}".lstrip(", ")
 
 
+def full_settings(record: Record) -> list[tuple[str, Any]]:
+    """All settings as (heading, value): the suite if there is one, and every attack."""
+    suite = record.get("suite")
+    settings = [(f"Suite: {suite['name']}", suite["settings"])] if suite else []
+    return settings + [(f"Attack: {name}", record["details"][name]["settings"]) for name in record["attacks"]]
+
+
+def check_table(record: Record) -> Table:
+    """The gradient masking checks of `check_rows`."""
+    rows = check_rows(record)
+    lines = [(row.name, row.verdict, row.value, row.threshold, row.reason, row.source) for row in rows]
+    return make_table(CHECK_COLUMNS, "nlrrtn", lines, [SUSPICIOUS if row.suspicious else "" for row in rows])
+
+
 def check_rows(record: Record) -> list[CheckRow]:
     """One row per gradient masking check, in the order of the record."""
     return [
         CheckRow(
             name=str(check["name"]),
             suspicious=bool(check["suspicious"]),
-            verdict="⚠ Suspicious" if check["suspicious"] else "Not suspicious",
+            verdict=check_verdict(check),
             value=formatting.scalar(check["value"]),
             threshold=formatting.scalar(check["threshold"]),
             reason=formatting.scalar(check["reason"]),
@@ -78,6 +147,13 @@ def check_rows(record: Record) -> list[CheckRow]:
         )
         for check in record["checks"]
     ]
+
+
+def check_verdict(check: dict[str, Any]) -> str:
+    """What a check says; one without a value was not run."""
+    if check["suspicious"]:
+        return formatting.SUSPICIOUS
+    return formatting.NOT_RUN if check["value"] is None else formatting.NOT_SUSPICIOUS
 
 
 def provenance_rows(record: Record) -> list[tuple[str, str]]:
@@ -91,6 +167,7 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("Threat model", formatting.settings_summary(record.get("threat_model") or "see the settings of each attack")),
         ("Data set", str(record["dataset"])),
         ("Examples", f"{record['examples']:,}"),
+        ("Batch size", formatting.scalar(record.get("batch_size"))),
         ("Seed", formatting.scalar(record["seed"])),
         ("Evaluation time", formatting.seconds(record["seconds"])),
         ("Created", formatting.scalar(record["created"])),
@@ -99,21 +176,23 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("Versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
         ("Report by", f"keras_robust {__version__}"),
     ]
-    extra = {key: value for key, value in model.items() if key not in ("source", "parameters")}
+    extra = {key: value for key, value in model.items() if key not in ("source", "parameters") and value is not None}
     if extra:
         rows.insert(2, ("Model details", formatting.settings_summary(extra)))
     return rows
 
 
 def _accuracy_row(
-    name: str, settings: str, accuracy: float, results: np.ndarray, duration: float | None
+    name: str, accuracy: float, results: np.ndarray, top_k: float | None, detail: dict[str, Any]
 ) -> AccuracyRow:
     low, high = wilson_interval(int(results.sum()), results.size)
+    attacked = detail.get("attacked")
     return AccuracyRow(
         name=name,
         accuracy=formatting.percent(accuracy),
         interval=formatting.percent_range(low, high),
+        top_k=formatting.NOTHING if top_k is None else formatting.percent(top_k),
         examples=f"{results.size:,}",
-        seconds=formatting.seconds(duration),
-        settings=settings,
+        attacked=formatting.NOTHING if attacked is None else f"{attacked:,}",
+        seconds=formatting.seconds(detail.get("seconds")),
     )

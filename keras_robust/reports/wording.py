@@ -1,13 +1,17 @@
 """The sentences of a report. None gives a robust accuracy without the attack that measured it."""
 
 from keras_robust.reports import formatting
-from keras_robust.reports.record import Record
+from keras_robust.reports.fields import Record
 
 NO_CHECKS = "No gradient masking checks were run: treat robust accuracy as an upper bound."
 NO_HISTORY = "No training history is recorded for this model."
 INTERVALS = (
     "Intervals are 95 % Wilson score intervals: they say how far the number of examples limits the precision, "
     "not how much a stronger attack would find."
+)
+CASCADE = (
+    "The attacks of the suite ran one after another, each on the examples that the ones before it had left: "
+    "a row counts the examples that withstood its attack and all before it."
 )
 
 
@@ -20,7 +24,7 @@ def verdict(record: Record) -> str:
     """One line: clean accuracy, robust accuracy, the attacks that measured it and what it is worth."""
     clean = f"{formatting.percent(record['clean_accuracy'])} correct on clean images"
     examples = formatting.count(record["examples"], "example")
-    names = list(record["attacks"])
+    names = attackers(record)
     if not names:
         return f"{clean} ({examples}). No attack was run: robustness was not measured."
     robust = f"{formatting.percent(record['robust_accuracy'])} still correct under"
@@ -34,6 +38,12 @@ def verdict(record: Record) -> str:
     return f"{clean}; {robust} {attacks}. {_worth(record)}"
 
 
+def attackers(record: Record) -> list[str]:
+    """What measured the robust accuracy: the suite, or else every attack."""
+    suite = record.get("suite")
+    return [suite["name"]] if suite and record["attacks"] else list(record["attacks"])
+
+
 def access(record: Record) -> tuple[str, str]:
     """What the attacker knew: a short name and a sentence."""
     source = record["black_box_source"]
@@ -45,16 +55,34 @@ def access(record: Record) -> tuple[str, str]:
     return "White box", "The attacks used the gradients or outputs of the evaluated model itself."
 
 
+def accuracy_notes(record: Record) -> list[str]:
+    """What one has to know to read the accuracy table."""
+    suite, top_k, attacks = record.get("suite"), record.get("top_k"), record["attacks"]
+    notes = []
+    if suite:
+        notes += [CASCADE, *suite["notes"]]
+    elif attacks:
+        notes.append(f"The worst case is taken per example, over {formatting.count(len(attacks), 'attack')}.")
+    if top_k:
+        notes.append(f"Top {top_k['k']}: the label is among the {top_k['k']} highest logits, under attack as well.")
+    return [*notes, INTERVALS]
+
+
 def checks_summary(record: Record) -> str:
     """How many gradient masking checks ran and how many are suspicious."""
     checks = record["checks"]
+    ran = [check for check in checks if check["value"] is not None or check["suspicious"]]
     if not checks:
         return NO_CHECKS
-    suspicious = sum(bool(check["suspicious"]) for check in checks)
-    total = formatting.count(len(checks), "gradient masking check")
+    if not ran:
+        total = formatting.count(len(checks), "gradient masking check")
+        return f"None of {total} could be run: treat robust accuracy as an upper bound."
+    suspicious = sum(bool(check["suspicious"]) for check in ran)
+    total = formatting.count(len(ran), "gradient masking check")
+    skipped = f" {len(checks) - len(ran)} more could not be run." if len(checks) > len(ran) else ""
     if suspicious:
-        return f"{suspicious} of {total} suspicious: the true robustness is probably lower than measured here."
-    return f"{total}, none suspicious. This makes a fooled attack less likely; it does not exclude one."
+        return f"{suspicious} of {total} suspicious: the true robustness is probably lower than measured here.{skipped}"
+    return f"{total}, none suspicious. This makes a fooled attack less likely; it does not exclude one.{skipped}"
 
 
 def training_attacks(record: Record) -> str:

@@ -8,17 +8,20 @@ from keras_robust.reports.record import FIELDS
 
 def test_accuracy_table(record):
     """The score interval of 9 in 10 is 59.6 to 98.2 %, that of 7 in 10 is 39.7 to 89.2 %."""
-    settings = r"PGD(threat_model=Linf(epsilon=0.3, bounds=\[0, 1]), steps=40, step_size=0.01), restarts=5"
     table = "\n".join(
         [
-            "| Images | Accuracy | 95 % interval | Examples | Time | Settings |",
-            "| --- | ---: | ---: | ---: | ---: | --- |",
-            "| Clean | 90.0 % | 59.6 to 98.2 % | 10 | - | no attack |",
-            f"| PGD-40 Linf 0.3, step 0.01, 5 restarts | 70.0 % | 39.7 to 89.2 % | 10 | 71.2 s | {settings} |",
-            "| Worst case | 70.0 % | 39.7 to 89.2 % | 10 | 71.2 s | per example, over 1 attack |",
+            "| Images | Accuracy | 95 % interval | Examples | Time |",
+            "| --- | ---: | ---: | ---: | ---: |",
+            "| Clean | 90.0 % | 59.6 to 98.2 % | 10 | - |",
+            "| PGD-40 Linf 0.3, step 0.01, 5 restarts | 70.0 % | 39.7 to 89.2 % | 10 | 71.2 s |",
+            "| Worst case | 70.0 % | 39.7 to 89.2 % | 10 | 71.2 s |",
         ]
     )
-    assert f"\n{table}\n" in render_markdown(record)
+    settings = r"PGD(threat_model=Linf(epsilon=0.3, bounds=\[0, 1]), steps=40, step_size=0.01), restarts=5"
+    text = render_markdown(record)
+    assert f"\n{table}\n" in text
+    assert "The worst case is taken per example, over 1 attack." in text
+    assert f"- **PGD-40 Linf 0.3, step 0.01, 5 restarts**: {settings}\n" in text
 
 
 def test_worst_case_is_per_example(two_attacks):
@@ -41,6 +44,17 @@ def test_no_checks(record):
     record["checks"] = []
     expected = "No gradient masking checks were run: treat robust accuracy as an upper bound."
     assert expected in render_markdown(record)
+
+
+def test_a_check_without_a_value_was_not_run(record):
+    skipped = record["checks"][0] | {"name": "gradient_free", "value": None}
+    record["checks"].append(skipped)
+    text = render_markdown(record)
+    assert "| gradient_free | Not run | - | 0.01 |" in text
+    assert "1 gradient masking check, none suspicious." in text
+    assert "1 more could not be run." in text
+    record["checks"] = [skipped]
+    assert "None of 1 gradient masking check could be run: treat" in render_markdown(record)
 
 
 def test_training_values_name_their_attack(record):
@@ -146,6 +160,11 @@ def test_impossible_records_raise(record, field, value):
 def test_model_details_are_provenance(record):
     record["model"]["name"] = "lenet"
     assert ("Model details", "name=lenet") in tables.provenance_rows(record)
+
+
+def test_unknown_model_details_are_left_out(record):
+    record["model"]["sha256"] = None
+    assert "Model details" not in dict(tables.provenance_rows(record))
 
 
 @pytest.mark.parametrize(

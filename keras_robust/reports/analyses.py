@@ -1,0 +1,151 @@
+"""The analyses of a record as sections of text and tables, shared by Markdown and HTML."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_robust.reports import curves, formatting
+from keras_robust.reports.analysis_record import (
+    EPSILON_CURVE,
+    ITERATION_CURVE,
+    LARGE_EPSILON,
+    LOSS_SURFACE,
+    TRANSFER_MATRIX,
+    Analysis,
+)
+from keras_robust.reports.fields import Record
+from keras_robust.reports.tables import SUSPICIOUS, Table, make_table
+
+TRANSFER_COLUMNS = ("Target", "Verdict", "Attack", "White box", "Transferred", "Crafted on", "Reason")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A sentence on what an analysis found."""
+
+    text: str
+    suspicious: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """The text of one analysis."""
+
+    heading: str
+    introduction: str
+    verdicts: list[Verdict]
+    tables: list[Table]
+
+
+def sections(record: Record) -> list[Section]:
+    """One section per analysis, in the order of the record."""
+    return [_SECTIONS[analysis["kind"]](analysis) for analysis in record.get("analyses") or []]
+
+
+def _curve_section(analysis: Analysis) -> Section:
+    axis = curves.AXES[analysis["kind"]]
+    table = curves.curve_table([curves.curve_of(analysis, "Accuracy")], curves.axis_label(analysis))
+    return Section(
+        axis.heading,
+        f"Accuracy under {analysis['attack']}, by {curves.axis_label(analysis)}.{_time(analysis)}",
+        [Verdict(analysis["verdict"], not analysis.get("flat", True))],
+        [table],
+    )
+
+
+def _transfer_section(analysis: Analysis) -> Section:
+    verdicts = analysis["verdicts"]
+    shattered = sum(bool(verdict["shattered"]) for verdict in verdicts)
+    comparisons = formatting.count(len(verdicts), "comparison")
+    found = f"Gradient shattering in {shattered} of {comparisons}."
+    if not shattered:
+        found = f"No sign of gradient shattering in {comparisons}."
+    tables = [_transfer_verdicts(analysis)] if verdicts else []
+    return Section(
+        "Transfer between models",
+        "Accuracy of each target (column) on examples crafted on each source (row). White box: the source is the "
+        f"target itself.{_time(analysis)}",
+        [Verdict(found, bool(shattered))] if verdicts else [],
+        [*tables, _transfer_table(analysis)],
+    )
+
+
+def _transfer_verdicts(analysis: Analysis) -> Table:
+    rows = [
+        (
+            verdict["target"],
+            formatting.SUSPICIOUS if verdict["shattered"] else formatting.NOT_SUSPICIOUS,
+            verdict["attack"],
+            formatting.percent(verdict["white_box"]),
+            formatting.percent(verdict["transferred"]),
+            verdict["source"],
+            verdict["reason"],
+        )
+        for verdict in analysis["verdicts"]
+    ]
+    marks = [SUSPICIOUS if verdict["shattered"] else "" for verdict in analysis["verdicts"]]
+    return make_table(TRANSFER_COLUMNS, "nlnrrnt", rows, marks)
+
+
+def _transfer_table(analysis: Analysis) -> Table:
+    rows = [
+        [source, attack, *map(_transfer_cell, cells, framed)]
+        for attack, matrix in zip(analysis["attacks"], analysis["accuracy"], strict=True)
+        for source, cells, framed in zip(analysis["sources"], matrix, analysis["white_box"], strict=True)
+    ]
+    targets = analysis["targets"]
+    columns = ("Crafted on", "Attack", *(f"Shown to {target}" for target in targets))
+    return make_table(columns, "nn" + "r" * len(targets), rows)
+
+
+def _transfer_cell(accuracy: float, white_box: bool) -> str:
+    return formatting.percent(accuracy) + (" (white box)" if white_box else "")
+
+
+def _surface_section(analysis: Analysis) -> Section:
+    first, second = direction_names(analysis)
+    radius = formatting.scalar(analysis["radius"])
+    losses = np.asarray(analysis["losses"], np.float64)
+    centre = np.abs(analysis["first"]).argmin(), np.abs(analysis["second"]).argmin()
+    rows = [
+        [str(label), *(formatting.scalar(float(loss)) for loss in (surface[centre], surface.min(), surface.max()))]
+        for label, surface in zip(analysis["labels"], losses, strict=True)
+    ]
+    return Section(
+        "Loss surface",
+        f"Cross-entropy, in nats, around {formatting.count(len(rows), 'example')}, moved by up to {radius} "
+        f"({analysis['norm'].capitalize()}) along the {first} and the {second}.{_time(analysis)}",
+        [Verdict(analysis["verdict"], False)],
+        [make_table(("Label", "Loss at the centre", "Lowest", "Highest"), "lrrr", rows)],
+    )
+
+
+def direction_names(analysis: Analysis) -> tuple[str, str]:
+    """The two axes of a loss surface in words."""
+    first, second = (f"{axis} direction" for axis in analysis["axes"])
+    return (first, second) if first != second else (f"first {first}", f"second {second}")
+
+
+def _large_epsilon_section(analysis: Analysis) -> Section:
+    epsilon = formatting.scalar(analysis["epsilon"])
+    return Section(
+        "Images under a large perturbation",
+        f"Images before and after {analysis['attack']}, with an epsilon of {epsilon}, for the eye: attacked images of "
+        f"a robust classifier look like the class that it sees.{_time(analysis)}",
+        [],
+        [],
+    )
+
+
+def _time(analysis: Analysis) -> str:
+    return "" if analysis["seconds"] is None else f" This analysis took {formatting.seconds(analysis['seconds'])}."
+
+
+_SECTIONS: dict[str, Callable[[Analysis], Section]] = {
+    ITERATION_CURVE: _curve_section,
+    EPSILON_CURVE: _curve_section,
+    TRANSFER_MATRIX: _transfer_section,
+    LOSS_SURFACE: _surface_section,
+    LARGE_EPSILON: _large_epsilon_section,
+}

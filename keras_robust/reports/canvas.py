@@ -1,0 +1,70 @@
+"""What all plots share: fonts, colours, and figures as data URIs, without pyplot: no global state, no display."""
+
+import contextlib
+import dataclasses
+import io
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from keras_robust.reports import images
+
+# Blue and vermilion of Okabe and Ito's palette, safe for colour-blind readers; dark enough on white.
+CLEAN_COLOUR, ATTACKED_COLOUR = "#0072b2", "#c44e00"
+OTHERS = (("#00735c", "s"), ("#8a5a9e", "D"), ("#6b6b6b", "v"), ("#8c6d00", "P"))
+SERIES = ((CLEAN_COLOUR, "o"), (ATTACKED_COLOUR, "^"), *OTHERS)
+"""Colours and markers of series that are no training curves."""
+PIXELS_PER_INCH = 160
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A plot of the page: its data URI, its text alternative, and its heading where it is one of several."""
+
+    uri: str
+    description: str
+    heading: str = ""
+
+
+def style() -> contextlib.AbstractContextManager[None]:
+    """The settings under which a figure is both drawn and written."""
+    # The salt makes the identifiers inside the SVG, and so the page, the same in every run.
+    return mpl.rc_context({"svg.hashsalt": "keras_robust", "font.size": 10})
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure; width and height in inches."""
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def svg_uri(figure: Figure) -> str:
+    """The figure as the data URI of an SVG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return images.data_uri(buffer.getvalue(), "image/svg+xml")
+
+
+def png_uri(figure: Figure) -> str:
+    """The figure as the data URI of a PNG: smaller than an SVG where a plot has thousands of faces."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": None})
+    return images.data_uri(buffer.getvalue(), "image/png")
+
+
+def plain(text: str) -> str:
+    """Text that Matplotlib shows as it is: it reads a dollar sign as the start of a formula."""
+    return text.replace("$", r"\$")
+
+
+def clear_axes(axes: Any) -> None:
+    """A light grid and no frame above and to the right."""
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def percent_axis(axes: Any) -> None:
+    """A vertical axis in percent, from 0 to a little above 100."""
+    axes.set_ylim(0, 102)
+    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.0f} %"))
