@@ -2,7 +2,13 @@
 
 Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist_small --attack=pgd --epsilon=0.3 \
               --steps=40 --step_size=0.01 --restarts=5 --output=runs/demo/report
+Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist_small --suite=autoattack \
+              --epsilon=0.3 --output=runs/demo/autoattack
+
+Progress is kept in OUTPUT/progress: the same command after a kill goes on where it stopped.
 """
+
+import shutil
 
 from absl import flags
 
@@ -10,6 +16,10 @@ import keras_robust as kr
 from keras_robust.training import build_attack, command_line
 
 MODEL = flags.DEFINE_string("model", None, "A .keras file or SavedModel folder.")
+SUITE = flags.DEFINE_enum("suite", None, kr.evaluation.SUITES, "A named evaluation instead of one attack.")
+VERSION = flags.DEFINE_enum("version", "standard", ("standard", "plus", "rand"), "Of AutoAttack.")
+MODELS = flags.DEFINE_list("models", [], "Further models of a transfer matrix: NAME=FILE,NAME=FILE.")
+TOP_K = flags.DEFINE_integer("top_k", 1, "Measure accuracies among the top k, too.")
 SOURCE = flags.DEFINE_string("source", None, "Black box: craft the examples on this model instead.")
 DATASET = flags.DEFINE_string("dataset", None, "A TFDS data set, or mnist_small.")
 SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:1000].")
@@ -52,16 +62,23 @@ def main(_: list[str]) -> None:
     dataset = kr.data.evaluation_batches(
         DATASET.value, SPLIT.value, batch_size=BATCH_SIZE.value, data_dir=DATA_DIR.value, download=DOWNLOAD.value
     )
-    report = kr.evaluate(
+    progress = f"{OUTPUT.value}/progress"
+    report = kr.evaluation.evaluate_suite(
+        SUITE.value,
         MODEL.value,
         dataset,
         attack,
         source=SOURCE.value,
+        models=dict(model.split("=", 1) for model in MODELS.value),
+        version=VERSION.value,
+        top_k=TOP_K.value,
         batch_size=BATCH_SIZE.value,
         seed=SEED.value,
         dataset_name=f"{DATASET.value} {SPLIT.value}",
+        journal=progress,
     )
     report.save(OUTPUT.value)
+    shutil.rmtree(progress)
     print(report)
     print(f"Report: {OUTPUT.value}/index.html")
 

@@ -1,36 +1,48 @@
 """`kr.evaluate`: clean and robust accuracy of a classifier, with the record of how they were measured."""
 
+import dataclasses
 import json
+import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.core.checks import check_labels, check_logits
-from keras_robust.core.labels import as_sparse
-from keras_robust.evaluation.examples import load_examples
+from keras_robust.evaluation.arguments import check_attacks
+from keras_robust.evaluation.journal import Journal
+from keras_robust.evaluation.masking import Check, run_checks
 from keras_robust.evaluation.provenance import provenance, training_run
+from keras_robust.evaluation.record import (
+    accuracies,
+    describe,
+    fingerprint,
+    samples_of,
+    settings_and_results,
+)
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.runner import AttackResult, predict, run_attack
-from keras_robust.evaluation.subject import as_subject
+from keras_robust.evaluation.runner import AttackResult, run_attack
+from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.suite import Suite
 
-SCHEMA_VERSION = 1
-SAMPLES = 8
-"""So many examples are kept as pictures: half of them broken, if there are as many."""
+Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndarray]]]
+"""Returns a part of the record, and arrays to be kept with the samples if there are any."""
 
 
 def evaluate(
     model: Any,
     dataset: Any,
-    attacks: Attack | Sequence[Attack],
+    attacks: Attack | Sequence[Attack] | Suite,
     *,
     source: Any = None,
+    top_k: int = 1,
+    checks: bool | None = None,
+    analyses: Mapping[str, Analysis] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     dataset_name: str = "",
+    journal: str | pathlib.Path | None = None,
     verbose: bool = True,
 ) -> Report:
     """Measures the robust accuracy of a classifier under attacks.
@@ -38,132 +50,109 @@ def evaluate(
     An example is robust under an attack if it is classified correctly unattacked and after every restart; the robust
     accuracy counts those that are robust under all attacks. It is an upper bound: a stronger attack may find more.
 
+    Broken examples leave between blocks of an attack's steps, and between its restarts. Several attacks each see all
+    examples; those of a suite only the ones that the attacks before left, so that its accuracies are cumulative.
+
+    Inside the scope of a `tf.distribute` strategy each batch is spread over its replicas.
+
     Args:
         model: a Keras model of images to logits (a `RobustModel`, too), the path of a `.keras` file or SavedModel, or
             a differentiable TensorFlow function of images to logits.
         dataset: a batched `tf.data.Dataset` of (images, labels) or a pair of arrays; images are floats (examples,
             height, width, channels) inside the attacks' bounds, labels sparse or one-hot. It is held in memory.
-        attacks: one attack or several, of one pixel range.
+        attacks: one attack or several, of one pixel range; or a `Suite` such as `AutoAttack`.
         source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
             box).
-        batch_size: examples attacked at a time.
+        top_k: above 1, accuracies among the top k are measured too, and an example is attacked until its label is not
+            among them. Attacks that stop at a misclassification (all but PGD's family) do not go on after it.
+        checks: run the checks for gradient masking; None does with a strong suite in the white-box setting.
+        analyses: functions by name, such as `lambda: iteration_curve(model, dataset, attack)`, whose results go into
+            the record, too. A name stands for all that its function depends on.
+        batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attacks' draws, in [0, 2**31).
         dataset_name: for the record, such as "mnist test".
+        journal: a folder for progress: an evaluation that was killed goes on from it, and ends with the same results.
+            Delete it when the report is saved.
         verbose: show progress bars.
 
     Returns:
         A `Report`.
 
     Raises:
-        ValueError: if images, labels, model or attacks are not what they must be; nothing is measured then.
+        ValueError: if images, labels, model, attacks or journal are not what they must be; nothing is measured then.
     """
     start = time.perf_counter()
-    attacks = _check_attacks(attacks)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is an integer of at least 1. Received: batch_size={batch_size!r}")
-    target = as_subject(model)
-    crafting = target if source is None else as_subject(source)
-    for attack in attacks:
-        crafting.model_fn_for(attack.compute_dtype)
-    images, labels = load_examples(dataset, attacks[0].threat_model.bounds, target)
-    target_fn = target.model_fn_for(None)
-    clean_predictions, logits = predict(target_fn, images, batch_size)
-    check_logits(logits, len(logits))
-    check_labels(labels, logits.shape[1], len(images))
-    sparse_labels = as_sparse(labels).numpy()
-    results = {}
-    for attack in attacks:
+    suite = attacks if isinstance(attacks, Suite) else None
+    given = {} if suite else check_attacks(attacks)
+    threat_model = suite.threat_model if suite else next(iter(given.values())).threat_model
+    setting = make_setting(
+        model,
+        dataset,
+        threat_model.bounds,
+        source=source,
+        top_k=top_k,
+        batch_size=batch_size,
+        seed=seed,
+        verbose=verbose,
+    )
+    if suite:
+        given = suite.attacks_for(setting.classes)
+    for attack in given.values():
+        setting.source.model_fn_for(attack.compute_dtype)
+    if checks is None:
+        checks = bool(suite and suite.strong and setting.white_box)
+    further = dict(analyses or {})
+    progress = None if journal is None else Journal(journal, fingerprint(setting, given, [*further, str(checks)]))
+    results = _run(given, setting, progress, cascade=suite is not None)
+    found: list[dict[str, Any]] = []
+    if checks:
+        found = _remember(progress, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
+    parts = []
+    for number, (name, analysis) in enumerate(further.items()):
         if verbose:
-            print(f"{attack.name}, {'white box' if source is None else 'black box'}", flush=True)
-        results[attack.name] = run_attack(
-            attack,
-            crafting.model_fn_for(attack.compute_dtype),
-            target_fn,
-            images,
-            labels,
-            sparse_labels,
-            clean_predictions,
-            batch_size=batch_size,
-            seed=seed,
-            verbose=verbose,
-        )
+            print(name, flush=True)
+        parts.append(_remember(progress, f"analysis{number}", analysis))
     record = {
-        **_accuracies(results, clean_predictions == sparse_labels),
-        "threat_model": _threat_model(attacks),
-        "details": {attack.name: _details(attack, results[attack.name]) for attack in attacks},
-        "labels": sparse_labels.tolist(),
-        "clean_predictions": clean_predictions.tolist(),
-        "model": {"source": target.description, "parameters": target.parameters},
-        "black_box_source": None if source is None else crafting.description,
-        "dataset": dataset_name or f"{len(images)} examples",
-        "seed": seed,
-        "batch_size": batch_size,
+        **accuracies(results, setting),
+        "checks": found,
+        "suite": None if suite is None else {**describe(suite), "notes": suite.notes_for(setting.classes)},
+        **settings_and_results(given, results, setting),
+        "analyses": [part for part, _ in parts],
+        "dataset": dataset_name or f"{len(setting.images)} examples",
         "seconds": time.perf_counter() - start,
         **provenance(),
         "training": training_run(model),
     }
-    return Report(record, _samples(results, images, sparse_labels, clean_predictions))
+    arrays = [samples_of(results, setting), *(arrays for _, arrays in parts)]
+    return Report(record, {name: array for some in arrays for name, array in some.items()})
 
 
-def _check_attacks(attacks: Any) -> list[Attack]:
-    attacks = (
-        [attacks] if isinstance(attacks, Attack) else list(attacks) if isinstance(attacks, list | tuple) else attacks
-    )
-    if not isinstance(attacks, list) or not attacks or not all(isinstance(attack, Attack) for attack in attacks):
-        raise ValueError(f"attacks is an Attack or a list of them. Received: attacks={attacks!r}")
-    names = [attack.name for attack in attacks]
-    if len(set(names)) != len(names):
-        raise ValueError(f"Each attack is listed once. Received: {names}")
-    bounds = {attack.threat_model.bounds for attack in attacks}
-    if len(bounds) > 1:
-        raise ValueError(f"All attacks have one pixel range. Received: bounds {sorted(bounds)}")
-    return attacks
+def _run(
+    attacks: dict[str, Attack], setting: Setting, journal: Journal | None, *, cascade: bool
+) -> dict[str, AttackResult]:
+    """Returns the result of each attack; in a cascade an attack gets the ranks that the one before left."""
+    results: dict[str, AttackResult] = {}
+    ranks = clean_ranks = setting.clean_ranks
+    for number, (name, attack) in enumerate(attacks.items()):
+        if setting.verbose:
+            print(f"{name}, {'white' if setting.white_box else 'black'} box", flush=True)
+        results[name] = run_attack(attack, setting, ranks if cascade else clean_ranks, journal, f"attack{number}")
+        ranks = results[name].ranks
+    return results
 
 
-def _accuracies(results: dict[str, AttackResult], clean_right: np.ndarray) -> dict[str, Any]:
-    worst = np.logical_and.reduce([result.robust for result in results.values()])
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "clean_accuracy": float(clean_right.mean()),
-        "robust_accuracy": float(worst.mean()),
-        "attacks": {name: float(result.robust.mean()) for name, result in results.items()},
-        "checks": [],
-        "examples": len(clean_right),
-    }
+def _remember(journal: Journal | None, key: str, function: Analysis) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what a function returns, from the journal where it is there: a dict, and arrays."""
+    saved = None if journal is None else journal.load(key)
+    if saved is None:
+        result = function()
+        part, arrays = result if isinstance(result, tuple) else (result, {})
+        saved = {"json": np.array(json.dumps(part)), **arrays}
+        if journal is not None:
+            journal.save(key, saved)
+    arrays = dict(saved)
+    return json.loads(str(arrays.pop("json"))), arrays
 
 
-def _threat_model(attacks: list[Attack]) -> dict[str, Any] | None:
-    """Returns norm, epsilon and bounds where all attacks share them."""
-    first = attacks[0].threat_model
-    if any(attack.threat_model != first for attack in attacks):
-        return None
-    return {"norm": first.norm, "epsilon": first.epsilon, "bounds": list(first.bounds)}
-
-
-def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
-    return {
-        "settings": json.loads(json.dumps(keras.saving.serialize_keras_object(attack))),
-        "seconds": result.seconds,
-        "restarts": attack.restarts,
-        "predictions": result.predictions.tolist(),
-        "robust": result.robust.tolist(),
-    }
-
-
-def _samples(
-    results: dict[str, AttackResult], images: np.ndarray, labels: np.ndarray, clean_predictions: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Returns examples of the strongest attack: broken ones first, then ones that it could not break."""
-    name, result = min(results.items(), key=lambda item: item[1].robust.mean())
-    right = clean_predictions == labels
-    broken = np.flatnonzero(right & ~result.robust)[: SAMPLES // 2]
-    held = np.flatnonzero(result.robust)[: SAMPLES - len(broken)]
-    chosen = np.concatenate([broken, held])
-    return {
-        "images": images[chosen],
-        "attacked": result.attacked[chosen],
-        "labels": labels[chosen],
-        "clean_predictions": clean_predictions[chosen],
-        "attacked_predictions": result.predictions[chosen],
-        "attack_name": np.array(name),
-    }
+def _as_record(checks: list[Check]) -> dict[str, Any]:
+    return {"checks": [dataclasses.asdict(check) for check in checks]}

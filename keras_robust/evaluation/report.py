@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from keras_robust.reports import write_report
+from keras_robust.reports import write_comparison, write_report
 
 RECORD_FILE = "record.json"
 SAMPLES_FILE = "samples.npz"
@@ -68,11 +69,43 @@ class Report:
             return cls(json.loads((folder / RECORD_FILE).read_text()), dict(samples))
 
     def __str__(self) -> str:
-        source = self.record["black_box_source"]
+        source, suite = self.record["black_box_source"], self.record["suite"]
         box = f"black box, crafted on {source}" if source else "white box"
         lines = [f"{self.record['examples']} examples of {self.record['dataset']}, {box}"]
         lines += [f"  {100 * self.clean_accuracy:5.1f} %  clean"]
-        lines += [f"  {100 * accuracy:5.1f} %  {name}" for name, accuracy in self.attacks.items()]
+        after = "after " if suite else ""
+        lines += [f"  {100 * accuracy:5.1f} %  {after}{name}" for name, accuracy in self.attacks.items()]
         if len(self.attacks) > 1:
-            lines += [f"  {100 * self.robust_accuracy:5.1f} %  worst case per example over these attacks"]
+            worst = suite["name"] if suite else "worst case per example over these attacks"
+            lines += [f"  {100 * self.robust_accuracy:5.1f} %  {worst}"]
+        top = self.record["top_k"]
+        if top:
+            lines += [
+                f"  {100 * top['clean_accuracy']:5.1f} %  clean, top {top['k']}",
+                f"  {100 * top['robust_accuracy']:5.1f} %  under attack, top {top['k']}",
+            ]
+        suspicious = [check["reason"] for check in self.checks if check["suspicious"]]
+        if suspicious:
+            lines += ["Gradient masking is suspected, the true robustness is probably lower:"]
+            lines += [f"  {reason}" for reason in suspicious]
+        elif self.checks:
+            lines += [f"None of {len(self.checks)} checks for gradient masking is suspicious."]
         return "\n".join(lines)
+
+
+def compare(folders: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> None:
+    """Writes several saved reports side by side into `output`, as `compare.md` and a self-contained `compare.html`.
+
+    Args:
+        folders: of reports; the last part of each is its name.
+        output: a folder, made where it is missing.
+
+    Raises:
+        ValueError: if a folder holds no report, or two have one name.
+    """
+    records = [Report.load(folder).record for folder in folders]
+    names = [pathlib.Path(folder).name for folder in folders]
+    if len(set(names)) != len(names):
+        names = [str(folder) for folder in folders]
+    pathlib.Path(output).mkdir(parents=True, exist_ok=True)
+    write_comparison(records, pathlib.Path(output), names)

@@ -1,8 +1,9 @@
-"""Runs one attack over all examples: fixed-size batches, one compilation, broken examples leave between restarts."""
+"""Runs one attack over all examples, in chunks whose broken examples leave between blocks of steps."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,12 +11,20 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack, IterativeAttack
 from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.iterative import State
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
 from keras_robust.core.seeds import Tensor
+from keras_robust.evaluation.execution import by_batch, compile_batch_function
+from keras_robust.evaluation.journal import Journal
+from keras_robust.evaluation.ranks import classify, rank_labels
+from keras_robust.evaluation.setting import Setting
 
-NOT_A_CLASS = -1
-"""The prediction where a logit is not finite."""
+CHUNK_BATCHES = 8
+"""So many batches are attacked side by side: their survivors fill common batches."""
+
+SMALLEST_BLOCK, LARGEST_BLOCK = 128, 16
+"""Blocks double from a 128th of an attack's steps, in which most examples of a weak classifier break, to a 16th."""
 
 
 @dataclasses.dataclass
@@ -25,102 +34,241 @@ class AttackResult:
     Attributes:
         attacked: images as last attacked: those that broke an example, for examples that are broken.
         predictions: (examples,) int, of the attacked images.
-        robust: (examples,) bool: right on the clean image and under every restart.
+        ranks: (examples,) int: the largest number of classes ranked above the label, unattacked included.
+        examples: how many were attacked; the others are as they were.
         seconds: that it took, compilation included.
     """
 
     attacked: np.ndarray
     predictions: np.ndarray
-    robust: np.ndarray
+    ranks: np.ndarray
+    examples: int
     seconds: float
 
-
-def classify(logits: Tensor) -> Tensor:
-    """Returns the predicted classes, int32 (batch,), or `NOT_A_CLASS` where a logit is not finite."""
-    finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
-    return tf.where(finite, tf.argmax(logits, axis=1, output_type=tf.int32), NOT_A_CLASS)
-
-
-def padded_batches(indices: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (indices of a batch, how many count): the last batch is filled up by repeating its last example."""
-    for begin in range(0, len(indices), batch_size):
-        chosen = indices[begin : begin + batch_size]
-        yield np.pad(chosen, (0, batch_size - len(chosen)), mode="edge"), len(chosen)
+    @property
+    def robust(self) -> np.ndarray:
+        """(examples,) bool: right unattacked and under the attack."""
+        return self.ranks == 0
 
 
-def predict(model_fn: ModelFn, images: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the predicted classes of all images, int32 (examples,), and the logits of the first batch."""
-    compiled = _compile(model_fn)
-    logits = [
-        compiled(tf.constant(images[chosen])).numpy()[:count]
-        for chosen, count in padded_batches(np.arange(len(images)), batch_size)
-    ]
-    return classify(tf.concat(logits, axis=0)).numpy(), logits[0]
+@dataclasses.dataclass(frozen=True)
+class Restarts(IterativeAttack):
+    """Any attack as an iterative one, whose steps are its restarts."""
+
+    attack: Attack
+
+    @property
+    def total_steps(self) -> int:
+        """The number of restarts."""
+        return self.attack.restarts
+
+    def start(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
+    ) -> State:
+        """Returns the images as they are."""
+        return {"images": images, "labels": labels, "attacked": images}
+
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
+        """Runs the attack once from a new start: its blocks are of one step."""
+        single = dataclasses.replace(self.attack, restarts=1)  # type: ignore[type-var]
+        attacked = single(model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
+        return {**state, "attacked": attacked}
+
+    def finish(self, state: State) -> Tensor:
+        """Returns the images of the last run."""
+        return state["attacked"]
+
+
+def blocks(total: int) -> Iterator[tuple[int, int]]:
+    """Yields (first step, steps) of the blocks that an attack of `total` steps is cut into."""
+    first = 0
+    while first < total:
+        steps = max(1, total // SMALLEST_BLOCK, min(first, total // LARGEST_BLOCK))
+        yield first, min(steps, total - first)
+        first += steps
 
 
 def run_attack(
-    attack: Attack,
-    source_fn: ModelFn,
-    target_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    sparse_labels: np.ndarray,
-    clean_predictions: np.ndarray,
-    *,
-    batch_size: int,
-    seed: int,
-    verbose: bool,
+    attack: Attack, setting: Setting, ranks: np.ndarray, journal: Journal | None = None, key: str = ""
 ) -> AttackResult:
-    """Attacks every example that is right on its clean image, restart after restart, until it is broken.
+    """Attacks every example that is right so far, block after block, until it is broken.
 
     Args:
-        attack: its `restarts` are run one by one (those of an `IterativeAttack` by itself); what is kept per example
-            is the first that breaks it.
-        source_fn: the function that the attack differentiates.
-        target_fn: the function that is fooled; the same one in the white-box setting.
-        images: float32 (examples, height, width, channels).
-        labels: sparse or one-hot, as the attack gets them.
-        sparse_labels: int (examples,).
-        clean_predictions: int (examples,) of `target_fn` on `images`.
-        batch_size: of the compiled function.
-        seed: of the draws; they depend on the restart and the batch too.
-        verbose: show a progress bar per restart.
+        attack: what is kept per example is the first point that breaks it, otherwise the last.
+        setting: who is attacked.
+        ranks: (examples,) int: of the labels, so far; examples with `setting.top_k` or more are not attacked.
+        journal: where the progress of each chunk is kept, and read from.
+        key: under which.
     """
-    start = time.perf_counter()
-    single, restarts = attack, attack.restarts
-    if isinstance(attack, IterativeAttack):
-        restarts = 1  # it runs its restarts itself, the first of some from the clean image
-    else:
-        single = dataclasses.replace(attack, restarts=1)  # type: ignore[type-var]
-
-    def step(batch: Tensor, batch_labels: Tensor, draw: Tensor) -> tuple[Tensor, Tensor]:
-        attacked = single(source_fn, batch, batch_labels, draw)
-        return attacked, classify(target_fn(attacked))
-
-    compiled = _compile(step)
-    result = AttackResult(images.copy(), clean_predictions.copy(), clean_predictions == sparse_labels, 0.0)
-    for restart in range(restarts):
-        left = np.flatnonzero(result.robust)
-        bar = keras.utils.Progbar(len(left), verbose=int(verbose), unit_name="example", stateful_metrics=["robust"])
-        for index, (chosen, count) in enumerate(padded_batches(left, batch_size)):
-            draw = seeds.fold(seeds.as_seed(seed), restart, index)
-            attacked, predictions = compiled(tf.constant(images[chosen]), tf.constant(labels[chosen]), draw)
-            kept = chosen[:count]
-            result.attacked[kept] = attacked.numpy()[:count]
-            result.predictions[kept] = predictions.numpy()[:count]
-            result.robust[kept] = result.predictions[kept] == sparse_labels[kept]
-            _check_inside(attack, result.attacked[kept], images[kept])
-            bar.add(count, [("robust", result.robust.mean())])
-    result.seconds = time.perf_counter() - start
-    return result
+    return AttackRun(attack, setting).run(ranks, journal, key)
 
 
-def _compile(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compiles a function, with XLA where there is a GPU (on CPU XLA makes attacks slower)."""
-    return tf.function(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+class AttackRun:
+    """One attack in one setting, with its compiled functions."""
+
+    def __init__(self, attack: Attack, setting: Setting) -> None:
+        self.attack, self.setting = attack, setting
+        iterative = attack if isinstance(attack, IterativeAttack) else Restarts(attack)
+        source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
+        self.total = iterative.total_steps
+        if isinstance(iterative, Restarts):
+            self.blocks = [(step, 1) for step in range(self.total)]
+        else:
+            # In the black-box setting the attack has to finish before it is known what it is worth.
+            self.blocks = list(blocks(self.total)) if setting.white_box else [(0, self.total)]
+
+        def start(batch: tuple[Tensor, Tensor], seed: Tensor) -> State:
+            return iterative.start(source_fn, *batch, seed)
+
+        def advance(state: State, first: Tensor, steps: Tensor, seed: Tensor) -> State:
+            return iterative.advance(source_fn, state, first, steps, seed)
+
+        def judge(batch: tuple[State, Tensor], seed: Tensor) -> tuple[Tensor, ...]:
+            del seed
+            attacked = iterative.finish(batch[0])
+            logits = target_fn(attacked)
+            return attacked, classify(logits), rank_labels(logits, batch[1])
+
+        self._start, self._advance, self._judge = (
+            compile_batch_function(function, setting.strategy) for function in (start, advance, judge)
+        )
+
+    def run(self, ranks: np.ndarray, journal: Journal | None = None, key: str = "") -> AttackResult:
+        """Attacks the examples whose rank is below `top_k`: see `run_attack`."""
+        setting = self.setting
+        candidates = np.flatnonzero(ranks < setting.top_k)
+        result = AttackResult(setting.images.copy(), setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
+        bar = keras.utils.Progbar(
+            len(candidates) * self.total,
+            verbose=int(setting.verbose),
+            unit_name="step",
+            stateful_metrics=["left", "robust"],
+        )
+        size = CHUNK_BATCHES * setting.batch_size
+        for number, begin in enumerate(range(0, len(candidates), size)):
+            chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
+            chunk = self._resume(candidates, begin, ranks, journal, chunk_key)
+            self._collect(chunk, result, bar)
+            while (block := self._next_block(chunk)) is not None:
+                chunk = self._after_block(chunk, *block, chunk_seed)
+                if journal is not None:
+                    journal.save(chunk_key, chunk.as_arrays())
+                self._collect(chunk, result, bar)
+            result.seconds += chunk.seconds
+        return result
+
+    def _resume(
+        self, candidates: np.ndarray, begin: int, ranks: np.ndarray, journal: Journal | None, key: str
+    ) -> "Chunk":
+        """Returns the chunk that begins with candidate `begin` as the journal has it, or before its first step."""
+        arrays = None if journal is None else journal.load(key)
+        if arrays is not None:
+            return Chunk.from_arrays(arrays)
+        setting = self.setting
+        chosen = candidates[begin:][: CHUNK_BATCHES * setting.batch_size]
+        return Chunk(
+            before=begin,
+            examples=chosen,
+            left=np.arange(len(chosen)),
+            attacked=setting.images[chosen],
+            predictions=setting.clean_predictions[chosen],
+            ranks=ranks[chosen],
+            step=0,
+            seconds=0.0,
+            state={},
+        )
+
+    def _next_block(self, chunk: "Chunk") -> tuple[int, int] | None:
+        """Returns (first step, steps) of the block that a chunk has not seen yet, or None."""
+        return next((block for block in self.blocks if block[0] >= chunk.step), None) if len(chunk.left) else None
+
+    def _collect(self, chunk: "Chunk", result: AttackResult, bar: keras.utils.Progbar) -> None:
+        """Writes what happened to a chunk into the result, and shows it."""
+        result.attacked[chunk.examples], result.predictions[chunk.examples] = chunk.attacked, chunk.predictions
+        result.ranks[chunk.examples] = chunk.ranks
+        is_over = chunk.step >= self.total
+        left_over = result.examples - chunk.before - len(chunk.examples)
+        steps = len(chunk.left) * chunk.step + (len(chunk.examples) - len(chunk.left)) * self.total
+        left = left_over + len(chunk.left) * (not is_over)
+        bar.update(chunk.before * self.total + steps, [("left", left), ("robust", result.robust.mean())])
+
+    def _after_block(self, chunk: "Chunk", first: int, steps: int, seed: Tensor) -> "Chunk":
+        begin, setting = time.perf_counter(), self.setting
+        examples = chunk.examples[chunk.left]
+
+        def start(batch: Any, index: int) -> Any:
+            return self._start(batch, seeds.fold(seed, 0, index))
+
+        def advance(batch: Any, index: int) -> Any:
+            return self._advance(batch, first, steps, seeds.fold(seed, 1, index))
+
+        state = chunk.state
+        if first == 0:
+            state = by_batch(start, (setting.images[examples], setting.labels[examples]), setting.batch_size)
+        state = by_batch(advance, state, setting.batch_size)
+        attacked, predictions, found = by_batch(
+            lambda batch, _: self._judge(batch, seed), (state, setting.sparse_labels[examples]), setting.batch_size
+        )
+        check_inside(self.attack, attacked, setting.images[examples])
+        chunk = dataclasses.replace(
+            chunk, attacked=chunk.attacked.copy(), predictions=chunk.predictions.copy(), ranks=chunk.ranks.copy()
+        )
+        chunk.attacked[chunk.left], chunk.predictions[chunk.left] = attacked, predictions
+        chunk.ranks[chunk.left] = np.maximum(chunk.ranks[chunk.left], found)
+        holds = found < setting.top_k
+        return dataclasses.replace(
+            chunk,
+            left=chunk.left[holds],
+            step=first + steps,
+            seconds=chunk.seconds + time.perf_counter() - begin,
+            state={name: values[holds] for name, values in state.items()} if first + steps < self.total else {},
+        )
 
 
-def _check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray) -> None:
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """The progress of some examples; its arrays, but for `left` and `state`, have a row for each of them.
+
+    Attributes:
+        before: how many examples were attacked in the chunks before.
+        examples: their numbers.
+        left: (examples left,) which of them are not broken.
+        attacked: images as last attacked.
+        predictions: of these images.
+        ranks: the largest so far.
+        step: how many steps were made.
+        seconds: that this took.
+        state: of the attack, with a row for each example left; empty before the first and after the last step.
+    """
+
+    before: int
+    examples: np.ndarray
+    left: np.ndarray
+    attacked: np.ndarray
+    predictions: np.ndarray
+    ranks: np.ndarray
+    step: int
+    seconds: float
+    state: dict[str, np.ndarray]
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """Returns everything as named arrays."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        state = fields.pop("state")
+        return {name: np.asarray(value) for name, value in fields.items()} | {
+            f"state/{name}": values for name, values in state.items()
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Chunk":
+        """Returns what `as_arrays` was called on."""
+        state = {name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
+        fields: dict[str, Any] = {name: value for name, value in arrays.items() if not name.startswith("state/")}
+        numbers = {"before": int, "step": int, "seconds": float}
+        return cls(**fields | {name: kind(fields[name]) for name, kind in numbers.items()} | {"state": state})
+
+
+def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray) -> None:
     """Raises `ValueError` if an attack left its threat model: its accuracy would mean nothing."""
     ball = attack.threat_model
     farthest = float(tf.reduce_max(ball.distance(attacked, images)))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_robust.attacks import as_model_fn
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.seeds import Tensor
+from keras_robust.evaluation.journal import digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Subject:
         description: for the record: the path it came from, or its name.
         parameters: number of weights, where it is known.
         image_shape: (height, width, channels) that it takes, where it is known.
+        sha256: of its weights, where it is known.
         model_fn_for: returns the function of images to float32 logits for a compute dtype (None is its own).
     """
 
     description: str
     parameters: int | None
     image_shape: tuple[int | None, ...] | None
+    sha256: str | None
     model_fn_for: Callable[[str | None], ModelFn]
 
 
@@ -69,6 +72,7 @@ def _from_keras(model: keras.Layer, description: str) -> Subject:
         description,
         classifier.count_params() if classifier.built else None,
         tuple(shape[1:]) if isinstance(shape, tuple) else None,
+        digest(*(weight.numpy() for weight in classifier.weights)) if classifier.built else None,
         lambda compute_dtype: as_model_fn(classifier, compute_dtype=compute_dtype),
     )
 
@@ -88,6 +92,7 @@ def _from_saved_model(path: pathlib.Path) -> Subject:
         subject,
         parameters=parameters,
         image_shape=tuple(argument.shape[1:]),
+        sha256=digest(*(variable.numpy() for variable in serve.variables)),
         model_fn_for=lambda dtype: _keeps(loaded, subject.model_fn_for(dtype)),
     )
 
@@ -106,4 +111,4 @@ def _from_function(function: ModelFn, description: str) -> Subject:
             )
         return function
 
-    return Subject(description, None, None, model_fn_for)
+    return Subject(description, None, None, None, model_fn_for)

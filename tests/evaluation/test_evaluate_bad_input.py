@@ -49,6 +49,8 @@ CASES = {
     ),
     "batch size": (None, {"batch_size": 0}, "batch_size=0"),
     "seed": (None, {"seed": -1}, "seed=-1"),
+    "top k": (None, {"top_k": 3}, "top_k=3"),
+    "top none": (None, {"top_k": 0}, "top_k=0"),
     "precision of a function": (
         None,
         {

@@ -1,0 +1,121 @@
+"""AutoAttack: the parameter-free ensemble by which robustness is commonly compared (Croce & Hein, 2020).
+
+report = kr.evaluate(model, test, kr.evaluation.AutoAttack(kr.Linf(8 / 255)))
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+
+from keras_robust.attacks import APGD, FAB, Attack, Square
+from keras_robust.core import ThreatModel
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.evaluation.suite import Suite
+
+VERSIONS = ("standard", "plus", "rand")
+NORMS = ("linf", "l2", "l1")
+TARGETS, TARGETS_L1 = 9, 5
+RESTARTS = 5
+QUERIES = 5000
+EOT_ITERATIONS = 20
+DLR_CLASSES, TARGETED_DLR_CLASSES = 3, 4
+"""Classes that DLR needs: it divides by a difference of the first and third logit, or third and fourth."""
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class AutoAttack(Suite):
+    """AutoAttack, with the order, restarts and parameters of its published code.
+
+    "standard": APGD-CE, APGD-T (targeted DLR, 9 classes), FAB-T (9 classes), Square (5,000 queries); for L1 APGD with
+    larger radii, 5 restarts of APGD-CE and 5 classes (Croce & Hein, 2021). "plus": APGD-CE, APGD-DLR and FAB with 5
+    restarts, Square, APGD-T, FAB-T. "rand", for classifiers that are random at inference: APGD-CE and APGD-DLR with
+    gradients averaged over 20 passes.
+
+    The published code asks its user to mend what classifiers of few classes make impossible. Here: with fewer than 10
+    classes all the wrong ones are targets; with fewer than 4 APGD-T maximises the targeted cross-entropy instead of
+    the targeted DLR; with 2, APGD-DLR maximises the margin instead of the DLR. The record says so.
+
+    Args:
+        threat_model: `Linf`, `L2` or `L1`.
+        version: "standard", "plus" or "rand".
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names what was received.
+    """
+
+    threat_model: ThreatModel
+    version: str = "standard"
+    strong: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threat_model, ThreatModel) or self.threat_model.norm not in NORMS:
+            raise ValueError(
+                "threat_model is Linf, L2 or L1, such as Linf(0.3). "
+                f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
+            )
+        if self.version not in VERSIONS:
+            raise ValueError(f"version is one of {VERSIONS}. Received: version={self.version!r}")
+
+    @property
+    def name(self) -> str:
+        """Such as "AutoAttack standard (Linf 0.3)"."""
+        return f"AutoAttack {self.version} ({self.threat_model})"
+
+    def attacks_for(self, classes: int) -> dict[str, Attack]:
+        """Returns the attacks by name, in their order: see `Suite.attacks_for`."""
+        attacks = {"standard": self._standard, "plus": self._plus, "rand": self._rand}[self.version](classes)
+        return {attack.name: attack for attack in attacks}
+
+    def notes_for(self, classes: int) -> list[str]:
+        """Returns what few classes changed: see `Suite.notes_for`."""
+        notes = []
+        targeted = self.version != "rand"
+        targets = TARGETS_L1 if self.threat_model.norm == "l1" and self.version == "standard" else TARGETS
+        if targeted and classes <= max(targets, TARGETS):
+            notes.append(f"Of {classes} classes all {classes - 1} wrong ones were targets, instead of {TARGETS}.")
+        if targeted and classes < TARGETED_DLR_CLASSES:
+            notes.append(
+                f"The targeted DLR needs {TARGETED_DLR_CLASSES} classes: APGD-T maximised the targeted cross-entropy."
+            )
+        if self.version != "standard" and classes < DLR_CLASSES:
+            notes.append(f"The DLR needs {DLR_CLASSES} classes: APGD maximised the margin instead.")
+        return notes
+
+    def _standard(self, classes: int) -> list[Attack]:
+        ball, sparse = self.threat_model, self.threat_model.norm == "l1"
+        return [
+            APGD(ball, restarts=RESTARTS if sparse else 1, larger_radii=sparse),
+            self._targeted(classes, TARGETS_L1 if sparse else TARGETS, larger_radii=sparse),
+            FAB(ball, targets=min(TARGETS, classes - 1)),
+            Square(ball, queries=QUERIES),
+        ]
+
+    def _plus(self, classes: int) -> list[Attack]:
+        ball = self.threat_model
+        return [
+            APGD(ball, restarts=RESTARTS),
+            APGD(ball, objective=_dlr_or_margin(classes), restarts=RESTARTS),
+            FAB(ball, restarts=RESTARTS),
+            Square(ball, queries=QUERIES),
+            self._targeted(classes, TARGETS),
+            FAB(ball, targets=min(TARGETS, classes - 1)),
+        ]
+
+    def _rand(self, classes: int) -> list[Attack]:
+        ball = self.threat_model
+        return [
+            APGD(ball, eot_iter=EOT_ITERATIONS),
+            APGD(ball, objective=_dlr_or_margin(classes), eot_iter=EOT_ITERATIONS),
+        ]
+
+    def _targeted(self, classes: int, targets: int, *, larger_radii: bool = False) -> Attack:
+        objective = "dlr" if classes >= TARGETED_DLR_CLASSES else "cross_entropy"
+        return APGD(
+            self.threat_model, objective=objective, targeted=min(targets, classes - 1), larger_radii=larger_radii
+        )
+
+
+def _dlr_or_margin(classes: int) -> str:
+    return "dlr" if classes >= DLR_CLASSES else "margin"

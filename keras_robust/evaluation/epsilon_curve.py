@@ -1,0 +1,129 @@
+"""Accuracy against the size of the perturbation: an attack that sees the gradients must reach 0 in the end.
+
+curve = kr.evaluation.epsilon_curve(model, test, PGD(Linf(0.3), steps=100), (0.1, 0.2, 0.3, 0.5, 1.0))
+print(curve["verdict"])
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_robust.attacks import Attack
+from keras_robust.core import ThreatModel
+from keras_robust.evaluation.arguments import check_attack
+from keras_robust.evaluation.runner import run_attack
+from keras_robust.evaluation.setting import make_setting
+from keras_robust.reports.formatting import percent
+
+SCALED = ("step_size", "start_radius")
+"""Settings of attacks that are in the units of epsilon."""
+
+
+def epsilon_curve(
+    model: Any,
+    dataset: Any,
+    attack: Attack,
+    epsilons: Sequence[float],
+    *,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: bool = True,
+) -> dict[str, Any]:
+    """Measures the accuracy of a classifier under one attack at rising epsilons (Athalye et al., 2018, section 3.1).
+
+    An example that is broken at one epsilon is broken at all larger ones, whose balls hold the same point: it is not
+    attacked again, and the accuracy never rises.
+
+    Where the attack has a `step_size` or a `start_radius` that is not None it grows in proportion to epsilon (and PGD
+    scales a step size of None itself), so that the attack is the same but for the size of its ball.
+
+    Args:
+        model: see `evaluate`.
+        dataset: see `evaluate`.
+        attack: any attack; its own epsilon only says what its step size is in proportion to.
+        epsilons: increasing numbers, in the units of the images; 0 need not be among them.
+        batch_size: examples attacked at a time, a multiple of the number of replicas.
+        seed: of the attack's draws, in [0, 2**31): the same at every epsilon.
+        verbose: show progress bars.
+
+    Returns:
+        Plain Python values: `kind` ("epsilon_curve"), `attack` (its name as given), `norm`, `epsilons` (from 0 on),
+        `accuracy` (a fraction for each of them, the first unattacked), `broken_at` (per example the epsilon at which it
+        was broken, 0 where it is wrong unattacked, None where it withstood all), `verdict` (a sentence) and `seconds`.
+
+    Raises:
+        ValueError: if an argument is not what it must be; the message names what was received.
+    """
+    begin = time.perf_counter()
+    check_attack(attack)
+    attacks = {epsilon: _resize(attack, epsilon) for epsilon in _check_epsilons(epsilons)}
+    setting = make_setting(
+        model, dataset, attack.threat_model.bounds, batch_size=batch_size, seed=seed, verbose=verbose
+    )
+    ranks = setting.clean_ranks
+    broken_at = np.where(ranks > 0, 0.0, np.inf)
+    for epsilon, resized in attacks.items():
+        if verbose:
+            print(resized.name, flush=True)
+        ranks = run_attack(resized, setting, ranks).ranks
+        broken_at[(ranks > 0) & np.isinf(broken_at)] = epsilon
+    tried = [0.0, *attacks]
+    accuracy = [float((broken_at > epsilon).mean()) for epsilon in tried]
+    largest = list(attacks.values())[-1].threat_model
+    return {
+        "kind": "epsilon_curve",
+        "attack": attack.name,
+        "norm": largest.norm,
+        "epsilons": tried,
+        "accuracy": accuracy,
+        "broken_at": [None if np.isinf(epsilon) else epsilon for epsilon in broken_at.tolist()],
+        "verdict": _judge(tried, accuracy, _covers_range(largest, setting.images[:1])),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _check_epsilons(epsilons: Any) -> list[float]:
+    """Returns the epsilons above 0."""
+    given = list(epsilons) if isinstance(epsilons, list | tuple) else []
+    numbers = all(isinstance(epsilon, int | float) and not isinstance(epsilon, bool) for epsilon in given)
+    if not given or not numbers or not given[-1] > 0 or not given[0] >= 0 or given != sorted(set(given)):
+        raise ValueError(
+            f"epsilons are increasing numbers, of which the last is above 0. Received: epsilons={epsilons!r}"
+        )
+    return [float(epsilon) for epsilon in given if epsilon > 0]
+
+
+def _resize(attack: Attack, epsilon: float) -> Attack:
+    """Returns the attack in a ball of another size, with its steps in proportion."""
+    own = attack.threat_model.epsilon
+    changes: dict[str, Any] = {"threat_model": dataclasses.replace(attack.threat_model, epsilon=epsilon)}
+    for name in SCALED:
+        value = getattr(attack, name, None)
+        if value is not None:
+            if own == 0:
+                raise ValueError(
+                    f"{name} grows in proportion to epsilon, which is above 0 in attack. Received: attack={attack!r}"
+                )
+            changes[name] = value / own * epsilon
+    return dataclasses.replace(attack, **changes)  # type: ignore[type-var]
+
+
+def _covers_range(ball: ThreatModel, image: np.ndarray) -> bool:
+    """Returns whether every image of the pixel range is in the ball around any other."""
+    low, high = ball.bounds
+    return float(ball.distance(np.full_like(image, high), np.full_like(image, low))[0]) <= ball.epsilon * (1 + 1e-6)
+
+
+def _judge(epsilons: list[float], accuracy: list[float], covers_range: bool) -> str:
+    if accuracy[-1] == 0:
+        return f"The attack reaches 0 % at epsilon {epsilons[accuracy.index(0)]:.4g}."
+    left = f"{percent(accuracy[-1])} withstand the largest epsilon, {epsilons[-1]:.4g}"
+    if covers_range:
+        return (
+            f"{left}, where every image of the pixel range is allowed and none can: gradients are masked, or the "
+            "attack is too weak to follow them."
+        )
+    return f"The attack does not reach 0 %: {left}, which does not allow every image of the pixel range."

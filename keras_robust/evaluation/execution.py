@@ -1,0 +1,84 @@
+"""How functions of a batch are run: compiled once, on padded batches of one size, spread over replicas."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core import seeds
+
+BatchFunction = Callable[..., Any]
+"""Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
+
+
+def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (rows of a batch, how many count) of `count` rows: the last batch is filled up with its last row."""
+    for begin in range(0, count, batch_size):
+        rows = np.arange(begin, min(begin + batch_size, count))
+        yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
+
+
+def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Strategy) -> BatchFunction:
+    """Compiles a function of a batch; returned is one of a nest of NumPy arrays, scalars and a seed, to NumPy arrays.
+
+    XLA is used where there is a GPU; on CPU it makes attacks slower. Several replicas have a part of the batch and a
+    seed of their own each.
+    """
+    compiled = tf.function(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+    replicas = strategy.num_replicas_in_sync
+
+    def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
+        return _to_numpy(compiled(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
+
+    @tf.function
+    def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
+        *scalars, seed = scalars_and_seed
+
+        def own(batch: Any) -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return compiled(batch, *scalars, seeds.fold(seed, replica))
+
+        return strategy.run(own, args=(batch,))
+
+    def run_spread(batch: Any, *scalars_and_seed: Any) -> Any:
+        def part(values: np.ndarray) -> Any:
+            size = len(values) // replicas
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(values[context.replica_id_in_sync_group * size :][:size])
+            )
+
+        spread = run_replica(tf.nest.map_structure(part, batch), *map(tf.constant, scalars_and_seed))
+        parts = [
+            tf.nest.map_structure(
+                lambda values, index=index: strategy.experimental_local_results(values)[index], spread
+            )
+            for index in range(replicas)
+        ]
+        return tf.nest.map_structure(lambda *values: np.concatenate(values), *map(_to_numpy, parts))
+
+    return run_alone if replicas == 1 else run_spread
+
+
+def by_batch(
+    function: Callable[[Any, int], Any],
+    values: Any,
+    batch_size: int,
+) -> Any:
+    """Calls `function(batch, batch number)` on padded batches of `values`, and puts the rows of its results together.
+
+    Args:
+        function: maps a nest of arrays of `batch_size` rows to another one.
+        values: a nest of arrays of the same number of rows, at least 1.
+        batch_size: rows at a time.
+    """
+    count = len(tf.nest.flatten(values)[0])
+    parts = []
+    for index, (rows, kept) in enumerate(padded_batches(count, batch_size)):
+        result = function(tf.nest.map_structure(lambda array, rows=rows: array[rows], values), index)
+        parts.append(tf.nest.map_structure(lambda array, kept=kept: array[:kept], result))
+    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _to_numpy(nest: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)

@@ -1,0 +1,71 @@
+"""Progress on disk, so that an evaluation that was killed goes on where it stopped."""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+FINGERPRINT_FILE = "evaluation.json"
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Returns the SHA-256 of arrays, their shapes and dtypes, as 64 hexadecimal digits."""
+    result = hashlib.sha256()
+    for array in arrays:
+        result.update(f"{array.dtype} {array.shape}".encode())
+        result.update(np.ascontiguousarray(array).data)
+    return result.hexdigest()
+
+
+class Journal:
+    """Named sets of arrays in a folder that belongs to one evaluation.
+
+    A set is written to a temporary file and renamed, so that what is read is always whole.
+
+    Args:
+        folder: made where it is missing.
+        fingerprint: what the evaluation depends on, as JSON.
+
+    Raises:
+        ValueError: if the folder holds the progress of another evaluation.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, fingerprint: dict[str, Any]) -> None:
+        self.folder = pathlib.Path(folder)
+        path = self.folder / FINGERPRINT_FILE
+        fingerprint = json.loads(json.dumps(fingerprint))
+        if path.exists():
+            found = json.loads(path.read_text())
+            different = sorted(key for key in {*found, *fingerprint} if found.get(key) != fingerprint.get(key))
+            if different:
+                raise ValueError(
+                    f"The folder holds the progress of an evaluation with another {', '.join(different)}. Delete it or "
+                    f"choose another one. Received: journal={self.folder}"
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(path, json.dumps(fingerprint, indent=1).encode())
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """Returns the arrays saved under a name, or None."""
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            return None
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Replaces the arrays saved under a name."""
+        path = self.folder / f"{name}.npz"
+        temporary = path.with_suffix(".writing")
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+
+    @staticmethod
+    def _write(path: pathlib.Path, content: bytes) -> None:
+        temporary = path.with_suffix(".writing")
+        temporary.write_bytes(content)
+        temporary.replace(path)

@@ -1,0 +1,170 @@
+"""The loss around images, along two directions: whether the gradient leads where the loss grows.
+
+surface = kr.evaluation.loss_surface(model, test, 8 / 255)
+print(surface["verdict"])
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core import L1, L2, Linf, ThreatModel, seeds
+from keras_robust.core.objectives import cross_entropy
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.threat_models import per_example
+from keras_robust.evaluation.arguments import check_integer
+from keras_robust.evaluation.execution import by_batch, compile_batch_function
+from keras_robust.evaluation.setting import Setting, make_setting
+
+NORMS = {"linf": Linf, "l2": L2, "l1": L1}
+AXES = {"gradient_random": ("gradient", "random"), "random_random": ("random", "random")}
+ROUNDING = 1e-5
+"""A loss falls only if it does by more than this share of the largest: the rounding of float32."""
+
+
+def loss_surface(
+    model: Any,
+    dataset: Any,
+    radius: float,
+    *,
+    norm: str = "linf",
+    axes: str = "gradient_random",
+    points: int = 21,
+    examples: int = 4,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 128,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Computes the cross-entropy at x + a u + b v for a and b from -radius to radius (Shafahi et al., 2019, figure 3).
+
+    u is the direction in which the loss grows fastest at x, as the norm has it (the signs of the gradient for "linf"),
+    and v random signs of the same norm, the same for all examples; or both are random. As in the authors' code the
+    points are not cut to the pixel range.
+
+    Args:
+        model: see `evaluate`.
+        dataset: see `evaluate`.
+        radius: the largest offset, in the units of the images: the norm of a u.
+        norm: "linf", "l2" or "l1".
+        axes: "gradient_random" or "random_random".
+        points: offsets per direction, an odd number of at least 3: the middle one is the image itself.
+        examples: how many of the first examples are shown.
+        bounds: smallest and largest pixel value of the images.
+        batch_size: points at a time, a multiple of the number of replicas.
+        seed: of the random directions, in [0, 2**31).
+
+    Returns:
+        Plain Python values: `kind` ("loss_surface"), `axes` (the names of the two directions), `norm`, `radius`,
+        `first` and `second` (the offsets along them), `losses` (in nats, for each example, first and second offset,
+        nested in this order), `labels`, `verdict` (a sentence) and `seconds`.
+
+    Raises:
+        ValueError: if an argument is not what it must be; the message names what was received.
+    """
+    begin = time.perf_counter()
+    for name, value, choices in (("norm", norm, NORMS), ("axes", axes, AXES)):
+        if value not in choices:
+            raise ValueError(f"{name} is one of {sorted(choices)}. Received: {name}={value!r}")
+    check_integer("examples", examples)
+    check_integer("points", points, 3)
+    if points % 2 == 0:
+        raise ValueError(f"points is odd, so that the image is in the middle. Received: points={points}")
+    ball = NORMS[norm](radius, bounds)
+    if not radius > 0:
+        raise ValueError(f"radius is above 0. Received: radius={radius!r}")
+    setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
+    offsets = np.linspace(-radius, radius, points, dtype=np.float32)
+    losses = _losses(setting, ball, axes, offsets)
+    return {
+        "kind": "loss_surface",
+        "axes": list(AXES[axes]),
+        "norm": norm,
+        "radius": float(radius),
+        "first": offsets.tolist(),
+        "second": offsets.tolist(),
+        "losses": losses.tolist(),
+        "labels": setting.sparse_labels.tolist(),
+        "verdict": _judge_gradient(losses) if axes == "gradient_random" else _judge_random(losses, radius),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _losses(setting: Setting, ball: ThreatModel, axes: str, offsets: np.ndarray) -> np.ndarray:
+    """Returns float32 (examples, offsets, offsets)."""
+    model_fn = setting.target.model_fn_for(None)
+    seed = seeds.as_seed(setting.seed)
+    shape = setting.images.shape[1:]
+    second = _random_direction(ball, shape, seeds.fold(seed, 1))
+    if axes == "gradient_random":
+        first = _gradient_directions(setting, ball)
+    else:
+        first = np.repeat(_random_direction(ball, shape, seeds.fold(seed, 0))[None], len(setting.images), axis=0)
+
+    def run(
+        batch: tuple[Tensor, Tensor], image: Tensor, label: Tensor, first: Tensor, second: Tensor, seed: Tensor
+    ) -> Tensor:
+        del seed
+        along_first, along_second = (per_example(offset, image[None]) for offset in batch)
+        logits = model_fn(image + along_first * first + along_second * second)
+        return cross_entropy(tf.repeat(label, tf.shape(logits)[0]), logits)
+
+    compiled = compile_batch_function(run, setting.strategy)
+    grid = tuple(part.reshape(-1) for part in np.meshgrid(offsets, offsets, indexing="ij"))
+
+    def surface(image: np.ndarray, label: np.ndarray, first: np.ndarray) -> np.ndarray:
+        return by_batch(lambda batch, _: compiled(batch, image, label, first, second, seed), grid, setting.batch_size)
+
+    rows = [surface(*example) for example in zip(setting.images, setting.sparse_labels, first, strict=True)]
+    return np.reshape(rows, (-1, len(offsets), len(offsets)))
+
+
+def _random_direction(ball: ThreatModel, shape: tuple[int, ...], seed: Tensor) -> np.ndarray:
+    """Returns random signs, scaled to unit norm."""
+    signs = tf.where(seeds.uniform((1, *shape), seed) < 0.5, -1.0, 1.0)
+    return ball.steepest_ascent(signs)[0].numpy()
+
+
+def _gradient_directions(setting: Setting, ball: ThreatModel) -> np.ndarray:
+    """Returns for each example the direction of unit norm in which its loss grows fastest."""
+    model_fn = setting.target.model_fn_for(None)
+
+    def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
+        del seed
+        images, labels = batch
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            loss = tf.reduce_sum(cross_entropy(labels, model_fn(images)))
+        return ball.steepest_ascent(tape.gradient(loss, images))
+
+    compiled, seed = compile_batch_function(run, setting.strategy), seeds.as_seed(setting.seed)
+    values = (setting.images, setting.sparse_labels)
+    return by_batch(lambda batch, _: compiled(batch, seed), values, setting.batch_size)
+
+
+def _judge_gradient(losses: np.ndarray) -> str:
+    """Says whether the gradient leads where the loss changes most, the authors' sign that it is not masked."""
+    middle = losses.shape[1] // 2
+    along_gradient, along_random = losses[:, :, middle], losses[:, middle]
+    leads = int((_largest_change(along_gradient) > _largest_change(along_random)).sum())
+    ahead = along_gradient[:, middle:]
+    rises = int((np.diff(ahead, axis=1) >= -ROUNDING * np.abs(ahead).max(axis=1, keepdims=True)).all(axis=1).sum())
+    count = len(losses)
+    opening = "No sign of masked gradients" if leads == count else "Gradients may be masked"
+    return (
+        f"{opening}: the loss changes more along the gradient than along a random direction for {leads} of {count} "
+        f"examples; forward along the gradient it never falls for {rises} of {count}."
+    )
+
+
+def _judge_random(losses: np.ndarray, radius: float) -> str:
+    middle = losses.shape[1] // 2
+    change = np.abs(losses - losses[:, middle : middle + 1, middle : middle + 1]).max()
+    return f"Along two random directions the loss changes by at most {change:.3g} nats up to the radius {radius:.4g}."
+
+
+def _largest_change(lines: np.ndarray) -> np.ndarray:
+    """Returns the largest difference from the middle, per line."""
+    middle = lines.shape[1] // 2
+    return np.abs(lines - lines[:, middle : middle + 1]).max(axis=1)

@@ -1,0 +1,242 @@
+"""Checks that say when a robust accuracy cannot be trusted, because attacks were fooled (gradient masking).
+
+for check in kr.evaluation.masking_checks(model, test, kr.Linf(0.3)):
+    print(check.suspicious, check.reason)
+"""
+
+import dataclasses
+from typing import Any
+
+from keras_robust.core import ThreatModel
+from keras_robust.evaluation import masking_probes as probes
+from keras_robust.evaluation.setting import Setting, make_setting
+
+EXAMPLES = 200
+"""So many of the first examples are enough for a difference of 5 points."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One check for gradient masking.
+
+    Attributes:
+        name: of the check.
+        value: what was measured, or None where it was not run.
+        threshold: the value is suspicious above it, or, for a check named `..._alignment`, below it.
+        suspicious: the verdict.
+        reason: the verdict in words.
+        source: where the check was proposed.
+    """
+
+    name: str
+    value: float | None
+    threshold: float
+    suspicious: bool
+    reason: str
+    source: str
+
+
+def masking_checks(
+    model: Any,
+    dataset: Any,
+    threat_model: ThreatModel,
+    *,
+    source: Any = None,
+    examples: int = EXAMPLES,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> list[Check]:
+    """Runs every check for gradient masking.
+
+    The thresholds are chosen so that adversarially trained and plain classifiers of digits pass, and such as hide
+    their gradients (clean logit pairing, logit squeezing) do not. A single suspicious check is a reason to attack
+    harder, and none is no proof.
+
+    Args:
+        model: see `evaluate`.
+        dataset: see `evaluate`.
+        threat_model: in which the classifier is said to be robust.
+        source: another model from which attacks are transferred; without it that check is not run.
+        examples: how many of the first examples are used.
+        batch_size: examples at a time.
+        seed: of all draws.
+
+    Raises:
+        ValueError: if an argument is not what it must be; the message names what was received.
+    """
+    if not isinstance(threat_model, ThreatModel):
+        raise ValueError(f"threat_model is a ThreatModel such as Linf(0.3). Received: threat_model={threat_model!r}")
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+        raise ValueError(f"examples is an integer of at least 1. Received: examples={examples!r}")
+    setting = make_setting(
+        model, dataset, threat_model.bounds, source=source, batch_size=batch_size, seed=seed, verbose=False
+    )
+    return run_checks(setting, threat_model, examples)
+
+
+def run_checks(setting: Setting, threat_model: ThreatModel, examples: int = EXAMPLES) -> list[Check]:
+    """Runs every check on the first examples of a setting: see `masking_checks`."""
+    setting = setting.first(examples)
+    transfer = None if setting.white_box else setting
+    target = probes.connected(setting.target)
+    white_box = dataclasses.replace(setting, source=target, target=target)
+    outcomes = probes.Outcomes(white_box, threat_model)
+    return [
+        _deterministic(white_box),
+        _logits(white_box),
+        _zero_gradients(white_box, threat_model),
+        _alignment(white_box, threat_model),
+        _one_step(outcomes),
+        _iterations(outcomes),
+        _restarts(outcomes),
+        _unbounded(white_box, threat_model),
+        _random_target(outcomes),
+        _gradient_free(outcomes),
+        _transfer(outcomes, transfer, threat_model),
+    ]
+
+
+def _above(name: str, value: float, threshold: float, bad: str, good: str, source: str) -> Check:
+    suspicious = not value <= threshold
+    return Check(name, value, threshold, suspicious, bad if suspicious else good, source)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _deterministic(setting: Setting) -> Check:
+    value = probes.largest_change_of_logits(setting)
+    return _above(
+        "not_deterministic",
+        value,
+        1e-4,
+        f"Logits of the same images differ by up to {value:.3g} between two passes: use AutoAttack's version 'rand'.",
+        "Two passes give the same logits.",
+        "Croce et al. (2020), RobustBench; checks of AutoAttack",
+    )
+
+
+def _logits(setting: Setting) -> Check:
+    value = probes.share_of_probabilities(setting)
+    return _above(
+        "not_logits",
+        value,
+        0.0,
+        f"{_percent(value)} of the outputs add up to 1 as probabilities do: attacks need logits.",
+        "The outputs are not probabilities.",
+        "Checks of AutoAttack (Croce & Hein, 2020)",
+    )
+
+
+def _zero_gradients(setting: Setting, ball: ThreatModel) -> Check:
+    value = probes.share_without_gradient(setting, ball)
+    return _above(
+        "zero_gradients",
+        value,
+        0.05,
+        f"For {_percent(value)} of the examples the input gradient of the cross-entropy is zero or not finite.",
+        f"The input gradient is zero or not finite for {_percent(value)} of the examples.",
+        "Carlini & Wagner (2017); Athalye et al. (2018), section 3",
+    )
+
+
+def _alignment(setting: Setting, ball: ThreatModel) -> Check:
+    value = probes.gradient_alignment(setting, ball)
+    threshold = 0.15
+    suspicious = not value >= threshold
+    rough = "The loss is rough" if suspicious else "The loss is smooth enough"
+    return Check(
+        "gradient_alignment",
+        value,
+        threshold,
+        suspicious,
+        f"{rough}: gradients at an image and at a random point near it have a cosine of {value:.2f} on average.",
+        "Andriushchenko & Flammarion (2020), equation 4, at a tenth of epsilon",
+    )
+
+
+def _one_step(outcomes: probes.Outcomes) -> Check:
+    one, many = outcomes.accuracy("one_step"), outcomes.accuracy("pgd")
+    numbers = f"{_percent(one)} withstand one step, {_percent(many)} withstand {probes.STEPS}"
+    return _above(
+        "one_step_beats_iterative",
+        many - one,
+        0.0,
+        f"An iterative attack is weaker than one step: {numbers}.",
+        f"{numbers}.",
+        "Athalye et al. (2018), section 3.1",
+    )
+
+
+def _iterations(outcomes: probes.Outcomes) -> Check:
+    few, many = outcomes.accuracy("pgd"), outcomes.accuracy("long_pgd")
+    numbers = f"{_percent(few)} withstand {probes.STEPS} steps, {_percent(many)} withstand {probes.LONG_STEPS}"
+    return _above(
+        "more_iterations_find_more",
+        few - many,
+        0.05,
+        f"More iterations still find examples: {numbers}.",
+        f"{numbers}.",
+        "Engstrom et al. (2018); Carlini et al. (2019), section 4.6",
+    )
+
+
+def _restarts(outcomes: probes.Outcomes) -> Check:
+    few, many = outcomes.accuracy("restarts", probes.RESTARTS // 2), outcomes.accuracy("restarts")
+    numbers = f"{_percent(few)} withstand {probes.RESTARTS // 2} restarts, {_percent(many)} withstand {probes.RESTARTS}"
+    return _above(
+        "more_restarts_find_more",
+        few - many,
+        0.03,
+        f"The last restarts still find examples: {numbers}.",
+        f"{numbers}.",
+        "Mosbach et al. (2018), section 4; Carlini et al. (2019), section 5.2",
+    )
+
+
+def _unbounded(setting: Setting, ball: ThreatModel) -> Check:
+    value = probes.unbounded_accuracy(setting, ball)
+    return _above(
+        "unbounded_attack_fails",
+        value,
+        0.0,
+        f"With perturbations as large as the pixel range {_percent(value)} still withstand PGD, where none can.",
+        "With perturbations as large as the pixel range none withstand PGD.",
+        "Athalye et al. (2018), section 3.1",
+    )
+
+
+def _random_target(outcomes: probes.Outcomes) -> Check:
+    untargeted, targeted = outcomes.accuracy("pgd"), outcomes.accuracy("random_target")
+    numbers = f"{_percent(targeted)} withstand PGD towards a random class, {_percent(untargeted)} untargeted PGD"
+    return _above(
+        "random_target_far_weaker",
+        targeted - untargeted,
+        0.2,
+        f"The targeted attack is far weaker than the untargeted one: {numbers}.",
+        f"{numbers}.",
+        "Engstrom et al. (2018), section 3",
+    )
+
+
+def _gradient_free(outcomes: probes.Outcomes) -> Check:
+    value = outcomes.share_found_only_by("square", "pgd")
+    return _above(
+        "gradient_free_beats_gradient",
+        value,
+        0.05,
+        f"Square Attack, which sees no gradients, breaks {_percent(value)} of the examples that PGD did not.",
+        f"Square Attack, which sees no gradients, breaks {_percent(value)} of the examples that PGD did not.",
+        "Athalye et al. (2018), section 3.1; checks of AutoAttack, which warns above 0.2 %",
+    )
+
+
+def _transfer(outcomes: probes.Outcomes, setting: Setting | None, ball: ThreatModel) -> Check:
+    name, source = "transfer_beats_white_box", "Athalye et al. (2018), section 3.1; Bhat et al. (2018), section 3"
+    if setting is None:
+        reason = "Not run: it needs a second model as the source of transferred attacks."
+        return Check(name, None, 0.0, False, reason, source)
+    white, black = outcomes.accuracy("pgd"), probes.transferred_accuracy(setting, ball)
+    numbers = f"{_percent(black)} withstand PGD crafted on {setting.source.description}, {_percent(white)} their own"
+    return _above(name, white - black, 0.0, f"A transferred attack is stronger: {numbers}.", f"{numbers}.", source)

@@ -1,0 +1,144 @@
+"""What the checks for gradient masking measure, without any verdict."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.attacks import FGSM, PGD, Attack, Square
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.core import ThreatModel, seeds
+from keras_robust.core.objectives import cross_entropy
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.threat_models import flatten
+from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
+from keras_robust.evaluation.runner import run_attack
+from keras_robust.evaluation.setting import Setting
+from keras_robust.evaluation.subject import Subject
+
+STEPS, LONG_STEPS = 40, 400
+RESTARTS = 10
+QUERIES = 1000
+PROBABILITY_TOLERANCE = 1e-3
+NEARBY = 0.1
+"""How far away gradients are compared, as a share of epsilon."""
+
+
+def connected(subject: Subject) -> Subject:
+    """Returns the same classifier, whose gradient is zero where it has none: attacks would refuse it otherwise."""
+
+    def model_fn_for(compute_dtype: str | None) -> ModelFn:
+        model_fn = subject.model_fn_for(compute_dtype)
+        return lambda images: model_fn(images) + 0.0 * tf.reduce_sum(flatten(images), axis=1, keepdims=True)
+
+    return dataclasses.replace(subject, model_fn_for=model_fn_for)
+
+
+class Outcomes:
+    """Which examples withstand which attack, each measured when it is first asked for.
+
+    Args:
+        setting: white box.
+        ball: the threat model.
+    """
+
+    def __init__(self, setting: Setting, ball: ThreatModel) -> None:
+        self._setting = setting
+        long_step = 2.5 * ball.epsilon / STEPS
+        self._attacks: dict[str, Attack] = {
+            "one_step": FGSM(ball),
+            "pgd": PGD(ball, steps=STEPS),
+            "long_pgd": PGD(ball, steps=LONG_STEPS, step_size=long_step),
+            "restarts": PGD(ball, steps=STEPS, restarts=RESTARTS),
+            "random_target": PGD(ball, steps=STEPS, target="random"),
+            "square": Square(ball, queries=QUERIES),
+        }
+        self._robust = functools.cache(self._measure)
+
+    def accuracy(self, name: str, restarts: int | None = None) -> float:
+        """Returns the share of examples that withstand an attack, or its first restarts."""
+        return float(self._robust(name, restarts).mean())
+
+    def share_found_only_by(self, name: str, other: str) -> float:
+        """Returns the share of examples that one attack breaks and the other does not."""
+        return float((self._robust(other, None) & ~self._robust(name, None)).mean())
+
+    def _measure(self, name: str, restarts: int | None) -> np.ndarray:
+        attack = self._attacks[name]
+        if restarts is not None:
+            attack = dataclasses.replace(attack, restarts=restarts)  # type: ignore[type-var]
+        return run_attack(attack, self._setting, self._setting.clean_ranks).robust
+
+
+def unbounded_accuracy(setting: Setting, ball: ThreatModel) -> float:
+    """Returns the share that withstands PGD on the margin where every image of the pixel range is allowed."""
+    height, width, channels = setting.images.shape[1:]
+    low, high = ball.bounds
+    pixels = height * width * channels
+    reach = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[ball.norm] * (high - low)
+    attack = PGD(dataclasses.replace(ball, epsilon=reach), steps=100, objective="margin")
+    return float(run_attack(attack, setting, setting.clean_ranks).robust.mean())
+
+
+def transferred_accuracy(setting: Setting, ball: ThreatModel) -> float:
+    """Returns the share that withstands PGD crafted on the source of a black-box setting."""
+    return float(run_attack(PGD(ball, steps=STEPS), setting, setting.clean_ranks).robust.mean())
+
+
+def largest_change_of_logits(setting: Setting) -> float:
+    """Returns by how much a logit of an example differs between two passes."""
+    target_fn = setting.target.model_fn_for(None)
+
+    def run(images: Tensor, seed: Tensor) -> Tensor:
+        del seed
+        return target_fn(images)
+
+    return float(np.abs(_by_batch(run, setting, setting.images) - setting.clean_logits).max())
+
+
+def share_of_probabilities(setting: Setting) -> float:
+    """Returns the share of outputs that are not negative and add up to 1."""
+    outputs = setting.clean_logits.astype(np.float64)
+    like = (outputs.min(axis=1) >= 0) & (np.abs(outputs.sum(axis=1) - 1) <= PROBABILITY_TOLERANCE)
+    return float(like.mean())
+
+
+def share_without_gradient(setting: Setting, ball: ThreatModel) -> float:
+    """Returns the share of examples whose input gradient at a random start is all zero, or not finite."""
+
+    def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
+        images, labels = batch
+        gradient = flatten(_gradient(setting, ball.random_point(images, seed), labels))
+        return tf.reduce_all(tf.math.is_finite(gradient), axis=1) & tf.reduce_any(gradient != 0, axis=1)
+
+    return float(1 - _by_batch(run, setting, (setting.images, setting.sparse_labels)).mean())
+
+
+def gradient_alignment(setting: Setting, ball: ThreatModel) -> float:
+    """Returns the mean cosine between the input gradients at an image and at a random point near it."""
+    near = dataclasses.replace(ball, epsilon=NEARBY * ball.epsilon)
+
+    def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
+        images, labels = batch
+        here = flatten(_gradient(setting, images, labels))
+        there = flatten(_gradient(setting, near.random_point(images, seed), labels))
+        lengths = tf.norm(here, axis=1) * tf.norm(there, axis=1)
+        return tf.math.divide_no_nan(tf.reduce_sum(here * there, axis=1), lengths)
+
+    return float(_by_batch(run, setting, (setting.images, setting.sparse_labels)).mean())
+
+
+def _gradient(setting: Setting, points: Tensor, labels: Tensor) -> Tensor:
+    model_fn = setting.target.model_fn_for(None)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(points)
+        loss = tf.reduce_sum(cross_entropy(labels, model_fn(points)))
+    return tape.gradient(loss, points)
+
+
+def _by_batch(function: BatchFunction, setting: Setting, values: Any) -> np.ndarray:
+    compiled = compile_batch_function(function, setting.strategy)
+    seed = seeds.as_seed(setting.seed)
+    return by_batch(lambda batch, index: compiled(batch, seeds.fold(seed, index)), values, setting.batch_size)

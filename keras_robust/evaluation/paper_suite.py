@@ -1,0 +1,94 @@
+"""The eight attacks by which adversarial logit pairing was published (Kannan et al., 2018, section 5.3.4).
+
+report = kr.evaluate(model, test, kr.evaluation.PaperSuite(kr.Linf(16 / 255)), top_k=5)
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import keras
+
+from keras_robust.attacks import BIM, FGSM, PGD, RFGSM, Attack
+from keras_robust.core import Linf, ThreatModel
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.evaluation.suite import Suite
+
+RANDOM_TARGETS = ("random_any", "random")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class PaperSuite(Suite):
+    """Step-LL, Step-Rand, R+Step-LL, R+Step-Rand, Iter-LL, Iter-Rand, PGD-LL and PGD-Rand over a grid.
+
+    "LL" targets the least likely class and "Rand" a random one; R+Step starts at random signs of epsilon / 2 (Tramèr et
+    al., 2018), Iter at the clean image (Kurakin et al., 2017), PGD at a uniform point of the ball (Madry et al., 2018).
+
+    The paper says that it varied epsilon, step size and number of steps, and gives the largest: 16/255, 2/255 and 10.
+    The defaults are those in units of epsilon, and half of each. All attacks are weak: models that withstand them fell
+    to longer ones (Engstrom et al., 2018).
+
+    Args:
+        threat_model: `Linf` of the largest epsilon.
+        epsilons: None is (epsilon / 2, epsilon).
+        step_sizes: of Iter and PGD, in the units of epsilon; None is (epsilon / 16, epsilon / 8).
+        steps: of Iter and PGD.
+        random_target: "random_any", which may be the label, as the published code; or "random", a wrong class.
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names what was received.
+    """
+
+    threat_model: ThreatModel
+    epsilons: tuple[float, ...] | None = None
+    step_sizes: tuple[float, ...] | None = None
+    steps: tuple[int, ...] = (5, 10)
+    random_target: str = "random_any"
+
+    def __post_init__(self) -> None:
+        ball = self.threat_model
+        if not isinstance(ball, Linf):
+            raise ValueError(
+                f"threat_model is Linf. Received: threat_model={ball!r} of type {type(ball).__name__}",
+            )
+        defaults = {
+            "epsilons": (ball.epsilon / 2, ball.epsilon),
+            "step_sizes": (ball.epsilon / 16, ball.epsilon / 8),
+            "steps": self.steps,
+        }
+        for name, default in defaults.items():
+            values = default if getattr(self, name) is None else getattr(self, name)
+            if not isinstance(values, list | tuple) or not values or not all(value > 0 for value in values):
+                raise ValueError(f"{name} are positive numbers. Received: {name}={values!r}")
+            object.__setattr__(self, name, tuple(values))
+        if max(self._epsilons) > ball.epsilon:
+            raise ValueError(f"epsilons are at most {ball.epsilon:g}. Received: epsilons={self.epsilons}")
+        if self.random_target not in RANDOM_TARGETS:
+            raise ValueError(
+                f"random_target is one of {RANDOM_TARGETS}. Received: random_target={self.random_target!r}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Such as "Suite of Kannan et al. (Linf 0.0627)"."""
+        return f"Suite of Kannan et al. ({self.threat_model})"
+
+    @property
+    def _epsilons(self) -> tuple[float, ...]:
+        return self.epsilons or ()
+
+    def attacks_for(self, classes: int) -> dict[str, Attack]:
+        """Returns the attacks by the paper's names, the largest epsilon first: see `Suite.attacks_for`."""
+        del classes
+        attacks: dict[str, Attack] = {}
+        for epsilon in sorted(self._epsilons, reverse=True):
+            ball = dataclasses.replace(self.threat_model, epsilon=epsilon)
+            for suffix, target in (("LL", "least_likely"), ("Rand", self.random_target)):
+                attacks[f"Step-{suffix} ({ball})"] = FGSM(ball, target=target)
+                attacks[f"R+Step-{suffix} ({ball})"] = RFGSM(ball, target=target)
+                for steps, size in itertools.product(self.steps, self.step_sizes or ()):
+                    options: dict[str, Any] = {"steps": steps, "step_size": size, "target": target}
+                    attacks[f"Iter-{suffix}-{steps} ({ball}, step {size:.3g})"] = BIM(ball, **options)
+                    attacks[f"PGD-{suffix}-{steps} ({ball}, step {size:.3g})"] = PGD(ball, **options)
+        return attacks

@@ -1,0 +1,121 @@
+"""Named evaluations, as `launch/evaluate.py --suite=...` runs them: attacks, checks and analyses in one report."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from keras_robust.attacks import PGD, Attack
+from keras_robust.evaluation.autoattack import AutoAttack
+from keras_robust.evaluation.epsilon_curve import epsilon_curve
+from keras_robust.evaluation.evaluate import Analysis, evaluate
+from keras_robust.evaluation.iteration_curve import iteration_curve
+from keras_robust.evaluation.large_epsilon_images import large_epsilon_images
+from keras_robust.evaluation.loss_surface import loss_surface
+from keras_robust.evaluation.paper_suite import PaperSuite
+from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.suite import Combined, Suite
+from keras_robust.evaluation.transfer_matrix import transfer_matrix
+
+SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "all")
+EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""Points of the epsilon curve, in units of epsilon; the pixel range is added."""
+LARGE = 2
+"""Epsilon of the large-epsilon images, in units of epsilon."""
+
+
+def evaluate_suite(
+    suite: str | None,
+    model: Any,
+    dataset: Any,
+    attack: Attack,
+    *,
+    source: Any = None,
+    models: Mapping[str, Any] | None = None,
+    version: str = "standard",
+    top_k: int = 1,
+    batch_size: int = 128,
+    seed: int = 0,
+    dataset_name: str = "",
+    journal: str | pathlib.Path | None = None,
+    verbose: bool = True,
+) -> Report:
+    """Runs a named evaluation.
+
+    "autoattack" is `AutoAttack` and "paper" is `PaperSuite`, both in the threat model of `attack`; "masking" is
+    `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve`, `epsilon_curve`,
+    `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of `model` and
+    `models`; "all" is all of them, its attacks those of "paper" and then those of "autoattack".
+
+    Args:
+        suite: one of these names, or None for `attack` alone.
+        model: see `evaluate`.
+        dataset: see `evaluate`.
+        attack: a `PGD`, for "curve" and "all"; any attack otherwise.
+        source: see `evaluate`.
+        models: further models by name, for "transfer" (which needs one) and "all".
+        version: of AutoAttack.
+        top_k: see `evaluate`.
+        batch_size: see `evaluate`.
+        seed: see `evaluate`.
+        dataset_name: see `evaluate`.
+        journal: a folder for progress: see `evaluate`. What was finished is not run again.
+        verbose: show progress bars.
+
+    Raises:
+        ValueError: if an argument is not what it must be; the message names what was received.
+    """
+    if suite is not None and suite not in SUITES:
+        raise ValueError(f"suite is one of {SUITES} or None. Received: suite={suite!r}")
+    if suite in ("curve", "all") and not isinstance(attack, PGD):
+        raise ValueError(f"The curves are of PGD. Received: suite={suite!r} with attack={attack!r}")
+    if suite == "transfer" and not models:
+        raise ValueError("A transfer matrix needs a second model. Received: models of length 0")
+    ball = attack.threat_model
+    attacks: Attack | Suite = attack
+    if suite == "autoattack":
+        attacks = AutoAttack(ball, version)
+    elif suite == "paper":
+        attacks = PaperSuite(ball)
+    elif suite == "all":
+        attacks = Combined((PaperSuite(ball), AutoAttack(ball, version)))
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    return evaluate(
+        model,
+        dataset,
+        attacks,
+        source=source,
+        top_k=top_k,
+        checks=True if suite in ("masking", "all") else None,
+        analyses=_analyses(suite, model, dataset, attack, models or {}, options),
+        dataset_name=dataset_name,
+        journal=journal,
+        verbose=verbose,
+        **options,
+    )
+
+
+def _analyses(
+    suite: str | None, model: Any, dataset: Any, attack: Attack, models: Mapping[str, Any], options: dict[str, Any]
+) -> dict[str, Analysis]:
+    """Returns the analyses of a suite by a name that says what they depend on."""
+    ball = attack.threat_model
+    width = ball.bounds[1] - ball.bounds[0]
+    analyses: dict[str, Analysis] = {}
+    if suite in ("curve", "all") and isinstance(attack, PGD):
+        epsilons = tuple(part * ball.epsilon for part in EPSILON_PARTS if part * ball.epsilon < width)
+        large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=LARGE * ball.epsilon))
+        analyses = {
+            f"iteration curve of {attack.name}": lambda: iteration_curve(model, dataset, attack, **options),
+            f"epsilon curve of {attack.name}": lambda: epsilon_curve(
+                model, dataset, attack, (*epsilons, width), **options
+            ),
+            f"loss surface ({ball})": lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, **options),
+            f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
+        }
+    if models:
+        everyone = {"evaluated": model, **models}
+        analyses[f"transfer of {attack.name} between {', '.join(everyone)}"] = lambda: transfer_matrix(
+            everyone, dataset, [attack], **options
+        )
+    return analyses

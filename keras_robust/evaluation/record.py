@@ -1,0 +1,116 @@
+"""The parts of an evaluation record, as `record.json` holds them."""
+
+import json
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robust.attacks import Attack
+from keras_robust.core.serialization import Serializable
+from keras_robust.evaluation.journal import digest
+from keras_robust.evaluation.runner import AttackResult
+from keras_robust.evaluation.setting import Setting
+from keras_robust.reports.wilson import wilson_interval
+from keras_robust.version import __version__
+
+SCHEMA_VERSION = 1
+SAMPLES = 8
+"""So many examples are kept as pictures: half of them broken, if there are as many."""
+
+
+def fingerprint(setting: Setting, attacks: dict[str, Attack], more: list[str]) -> dict[str, Any]:
+    """Returns all that the results depend on, by the names that a user knows; `more` names checks and analyses."""
+    return {
+        "keras_robust": __version__,
+        "dataset": digest(setting.images, setting.sparse_labels),
+        "model": [setting.target.description, setting.target.sha256, digest(setting.clean_predictions)],
+        "source": [setting.source.description, setting.source.sha256],
+        "attacks": {name: describe(attack) for name, attack in attacks.items()},
+        "checks or analyses": more,
+        "top_k": setting.top_k,
+        "batch_size": setting.batch_size,
+        "seed": setting.seed,
+        "number of replicas": setting.strategy.num_replicas_in_sync,
+    }
+
+
+def accuracies(results: dict[str, AttackResult], setting: Setting) -> dict[str, Any]:
+    """Returns the accuracies of the record, unattacked, per attack and in the worst case per example."""
+    examples, top_k = len(setting.images), setting.top_k
+    worst = np.maximum.reduce([result.ranks for result in results.values()])
+
+    def measured(k: int) -> dict[str, Any]:
+        return {
+            "clean_accuracy": float((setting.clean_ranks < k).mean()),
+            "robust_accuracy": float((worst < k).mean()),
+            "robust_accuracy_interval": list(wilson_interval(int((worst < k).sum()), examples)),
+            "attacks": {name: float((result.ranks < k).mean()) for name, result in results.items()},
+        }
+
+    top = {"k": top_k, **measured(top_k)} if top_k > 1 else None
+    return {"schema_version": SCHEMA_VERSION, **measured(1), "top_k": top, "examples": examples}
+
+
+def settings_and_results(
+    attacks: dict[str, Attack], results: dict[str, AttackResult], setting: Setting
+) -> dict[str, Any]:
+    """Returns who was attacked and how, and what happened to each example."""
+    return {
+        "threat_model": _threat_model(list(attacks.values())),
+        "details": {name: _details(attacks[name], result) for name, result in results.items()},
+        "labels": setting.sparse_labels.tolist(),
+        "clean_predictions": setting.clean_predictions.tolist(),
+        "model": {
+            "source": setting.target.description,
+            "parameters": setting.target.parameters,
+            "sha256": setting.target.sha256,
+        },
+        "black_box_source": None if setting.white_box else setting.source.description,
+        "seed": setting.seed,
+        "batch_size": setting.batch_size,
+    }
+
+
+def _threat_model(attacks: list[Attack]) -> dict[str, Any] | None:
+    """Returns norm, epsilon and bounds where all attacks share them."""
+    first = attacks[0].threat_model
+    if any(attack.threat_model != first for attack in attacks):
+        return None
+    return {"norm": first.norm, "epsilon": first.epsilon, "bounds": list(first.bounds)}
+
+
+def describe(serializable: Serializable) -> dict[str, Any]:
+    """Returns name and settings of an attack or a suite, as JSON holds them."""
+    settings = keras.saving.serialize_keras_object(serializable)
+    return {"name": serializable.name, "settings": json.loads(json.dumps(settings))}  # type: ignore[attr-defined]
+
+
+def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
+    return {
+        "settings": describe(attack)["settings"],
+        "seconds": result.seconds,
+        "restarts": attack.restarts,
+        "attacked": result.examples,
+        "predictions": result.predictions.tolist(),
+        "robust": result.robust.tolist(),
+        "ranks": result.ranks.tolist(),
+    }
+
+
+def samples_of(results: dict[str, AttackResult], setting: Setting) -> dict[str, np.ndarray]:
+    """Returns examples of the attack that broke most: broken ones first, then ones that it could not break."""
+    right = setting.clean_ranks == 0
+    breaks = {name: right & (result.predictions != setting.sparse_labels) for name, result in results.items()}
+    name = max(breaks, key=lambda name: breaks[name].sum())
+    result, broken = results[name], np.flatnonzero(breaks[name])[: SAMPLES // 2]
+    held = np.flatnonzero(result.robust)[: SAMPLES - len(broken)]
+    chosen = np.concatenate([broken, held])
+    return {
+        "images": setting.images[chosen],
+        "attacked": result.attacked[chosen],
+        "labels": setting.sparse_labels[chosen],
+        "clean_predictions": setting.clean_predictions[chosen],
+        "attacked_predictions": result.predictions[chosen],
+        "attack_name": np.array(name),
+    }

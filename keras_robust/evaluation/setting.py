@@ -1,0 +1,139 @@
+"""Who is attacked, on which examples: what every measurement starts from."""
+
+import dataclasses
+from typing import Any, Self
+
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core import seeds
+from keras_robust.core.checks import check_labels, check_logits
+from keras_robust.core.labels import as_sparse
+from keras_robust.core.seeds import Tensor
+from keras_robust.evaluation.examples import load_examples
+from keras_robust.evaluation.execution import by_batch, compile_batch_function
+from keras_robust.evaluation.ranks import classify, rank_labels
+from keras_robust.evaluation.subject import Subject, as_subject
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Who is attacked, and how the examples are laid out.
+
+    Attributes:
+        target: the classifier that is to be fooled.
+        source: the classifier that attacks differentiate: the same object in the white-box setting.
+        images: (examples, height, width, channels) float32.
+        labels: sparse or one-hot, as attacks get them.
+        sparse_labels: (examples,) int32.
+        clean_logits: (examples, classes) float32, of the target.
+        top_k: an example leaves when its label is not among the k largest logits.
+        batch_size: of the compiled functions.
+        seed: of all draws.
+        strategy: over whose replicas a batch is spread.
+        verbose: show progress bars.
+    """
+
+    target: Subject
+    source: Subject
+    images: np.ndarray
+    labels: np.ndarray
+    sparse_labels: np.ndarray
+    clean_logits: np.ndarray
+    top_k: int
+    batch_size: int
+    seed: int
+    strategy: tf.distribute.Strategy
+    verbose: bool
+
+    @property
+    def white_box(self) -> bool:
+        """Whether attacks see the classifier that they are to fool."""
+        return self.source is self.target
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.clean_logits.shape[1]
+
+    @property
+    def clean_predictions(self) -> np.ndarray:
+        """(examples,) int32."""
+        return classify(self.clean_logits).numpy()
+
+    @property
+    def clean_ranks(self) -> np.ndarray:
+        """(examples,) int32: how many classes the target ranks above the label, unattacked."""
+        return rank_labels(self.clean_logits, self.sparse_labels).numpy()
+
+    def first(self, examples: int) -> Self:
+        """Returns the setting of the first examples, without progress bars."""
+        parts = {name: getattr(self, name)[:examples] for name in ("images", "labels", "sparse_labels", "clean_logits")}
+        return dataclasses.replace(self, **parts, verbose=False)
+
+
+def make_setting(
+    model: Any,
+    dataset: Any,
+    bounds: tuple[float, float],
+    *,
+    source: Any = None,
+    top_k: int = 1,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: bool = True,
+) -> Setting:
+    """Checks what is to be evaluated, and classifies the clean examples.
+
+    Args:
+        model: see `evaluate`.
+        dataset: see `evaluate`.
+        bounds: smallest and largest pixel value.
+        source: see `evaluate`.
+        top_k: see `evaluate`.
+        batch_size: examples at a time, a multiple of the number of replicas of the current strategy.
+        seed: of all draws, in [0, 2**31).
+        verbose: show progress bars.
+
+    Raises:
+        ValueError: if anything is not what it must be; the message names what was received.
+    """
+    strategy = tf.distribute.get_strategy()
+    for name, value in (("batch_size", batch_size), ("top_k", top_k)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+    if batch_size % strategy.num_replicas_in_sync:
+        raise ValueError(
+            f"batch_size is divisible by the {strategy.num_replicas_in_sync} replicas. Received: {batch_size}"
+        )
+    seeds.as_seed(seed)
+    target = as_subject(model)
+    images, labels = load_examples(dataset, bounds, target)
+    target_fn = target.model_fn_for(None)
+
+    def run(batch: Tensor, seed: Tensor) -> Tensor:
+        del seed
+        return target_fn(batch)
+
+    compiled = compile_batch_function(run, strategy)
+    no_seed = np.zeros(2, np.int32)
+    first = images[:batch_size]
+    check_logits(by_batch(lambda batch, _: compiled(batch, no_seed), first, batch_size), len(first))
+    logits = by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
+    check_logits(logits, len(images))
+    check_labels(labels, logits.shape[1], len(images))
+    if top_k >= logits.shape[1]:
+        raise ValueError(f"top_k is below the {logits.shape[1]} classes. Received: top_k={top_k}")
+    return Setting(
+        target=target,
+        source=target if source is None else as_subject(source),
+        images=images,
+        labels=labels,
+        sparse_labels=as_sparse(labels).numpy(),
+        clean_logits=logits,
+        top_k=top_k,
+        batch_size=batch_size,
+        seed=seed,
+        strategy=strategy,
+        verbose=verbose,
+    )

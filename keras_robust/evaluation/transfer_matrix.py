@@ -1,0 +1,168 @@
+"""Every classifier attacked with the examples of every other one: who hides its gradients.
+
+matrix = kr.evaluation.transfer_matrix({"weak": weak, "strong": strong}, test, PGD(Linf(0.3), steps=7))
+for verdict in matrix["verdicts"]:
+    print(verdict["target"], verdict["reason"])
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_robust.attacks import Attack
+from keras_robust.core import seeds
+from keras_robust.core.seeds import Tensor
+from keras_robust.evaluation.arguments import check_attacks
+from keras_robust.evaluation.crafting import craft
+from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
+from keras_robust.evaluation.ranks import rank_labels
+from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.reports.formatting import percent
+
+MARGIN = 0.01
+"""So much accuracy a transferred attack must take beyond the white-box one to count: less may be the luck of random
+starts. The shattered networks of Bhat et al. (2018, table 1) lose 40 to 71 points."""
+
+DEVIATIONS = 2
+"""So many standard deviations the difference must be above 0. On the same examples, b of them broken by the transferred
+attack alone and w by the white-box attack alone, that of b - w is at most sqrt(b + w) (McNemar, 1947)."""
+
+
+def transfer_matrix(
+    models: Mapping[str, Any],
+    dataset: Any,
+    attacks: Attack | Sequence[Attack],
+    *,
+    batch_size: int = 128,
+    seed: int = 0,
+    verbose: bool = True,
+) -> dict[str, Any]:
+    """Measures each classifier's accuracy under attacks crafted on each classifier (Bhat et al., 2018, table 1).
+
+    On the diagonal source and target are the same: white box. Elsewhere they differ: black box. An attacker who sees
+    the gradients should do at least as well as one who does not. Where a transferred attack is stronger than the same
+    attack in the white box, the gradients of the target lead it astray ("gradient shattering").
+
+    A source's examples are crafted once, and all targets classify the same ones: all of them are attacked to the end,
+    the misclassified too. With restarts an example is robust if it withstands each.
+
+    Args:
+        models: at least two classifiers by name, each in a form that `evaluate` takes, of the same classes.
+        dataset: see `evaluate`.
+        attacks: one attack or several, of one pixel range.
+        batch_size: examples attacked at a time, a multiple of the number of replicas.
+        seed: of the attacks' draws, in [0, 2**31).
+        verbose: say which attack is running.
+
+    Returns:
+        Plain Python values: `kind` ("transfer_matrix"), `sources`, `targets` and `attacks` (names), `accuracy` (a
+        fraction for each attack, source and target, nested in this order), `robust` (nested alike, per example 1 where
+        it is right unattacked and attacked, else 0), `white_box` (for each source and target), `verdicts` and
+        `seconds`. There is a verdict for each attack and target, on the other source whose examples are the strongest:
+        `target`, `attack`, `source`, `white_box` and `transferred` (accuracies), `shattered`, `reason` (a sentence).
+
+    Raises:
+        ValueError: if an argument is not what it must be; the message names what was received.
+    """
+    begin = time.perf_counter()
+    given = check_attacks(attacks)
+    settings = _make_settings(models, dataset, given, batch_size=batch_size, seed=seed, verbose=verbose)
+    names, judges = list(settings), [_Judge(setting) for setting in settings.values()]
+    robust = np.ones((len(given), len(names), len(names), len(judges[0].right)), bool)
+    for attack, of_attack in zip(given.values(), robust, strict=True):
+        for source, of_source in zip(settings, of_attack, strict=True):
+            if verbose:
+                print(f"{attack.name}, crafted on {source}", flush=True)
+            for attacked in craft(attack, settings[source]):
+                of_source &= np.stack([judge.is_right(attacked) for judge in judges])
+    robust &= np.stack([judge.right for judge in judges])
+    return {
+        "kind": "transfer_matrix",
+        "sources": names,
+        "targets": names,
+        "attacks": list(given),
+        "accuracy": robust.mean(axis=-1).tolist(),
+        "robust": robust.astype(int).tolist(),
+        "white_box": np.eye(len(names), dtype=bool).tolist(),
+        "verdicts": [
+            _verdict(attack, names, target, of_attack[:, target])
+            for attack, of_attack in zip(given, robust, strict=True)
+            for target in range(len(names))
+        ],
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def shattered(white_box: np.ndarray, transferred: np.ndarray) -> bool:
+    """Returns whether a transferred attack is stronger than the white-box attack, by more than chance.
+
+    Args:
+        white_box: (examples,) bool: which withstand the attack on the classifier itself.
+        transferred: (examples,) bool: which withstand the same attack, crafted on another one.
+    """
+    by_transfer, by_white_box = (white_box & ~transferred).sum(), (transferred & ~white_box).sum()
+    difference = int(by_transfer) - int(by_white_box)
+    return bool(difference > MARGIN * len(white_box) and difference >= DEVIATIONS * np.sqrt(by_transfer + by_white_box))
+
+
+def _make_settings(models: Any, dataset: Any, attacks: dict[str, Attack], **options: Any) -> dict[str, Setting]:
+    """Returns the white-box setting of each model, on the same arrays: a data set may come in another order again."""
+    if not isinstance(models, Mapping) or len(models) < 2 or not all(isinstance(name, str) for name in models):
+        raise ValueError(f"models is a dictionary of at least two classifiers by name. Received: models={models!r}")
+    bounds = next(iter(attacks.values())).threat_model.bounds
+    settings: dict[str, Setting] = {}
+    for name, model in models.items():
+        settings[name] = make_setting(model, dataset, bounds, **options)
+        dataset = (settings[name].images, settings[name].labels)
+    classes = {name: setting.classes for name, setting in settings.items()}
+    if len(set(classes.values())) > 1:
+        raise ValueError(f"All models have the same classes. Received: numbers of classes {classes}")
+    for setting in settings.values():
+        for attack in attacks.values():
+            setting.source.model_fn_for(attack.compute_dtype)
+    return settings
+
+
+class _Judge:
+    """Says which examples a classifier gets right.
+
+    Attributes:
+        right: (examples,) bool: unattacked.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.right = setting.clean_ranks == 0
+        self._setting, target_fn = setting, setting.target.model_fn_for(None)
+
+        def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
+            del seed
+            images, labels = batch
+            return rank_labels(target_fn(images), labels) == 0
+
+        self._run: BatchFunction = compile_batch_function(run, setting.strategy)
+
+    def is_right(self, images: np.ndarray) -> np.ndarray:
+        """(examples,) bool, of attacked images of all examples."""
+        setting, seed = self._setting, seeds.as_seed(self._setting.seed)
+        values = (images, setting.sparse_labels)
+        return by_batch(lambda batch, _: self._run(batch, seed), values, setting.batch_size)
+
+
+def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray) -> dict[str, Any]:
+    """Returns the verdict on a target, from (sources, examples) bool: which of its examples withstand whose attack."""
+    accuracy = robust.mean(axis=1)
+    source = min((index for index in range(len(names)) if index != target), key=lambda index: accuracy[index])
+    found = shattered(robust[target], robust[source])
+    opening = "Gradient shattering" if found else "No sign of gradient shattering"
+    return {
+        "target": names[target],
+        "attack": attack,
+        "source": names[source],
+        "white_box": float(accuracy[target]),
+        "transferred": float(accuracy[source]),
+        "shattered": found,
+        "reason": f"{opening}: {percent(accuracy[source])} of the examples withstand the attack crafted on "
+        f"{names[source]!r}, {percent(accuracy[target])} the attack on {names[target]!r} itself.",
+    }

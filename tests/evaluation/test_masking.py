@@ -1,0 +1,121 @@
+"""Each check for gradient masking against a classifier built to fail it, and one that fails none."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_robust as kr
+from keras_robust.evaluation import masking_checks
+
+BALL = kr.Linf(0.2)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Images whose class is whether their mean pixel is above 0.5, by a margin that 0.2 can often overcome."""
+    random = np.random.default_rng(0)
+    means = 0.5 + random.choice([-1, 1], 64) * random.uniform(0.05, 0.3, 64)
+    images = np.clip(means[:, None, None, None] + random.normal(0, 0.05, (64, 4, 4, 1)), 0, 1).astype(np.float32)
+    return images, (images.mean((1, 2, 3)) > 0.5).astype(np.int64)
+
+
+def score(x):
+    return 10.0 * (tf.reduce_mean(x, axis=(1, 2, 3)) - 0.5)
+
+
+def logits_of(value):
+    return tf.stack([-value, value], axis=1)
+
+
+def honest(x):
+    return logits_of(score(x))
+
+
+def run(model, examples, **options):
+    checks = masking_checks(model, examples, BALL, batch_size=64, **options)
+    return {check.name: check for check in checks}
+
+
+def test_an_honest_classifier_passes_every_check(examples):
+    checks = run(honest, examples)
+    assert [check.name for check in checks.values() if check.suspicious] == []
+    assert checks["gradient_alignment"].value == pytest.approx(1, abs=1e-5)
+    assert checks["transfer_beats_white_box"].value is None
+    assert all(check.reason and check.source for check in checks.values())
+
+
+def test_quantised_inputs_have_no_gradient_and_fall_to_random_search_and_transfer(examples):
+    def quantised(x):
+        return logits_of(score(tf.round(4 * x) / 4))
+
+    checks = run(quantised, examples, source=honest)
+    assert checks["zero_gradients"].value == 1
+    for name in (
+        "zero_gradients",
+        "gradient_alignment",
+        "gradient_free_beats_gradient",
+        "unbounded_attack_fails",
+        "transfer_beats_white_box",
+    ):
+        assert checks[name].suspicious, name
+
+
+def test_saturated_logits_are_found(examples):
+    def saturated(x):
+        return logits_of(1e4 * score(x))
+
+    assert run(saturated, examples)["zero_gradients"].suspicious
+
+
+def test_a_loss_that_is_flat_near_the_image_and_steep_farther_away_has_one_step_beat_many(examples):
+    """The gradient points the wrong way as soon as the attack has moved."""
+
+    @tf.custom_gradient
+    def trap(value):
+        def backward(upstream):
+            return tf.where(tf.abs(value) < 0.25, -1.0, 1.0) * upstream
+
+        return value, backward
+
+    def trapped(x):
+        return logits_of(trap(score(x)))
+
+    assert run(trapped, examples)["one_step_beats_iterative"].suspicious
+
+
+def test_a_classifier_that_is_random_at_inference_is_found(examples):
+    def noisy(x):
+        return honest(x) + tf.random.normal((tf.shape(x)[0], 2), stddev=0.1)
+
+    check = run(noisy, examples)["not_deterministic"]
+    assert check.suspicious
+    assert 0.05 < check.value < 2
+
+
+def test_some_probabilities_among_the_outputs_are_found(examples):
+    """Where all outputs are probabilities the classifier is refused; here only those of one class are."""
+
+    def mixed(x):
+        return tf.where(score(x)[:, None] > 0, tf.nn.softmax(honest(x)), honest(x))
+
+    check = run(mixed, examples)["not_logits"]
+    assert check.value == (examples[1] == 1).mean()
+    assert check.suspicious
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"threat_model": 0.3}, "threat_model=0.3"), ({"examples": 0}, "examples=0"), ({"source": 3}, "model=3")],
+)
+def test_bad_arguments_are_named(examples, options, message):
+    options = {"threat_model": BALL, **options}
+    with pytest.raises(ValueError, match=message):
+        masking_checks(honest, examples, **options)
+
+
+def test_a_strong_suite_runs_them_and_records_them(examples):
+    few = (examples[0][:16], examples[1][:16])
+    report = kr.evaluate(honest, few, kr.evaluation.AutoAttack(BALL), batch_size=16, verbose=False)
+    names = [check["name"] for check in report.checks]
+    assert len(names) == len(set(names)) == 11
+    assert set(report.checks[0]) == {"name", "value", "threshold", "suspicious", "reason", "source"}

@@ -1,0 +1,106 @@
+"""Named evaluations: what each consists of, and that what was finished is not run again."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.evaluation import evaluate_suite, protocol
+
+BALL = kr.Linf(0.05)
+ATTACK = kr.attacks.PGD(BALL, steps=3, step_size=0.02)
+
+
+@pytest.fixture
+def problem(linear_classifier):
+    images = np.random.default_rng(0).uniform(0.3, 0.7, (24, 4, 4, 1)).astype(np.float32)
+    classifier = linear_classifier(4)
+    return classifier, (images, classifier(images).numpy().argmax(1))
+
+
+@pytest.fixture(autouse=True)
+def few_iterations(monkeypatch):
+    curve = protocol.iteration_curve
+    monkeypatch.setattr(protocol, "iteration_curve", lambda *args, **options: curve(*args, (2, 4, 8), **options))
+
+
+def run(suite, problem, **options):
+    model, dataset = problem
+    return evaluate_suite(suite, model, dataset, ATTACK, batch_size=24, verbose=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("suite", "attacks", "kinds"),
+    [
+        (None, 1, []),
+        ("masking", 1, []),
+        ("paper", 40, []),
+        ("transfer", 1, ["transfer_matrix"]),
+        ("curve", 1, ["iteration_curve", "epsilon_curve", "loss_surface", "large_epsilon_images"]),
+    ],
+)
+def test_a_suite_is_its_attacks_checks_and_analyses(problem, tmp_path, suite, attacks, kinds, linear_classifier):
+    models = {"other": linear_classifier(4, seed=1)} if suite == "transfer" else None
+    report = run(suite, problem, models=models)
+    assert len(report.attacks) == attacks
+    assert [analysis["kind"] for analysis in report.record["analyses"]] == kinds
+    assert bool(report.checks) == (suite == "masking")
+    report.save(tmp_path)
+    assert kr.Report.load(tmp_path).record == report.record
+
+
+def test_all_is_everything_as_one_cascade(problem, tmp_path, linear_classifier):
+    report = run("all", problem, models={"other": linear_classifier(4, seed=1)})
+    assert len(report.attacks) == 44
+    assert list(report.attacks.values()) == sorted(report.attacks.values(), reverse=True)
+    assert len(report.record["analyses"]) == 5
+    assert len(report.checks) == 11
+    assert "after Step-LL" in str(report)
+    report.save(tmp_path)
+
+
+def test_what_was_finished_is_not_run_again(problem, tmp_path, monkeypatch):
+    def killed(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol, "large_epsilon_images", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("curve", problem, journal=tmp_path)
+    monkeypatch.setattr(protocol, "epsilon_curve", killed)
+    report = run("curve", problem, journal=tmp_path)
+    expected = [analysis["kind"] for analysis in report.record["analyses"]]
+    assert expected == ["iteration_curve", "epsilon_curve", "loss_surface", "large_epsilon_images"]
+    assert json.loads(json.dumps(report.record)) == report.record
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suite": "strong"}, "suite='strong'"),
+        ({"suite": "transfer"}, "models of length 0"),
+        ({"suite": "autoattack", "version": "fast"}, "version='fast'"),
+    ],
+)
+def test_bad_arguments_are_named(problem, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(options.pop("suite"), problem, **options)
+
+
+def test_curves_are_of_pgd(problem):
+    model, dataset = problem
+    with pytest.raises(ValueError, match="suite='curve' with attack=Square"):
+        evaluate_suite("curve", model, dataset, kr.attacks.Square(BALL))
+
+
+def test_reports_are_compared_by_their_folders(problem, tmp_path):
+    for name, seed in (("first", 0), ("second", 1)):
+        run(None, problem, seed=seed).save(tmp_path / name)
+    kr.evaluation.compare([tmp_path / "first", tmp_path / "second"], tmp_path / "both")
+    text = (tmp_path / "both" / "compare.md").read_text()
+    assert "first" in text
+    assert "second" in text
+    assert (tmp_path / "both" / "compare.html").exists()
+    with pytest.raises(ValueError, match=r"no record\.json"):
+        kr.evaluation.compare([tmp_path / "missing"], tmp_path / "both")

@@ -1,0 +1,202 @@
+"""The runner: blocks, survivors, kills, replicas."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+import keras_robust as kr
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.evaluation import runner
+from keras_robust.evaluation.journal import Journal
+
+EPSILON = 0.1
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclasses.dataclass(frozen=True)
+class Creep(kr.attacks.IterativeAttack):
+    """Moves every pixel up by a small amount per step, and counts the rows that it was called with."""
+
+    threat_model: kr.core.ThreatModel
+    steps: int = 100
+
+    @property
+    def name(self):
+        return "creep"
+
+    @property
+    def total_steps(self):
+        return self.steps
+
+    def start(self, model_fn, images, labels, seed, targets=None):
+        return {"images": images, "point": images, "broken": tf.zeros_like(labels, tf.bool)}
+
+    def advance(self, model_fn, state, first_step, steps, seed):
+        moved = tf.cast(first_step + steps, tf.float32) / self.steps * self.threat_model.epsilon
+        return {**state, "point": self.threat_model.project(state["images"] + moved, state["images"])}
+
+    def finish(self, state):
+        return state["point"]
+
+
+def breaks_at(level):
+    """A classifier whose label is 0 while the mean pixel is at most `level`."""
+
+    def model_fn(x):
+        mean = tf.reduce_mean(x, axis=(1, 2, 3))
+        return tf.stack([level - mean, mean - level], axis=1)
+
+    return model_fn
+
+
+@pytest.fixture
+def problem():
+    """300 flat images at different distances from the level 0.6: how far each can creep is known."""
+    values = np.linspace(0.45, 0.599, 300).astype(np.float32)
+    images = values[:, None, None, None] * np.ones((1, 3, 3, 1), np.float32)
+    return images, np.zeros(300, np.int64)
+
+
+def evaluate(problem, **options):
+    options = {"batch_size": 16, "verbose": False, **options}
+    attacks = options.pop("attacks", Creep(kr.Linf(EPSILON)))
+    return kr.evaluate(options.pop("model", breaks_at(0.6)), problem, attacks, **options)
+
+
+@given(st.integers(1, 20000))
+def test_blocks_cover_all_steps_and_grow(total):
+    found = list(runner.blocks(total))
+    assert [first for first, _ in found] == np.cumsum([0, *(steps for _, steps in found)])[:-1].tolist()
+    assert sum(steps for _, steps in found) == total
+    sizes = [steps for _, steps in found]
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert len(found) <= max(30, 128 // max(1, total // 128))
+
+
+def test_broken_examples_leave_between_blocks(problem, monkeypatch):
+    rows = []
+    by_batch = runner.by_batch
+
+    def spy(function, values, batch_size):
+        if isinstance(values, dict):
+            rows.append(len(values["point"]))
+        return by_batch(function, values, batch_size)
+
+    monkeypatch.setattr(runner, "by_batch", spy)
+    report = evaluate(problem, batch_size=64)
+    assert rows[0] == 300
+    assert rows == sorted(rows, reverse=True)
+    assert len(set(rows)) > 5
+    assert report.robust_accuracy == pytest.approx(np.mean(problem[0][:, 0, 0, 0] + EPSILON <= 0.6), abs=0.005)
+
+
+def test_chunks_do_not_change_what_happens_to_an_example(problem):
+    robust = [evaluate(problem, batch_size=size).record["details"]["creep"]["robust"] for size in (7, 16, 300)]
+    assert robust[0] == robust[1] == robust[2]
+
+
+class KilledError(Exception):
+    """In place of SIGKILL."""
+
+
+@pytest.mark.parametrize(("attack", "saves"), [("creep", 7), ("creep", 12), ("pgd", 4), ("square", 10)])
+def test_a_killed_evaluation_goes_on_and_ends_the_same(problem, tmp_path, monkeypatch, attack, saves):
+    attacks = {
+        "creep": Creep(kr.Linf(EPSILON)),
+        "pgd": kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=0.02, restarts=6),
+        "square": kr.attacks.Square(kr.Linf(EPSILON), queries=20),
+    }[attack]
+    undisturbed = evaluate(problem, attacks=attacks)
+    save, count = Journal.save, 0
+
+    def save_until_killed(self, name, arrays):
+        nonlocal count
+        count += 1
+        if count > saves:
+            raise KilledError
+        save(self, name, arrays)
+
+    monkeypatch.setattr(Journal, "save", save_until_killed)
+    kills = 0
+    while True:
+        count = 0
+        try:
+            report = evaluate(problem, attacks=attacks, journal=tmp_path / "journal")
+            break
+        except KilledError:
+            kills += 1
+            assert kills < 100
+    assert kills > 1
+    (details,), (expected,) = report.record["details"].values(), undisturbed.record["details"].values()
+    assert {**details, "seconds": 0} == {**expected, "seconds": 0}
+    np.testing.assert_array_equal(report.samples["attacked"], undisturbed.samples["attacked"])
+
+
+def test_the_journal_of_another_seed_is_refused(problem, tmp_path):
+    def stop(*_):
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "save", stop)
+        with pytest.raises(KilledError):
+            evaluate(problem, journal=tmp_path, seed=1)
+    with pytest.raises(ValueError, match="another seed"):
+        evaluate(problem, journal=tmp_path, seed=2)
+
+
+def test_two_replicas_share_a_batch(problem, two_replicas):
+    sizes = []
+
+    def model_fn(x):
+        sizes.append(x.shape[0])
+        return breaks_at(0.6)(x)
+
+    alone = evaluate(problem)
+    with two_replicas.scope():
+        spread = evaluate(problem, model=model_fn)
+        with pytest.raises(ValueError, match=r"divisible by the 2 replicas\. Received: 15"):
+            evaluate(problem, batch_size=15)
+    assert set(sizes) == {8}
+    assert spread.record["details"]["creep"]["robust"] == alone.record["details"]["creep"]["robust"]
+
+
+def test_replicas_draw_differently(two_replicas):
+    """Where nothing breaks, PGD of a zero gradient returns its random starts: no two may be alike."""
+    images = np.full((8, 2, 2, 1), 0.5, np.float32)
+
+    def flat(x):
+        return tf.reduce_sum(0.0 * x, axis=(1, 2, 3))[:, None] + tf.constant([[2.0, 0.0]])
+
+    with two_replicas.scope():
+        attack = kr.attacks.PGD(kr.Linf(0.1), steps=1)
+        report = evaluate((images, np.zeros(8, np.int64)), model=flat, attacks=attack, batch_size=8)
+    attacked = report.samples["attacked"].reshape(8, -1)
+    assert len(np.unique(attacked, axis=0)) == 8
+
+
+def test_top_k_counts_the_label_among_the_k_largest():
+    """Three classes at known distances: within epsilon the label falls to rank 1, but not to rank 2."""
+    images = np.full((4, 2, 2, 1), 0.5, np.float32)
+
+    def model_fn(x):
+        mean = tf.reduce_mean(x, axis=(1, 2, 3))
+        return tf.stack([0.0 * mean, mean - 0.55, mean - 0.8], axis=1)
+
+    attack = kr.attacks.PGD(kr.Linf(0.1), steps=5, objective="margin")
+    report = evaluate((images, np.zeros(4, np.int64)), model=model_fn, attacks=attack, top_k=2)
+    assert report.robust_accuracy == 0
+    top = report.record["top_k"]
+    assert (top["k"], top["clean_accuracy"], top["robust_accuracy"]) == (2, 1.0, 1.0)
+    assert top["attacks"] == {attack.name: 1.0}
+
+
+def test_the_bar_shows_how_many_are_left(problem, capsys):
+    evaluate(problem, verbose=True)
+    output = capsys.readouterr().out
+    assert "left: " in output
+    assert "robust: " in output
