@@ -1,0 +1,151 @@
+"""Seconds of AutoAttack beside its PyTorch reference, and of PGD-100 beside the Adversarial Robustness Toolbox (ART).
+
+Command:  python benchmarks/autoattack.py --weights=advertorch_adv.npz --data_dir=DIR --reference_python=PATH
+
+Each contender runs in a process of its own, one after the other, on the same first test images of MNIST at Linf 0.3 and
+with all cores; its seconds are those of the attack, compilation included, process start and loading not. The lines
+printed are JSON: one per contender and workload, then one with the ratios. `--weights` is a published classifier of
+advertorch (see `published_classifiers.py`); `--reference_python` an interpreter with torch and pyautoattack;
+`--art_python` one with tensorflow and adversarial-robustness-toolbox.
+"""
+
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+from published_classifiers import keras_classifier, torch_advertorch
+
+WEIGHTS = flags.DEFINE_string("weights", None, "File of the classifier's weights.", required=True)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
+EXAMPLES = flags.DEFINE_integer("examples", 500, "So many of the first test images.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images attacked at a time: the reference's default.")
+REFERENCE = flags.DEFINE_string("reference_python", None, "Interpreter with torch and pyautoattack.")
+ART = flags.DEFINE_string("art_python", None, "Interpreter with tensorflow and adversarial-robustness-toolbox.")
+CONTENDER = flags.DEFINE_string("contender", None, "Run only this contender, on --workload: what subprocesses do.")
+WORKLOAD = flags.DEFINE_string("workload", None, "File of images and labels.")
+EPSILON = 0.3
+PGD_STEPS, PGD_STEP_SIZE = 100, 0.01
+
+
+def autoattack_here(images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Returns robust accuracy and seconds of this library's AutoAttack."""
+    import keras_robust as kr
+
+    suite = kr.evaluation.AutoAttack(kr.Linf(EPSILON))
+    return _here(suite, images, labels)
+
+
+def pgd_here(images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Returns robust accuracy and seconds of this library's PGD, which gives up no example early within a start."""
+    import keras_robust as kr
+
+    return _here(kr.attacks.PGD(kr.Linf(EPSILON), steps=PGD_STEPS, step_size=PGD_STEP_SIZE), images, labels)
+
+
+def _here(attacks: Any, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    import keras_robust as kr
+
+    model = keras_classifier(WEIGHTS.value)
+    begin = time.perf_counter()
+    report = kr.evaluate(model, (images, labels), attacks, checks=False, batch_size=BATCH_SIZE.value, verbose=False)
+    return report.robust_accuracy, time.perf_counter() - begin
+
+
+def autoattack_reference(images: np.ndarray, labels: np.ndarray, *, channels_last: bool = False) -> tuple[float, float]:
+    """Returns robust accuracy and seconds of the PyTorch reference, in one of PyTorch's memory layouts."""
+    import torch
+    from pyautoattack import AutoAttack
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = torch_advertorch(WEIGHTS.value).to(memory_format=layout)
+    inputs = torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    targets = torch.tensor(labels)
+    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=0, device="cpu", verbose=True)
+    begin = time.perf_counter()
+    attacked = attack.run_standard_evaluation(inputs, targets, batch_size=BATCH_SIZE.value)[0]
+    seconds = time.perf_counter() - begin
+    with torch.no_grad():
+        return float((model(attacked).argmax(1) == targets).float().mean()), seconds
+
+
+def pgd_art(images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Returns robust accuracy and seconds of ART's PGD for TensorFlow 2."""
+    import keras
+    import tensorflow as tf
+    from art.attacks.evasion import ProjectedGradientDescent
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    model = keras_classifier(WEIGHTS.value)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    classifier = TensorFlowV2Classifier(
+        model=model, nb_classes=10, input_shape=images.shape[1:], loss_object=loss, clip_values=(0.0, 1.0)
+    )
+    options = {"eps": EPSILON, "eps_step": PGD_STEP_SIZE, "max_iter": PGD_STEPS, "num_random_init": 1}
+    attack = ProjectedGradientDescent(classifier, batch_size=BATCH_SIZE.value, verbose=False, **options)
+    begin = time.perf_counter()
+    attacked = attack.generate(images, labels)
+    seconds = time.perf_counter() - begin
+    return float((tf.argmax(model(attacked), 1).numpy() == labels).mean()), seconds
+
+
+CONTENDERS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {
+    "autoattack": autoattack_here,
+    "autoattack_reference": autoattack_reference,
+    "autoattack_reference_channels_last": functools.partial(autoattack_reference, channels_last=True),
+    "pgd": pgd_here,
+    "pgd_art": pgd_art,
+}
+
+
+def run_contender(name: str, python: str, workload: str) -> dict[str, Any]:
+    """Returns what a contender printed, from a process of its own."""
+    command = [python, __file__, f"--contender={name}", f"--workload={workload}", f"--weights={WEIGHTS.value}"]
+    command.append(f"--batch_size={BATCH_SIZE.value}")
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def save_workload(path: str) -> None:
+    """Writes images and labels, those of the first test images of MNIST."""
+    import keras_robust as kr
+
+    split = f"test[:{EXAMPLES.value}]"
+    batches = kr.data.evaluation_batches("mnist", split, batch_size=EXAMPLES.value, data_dir=DATA_DIR.value)
+    images, labels = next(batches.as_numpy_iterator())
+    np.savez(path, images=images, labels=labels.astype(np.int64))
+
+
+def main(_: list[str]) -> None:
+    """Runs one contender, or all of them and prints ratios."""
+    if CONTENDER.value:
+        with np.load(WORKLOAD.value) as workload:
+            robust, seconds = CONTENDERS[CONTENDER.value](workload["images"], workload["labels"])
+        print(json.dumps({"contender": CONTENDER.value, "robust_accuracy": robust, "seconds": round(seconds, 1)}))
+        return
+    pythons = {"pgd": sys.executable, "pgd_art": ART.value, "autoattack": sys.executable}
+    pythons |= {name: REFERENCE.value for name in CONTENDERS if name.startswith("autoattack_reference")}
+    seconds = {}
+    with tempfile.NamedTemporaryFile(suffix=".npz") as workload:
+        save_workload(workload.name)
+        for name, python in pythons.items():
+            if python is not None:
+                result = run_contender(name, python, workload.name)
+                seconds[name] = result["seconds"]
+                print(json.dumps(result), flush=True)
+    ratios = {}
+    for name in ("pgd", "autoattack"):
+        others = [seconds[other] for other in seconds if other.startswith(f"{name}_")]
+        if others:
+            ratios[name] = round(seconds[name] / min(others), 3)
+    print(json.dumps({"ratio to the fastest other": ratios}))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,71 @@
+"""Small classifiers that others trained and published, from files of their weights.
+
+A file holds `a0, a1, ...`: kernel, bias, kernel, bias in the order of the layers, as Keras has them. ReLU is after
+every layer but the last, images are in [0, 1], the output is logits.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+CIFAR_MEAN = np.array([125.3, 123.0, 113.9], np.float32) / 255
+CIFAR_DEVIATION = np.array([63.0, 62.1, 66.7], np.float32) / 255
+
+
+def load_weights(path: str | pathlib.Path) -> list[np.ndarray]:
+    """Returns the arrays of a file in their order."""
+    with np.load(path) as file:
+        return [file[f"a{index}"] for index in range(len(file.files))]
+
+
+def keras_classifier(path: str | pathlib.Path) -> Any:
+    """Returns the Keras model of a file: its name says which of the two architectures it has."""
+    import keras
+    from keras import layers
+
+    weights = load_weights(path)
+    channels = weights[0].shape[2]
+    if "advertorch" in pathlib.Path(path).stem:
+        body = [
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+        ]
+    else:
+        body = [
+            layers.ZeroPadding2D(1),
+            layers.Conv2D(16, 4, strides=2, activation="relu"),
+            layers.ZeroPadding2D(1),
+            layers.Conv2D(32, 4, strides=2, activation="relu"),
+        ]
+        if channels == 3:
+            body.insert(0, layers.Normalization(mean=CIFAR_MEAN, variance=CIFAR_DEVIATION**2))
+    size = 32 if channels == 3 else 28
+    head = [layers.Flatten(), layers.Dense(weights[4].shape[1], activation="relu"), layers.Dense(10)]
+    model = keras.Sequential([keras.Input((size, size, channels)), *body, *head], name=pathlib.Path(path).stem)
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(value)
+    return model
+
+
+def torch_advertorch(path: str | pathlib.Path) -> Any:
+    """Returns the PyTorch module of an `advertorch` file: images are (batch, 1, 28, 28)."""
+    import torch
+    from torch import nn
+
+    weights = [torch.tensor(array) for array in load_weights(path)]
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(7 * 7 * 64, 200), nn.ReLU(), nn.Linear(200, 10)),
+    )
+    weights[0], weights[2] = (kernel.permute(3, 2, 0, 1) for kernel in (weights[0], weights[2]))
+    # PyTorch flattens channels first.
+    weights[4] = weights[4].reshape(7, 7, 64, -1).permute(3, 2, 0, 1).flatten(1)
+    weights[6] = weights[6].T
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), weights, strict=True):
+            parameter.copy_(value)
+    return model.eval()
