@@ -30,6 +30,7 @@ setuptools.setup(
         "ml-collections>=1.0",
         "matplotlib>=3.9",
         "Jinja2>=3.1",
+        "tqdm>=4.66",
         # Imported, but not declared, by keras.callbacks.TensorBoard and by tensorflow-datasets 4.9.10.
         "tensorboard>=2.20",
         "importlib_resources>=6.0",

@@ -4,6 +4,7 @@ A file holds `a0, a1, ...`: kernel, bias, kernel, bias in the order of the layer
 every layer but the last, images are in [0, 1], the output is logits.
 """
 
+import gzip
 import pathlib
 from typing import Any
 
@@ -50,22 +51,45 @@ def keras_classifier(path: str | pathlib.Path) -> Any:
     return model
 
 
-def torch_advertorch(path: str | pathlib.Path) -> Any:
-    """Returns the PyTorch module of an `advertorch` file: images are (batch, 1, 28, 28)."""
+def torch_classifier(path: str | pathlib.Path) -> Any:
+    """Returns the PyTorch module of a file of digits: images are (batch, 1, 28, 28)."""
     import torch
     from torch import nn
 
     weights = [torch.tensor(array) for array in load_weights(path)]
-    model = nn.Sequential(
-        *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(7 * 7 * 64, 200), nn.ReLU(), nn.Linear(200, 10)),
-    )
+    if "advertorch" in pathlib.Path(path).stem:
+        body = [
+            *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        ]
+    else:
+        body = [
+            *(nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.ReLU()),
+            *(nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU()),
+        ]
+    inputs, hidden = weights[4].shape
+    model = nn.Sequential(*body, nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 10))
     weights[0], weights[2] = (kernel.permute(3, 2, 0, 1) for kernel in (weights[0], weights[2]))
     # PyTorch flattens channels first.
-    weights[4] = weights[4].reshape(7, 7, 64, -1).permute(3, 2, 0, 1).flatten(1)
+    channels = weights[2].shape[0]
+    weights[4] = weights[4].reshape(7, 7, channels, hidden).permute(3, 2, 0, 1).flatten(1)
     weights[6] = weights[6].T
     with torch.no_grad():
         for parameter, value in zip(model.parameters(), weights, strict=True):
             parameter.copy_(value)
     return model.eval()
+
+
+def first_digits(folder: str | pathlib.Path, examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first test images of MNIST, (examples, 28, 28, 1) float32 in [0, 1], and labels, int64.
+
+    Args:
+        folder: of the four official files; TFDS has the images in another order.
+        examples: how many.
+    """
+    arrays = []
+    for name, header in (("t10k-images-idx3-ubyte.gz", 16), ("t10k-labels-idx1-ubyte.gz", 8)):
+        with gzip.open(pathlib.Path(folder) / name) as file:
+            arrays.append(np.frombuffer(file.read(), np.uint8, offset=header))
+    images = arrays[0].reshape(-1, 28, 28, 1)[:examples].astype(np.float32) / 255
+    return images, arrays[1][:examples].astype(np.int64)

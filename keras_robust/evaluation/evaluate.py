@@ -134,8 +134,6 @@ def _run(
     results: dict[str, AttackResult] = {}
     ranks = clean_ranks = setting.clean_ranks
     for number, (name, attack) in enumerate(attacks.items()):
-        if setting.verbose:
-            print(f"{name}, {'white' if setting.white_box else 'black'} box", flush=True)
         results[name] = run_attack(attack, setting, ranks if cascade else clean_ranks, journal, f"attack{number}")
         ranks = results[name].ranks
     return results

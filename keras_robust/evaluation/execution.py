@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tqdm.auto import tqdm
 
 from keras_robust.core import seeds
 
@@ -82,3 +83,8 @@ def by_batch(
 
 def _to_numpy(nest: Any) -> Any:
     return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
+
+
+def progress_bar(description: str, total: int, verbose: bool) -> tqdm:
+    """Returns a bar for the terminal or the notebook; in a terminal it goes to the standard error."""
+    return tqdm(desc=description, total=total, unit=" steps", unit_scale=True, disable=not verbose)

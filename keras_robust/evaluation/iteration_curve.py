@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_robust.attacks import PGD
@@ -19,7 +18,7 @@ from keras_robust.core import seeds
 from keras_robust.core.objectives import Goal
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.arguments import check_attack
-from keras_robust.evaluation.execution import by_batch, compile_batch_function
+from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
 from keras_robust.evaluation.ranks import rank_labels
 from keras_robust.evaluation.runner import CHUNK_BATCHES
 from keras_robust.evaluation.setting import Setting, make_setting
@@ -152,13 +151,14 @@ class _Run:
         setting, last = self._setting, self._counts[-1]
         result = np.where(setting.clean_ranks > 0, 0, NEVER)
         candidates = np.flatnonzero(result == NEVER)
-        bar = keras.utils.Progbar(len(candidates) * last, verbose=int(setting.verbose), unit_name="step")
+        bar = progress_bar("iterations", len(candidates) * last, setting.verbose)
         size = CHUNK_BATCHES * setting.batch_size
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk = candidates[begin : begin + size]
             for count, left in self._survivors(chunk, seeds.fold(seeds.as_seed(setting.seed), number)):
                 result[np.setdiff1d(chunk[result[chunk] == NEVER], left)] = count
-                bar.update(begin * last + len(left) * count + (len(chunk) - len(left)) * last)
+                bar.update(begin * last + len(left) * count + (len(chunk) - len(left)) * last - bar.n)
+        bar.close()
         return result
 
     def _survivors(self, left: np.ndarray, seed: Tensor) -> Iterator[tuple[int, np.ndarray]]:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
+from tqdm.auto import tqdm
 
 from keras_robust.attacks import Attack, IterativeAttack
 from keras_robust.attacks.attack import ModelFn
@@ -15,7 +15,7 @@ from keras_robust.attacks.iterative import State
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.execution import by_batch, compile_batch_function
+from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
 from keras_robust.evaluation.journal import Journal
 from keras_robust.evaluation.ranks import classify, rank_labels
 from keras_robust.evaluation.setting import Setting
@@ -138,12 +138,8 @@ class AttackRun:
         setting = self.setting
         candidates = np.flatnonzero(ranks < setting.top_k)
         result = AttackResult(setting.images.copy(), setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
-        bar = keras.utils.Progbar(
-            len(candidates) * self.total,
-            verbose=int(setting.verbose),
-            unit_name="step",
-            stateful_metrics=["left", "robust"],
-        )
+        box = "white box" if setting.white_box else "black box"
+        bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, setting.verbose)
         size = CHUNK_BATCHES * setting.batch_size
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
@@ -155,6 +151,7 @@ class AttackRun:
                     journal.save(chunk_key, chunk.as_arrays())
                 self._collect(chunk, result, bar)
             result.seconds += chunk.seconds
+        bar.close()
         return result
 
     def _resume(
@@ -182,7 +179,7 @@ class AttackRun:
         """Returns (first step, steps) of the block that a chunk has not seen yet, or None."""
         return next((block for block in self.blocks if block[0] >= chunk.step), None) if len(chunk.left) else None
 
-    def _collect(self, chunk: "Chunk", result: AttackResult, bar: keras.utils.Progbar) -> None:
+    def _collect(self, chunk: "Chunk", result: AttackResult, bar: tqdm) -> None:
         """Writes what happened to a chunk into the result, and shows it."""
         result.attacked[chunk.examples], result.predictions[chunk.examples] = chunk.attacked, chunk.predictions
         result.ranks[chunk.examples] = chunk.ranks
@@ -190,7 +187,8 @@ class AttackRun:
         left_over = result.examples - chunk.before - len(chunk.examples)
         steps = len(chunk.left) * chunk.step + (len(chunk.examples) - len(chunk.left)) * self.total
         left = left_over + len(chunk.left) * (not is_over)
-        bar.update(chunk.before * self.total + steps, [("left", left), ("robust", result.robust.mean())])
+        bar.set_postfix_str(f"{left} left, {100 * result.robust.mean():.1f} % robust", refresh=False)
+        bar.update(chunk.before * self.total + steps - bar.n)
 
     def _after_block(self, chunk: "Chunk", first: int, steps: int, seed: Tensor) -> "Chunk":
         begin, setting = time.perf_counter(), self.setting

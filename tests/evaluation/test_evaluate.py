@@ -241,4 +241,4 @@ def test_the_text_of_a_report_never_gives_robust_accuracy_without_its_attack(pro
     images, labels, kernel = problem
     report = kr.evaluate(linear(kernel), (images, labels), ATTACK)
     assert f"{100 * report.robust_accuracy:.1f} %  {ATTACK.name}" in str(report)
-    assert "white box" in capsys.readouterr().out
+    assert f"{ATTACK.name}, white box" in capsys.readouterr().err

@@ -197,6 +197,6 @@ def test_top_k_counts_the_label_among_the_k_largest():
 
 def test_the_bar_shows_how_many_are_left(problem, capsys):
     evaluate(problem, verbose=True)
-    output = capsys.readouterr().out
-    assert "left: " in output
-    assert "robust: " in output
+    output = capsys.readouterr().err
+    assert "creep, white box: 100%" in output
+    assert "0 left, " in output
