@@ -19,6 +19,7 @@ MODEL = flags.DEFINE_string("model", None, "A .keras file or SavedModel folder."
 SUITE = flags.DEFINE_enum("suite", None, kr.evaluation.SUITES, "A named evaluation instead of one attack.")
 VERSION = flags.DEFINE_enum("version", "standard", ("standard", "plus", "rand"), "Of AutoAttack.")
 MODELS = flags.DEFINE_list("models", [], "Further models of a transfer matrix: NAME=FILE,NAME=FILE.")
+TRANSFER_STEPS = flags.DEFINE_list("transfer_steps", [], "Numbers of PGD steps of a transfer matrix: 1,4,8.")
 TOP_K = flags.DEFINE_integer("top_k", 1, "Measure accuracies among the top k, too.")
 SOURCE = flags.DEFINE_string("source", None, "Black box: craft the examples on this model instead.")
 DATASET = flags.DEFINE_string("dataset", None, "A TFDS data set, or mnist_small.")
@@ -28,7 +29,7 @@ DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is mis
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples attacked at a time.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
-flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, apgd, fab, square or spsa.")
+flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, cw, apgd, fab, square or spsa.")
 flags.DEFINE_string("norm", "linf", "linf, l2 or l1.")
 flags.DEFINE_float("epsilon", None, "Radius of the ball, in the units of images in [0, 1].")
 flags.DEFINE_integer("steps", None, "Gradient steps.")
@@ -70,6 +71,7 @@ def main(_: list[str]) -> None:
         attack,
         source=SOURCE.value,
         models=dict(model.split("=", 1) for model in MODELS.value),
+        transfer_steps=[int(steps) for steps in TRANSFER_STEPS.value],
         version=VERSION.value,
         top_k=TOP_K.value,
         batch_size=BATCH_SIZE.value,

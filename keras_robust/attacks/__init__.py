@@ -5,8 +5,22 @@ from keras_robust.attacks.attack import Attack
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.iterative import IterativeAttack
 from keras_robust.attacks.model_fn import as_model_fn
-from keras_robust.attacks.pgd import BIM, FGSM, PGD, RFGSM
+from keras_robust.attacks.pgd import PGD
+from keras_robust.attacks.pgd_variants import BIM, CW, FGSM, RFGSM
 from keras_robust.attacks.spsa import SPSA
 from keras_robust.attacks.square import Square
 
-__all__ = ["APGD", "BIM", "FAB", "FGSM", "PGD", "RFGSM", "SPSA", "Attack", "IterativeAttack", "Square", "as_model_fn"]
+__all__ = [
+    "APGD",
+    "BIM",
+    "CW",
+    "FAB",
+    "FGSM",
+    "PGD",
+    "RFGSM",
+    "SPSA",
+    "Attack",
+    "IterativeAttack",
+    "Square",
+    "as_model_fn",
+]

@@ -100,7 +100,7 @@ class APGD(IterativeAttack):
     @property
     def name(self) -> str:
         """Such as "APGD-100 (Linf 0.3, cross_entropy)" and "APGD-T-100 (Linf 0.3, dlr, 9 targets)"."""
-        parts = [str(self.threat_model), self.resolved_objective.name]
+        parts = [str(self.threat_model), self.resolved_objective.label]
         if self.targeted:
             parts.append(f"{self.targeted} target{'s' * (self.targeted > 1)}")
         if self.restarts > 1:

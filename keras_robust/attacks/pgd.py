@@ -1,4 +1,4 @@
-"""Projected gradient ascent, and the attacks that are special cases of it.
+"""Projected gradient ascent.
 
     attack = PGD(Linf(0.3), steps=40, step_size=0.01, restarts=5)
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
@@ -8,7 +8,6 @@ there are several, to compare them; one where the objective or the target looks 
 """
 
 import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -131,7 +130,7 @@ class PGD(Attack):
         """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)"; what is not the default is said."""
         parts = [str(self.threat_model), f"step {self.resolved_step_size:.4g}"]
         if self.resolved_objective.name != "cross_entropy":
-            parts.append(self.resolved_objective.name)
+            parts.append(self.resolved_objective.label)
         if self.target != "untargeted":
             parts.append(f"target {self.target}")
         if self.random_start != "uniform":
@@ -254,42 +253,3 @@ class PGD(Attack):
         needed = objective.min_classes + (goal.targets is not None and objective.name == "dlr")
         if logits.shape[1] < needed:
             raise ValueError(f"{objective.name} needs {needed} classes. Received: logits of shape {logits.shape}")
-
-
-def FGSM(threat_model: ThreatModel, **options: Any) -> PGD:  # noqa: N802
-    """The fast gradient sign method (Goodfellow et al., 2015): one step of epsilon from the clean image.
-
-    Args:
-        threat_model: `Linf`, or `L2` and `L1` for the fast gradient method.
-        **options: of `PGD`, such as `target`.
-    """
-    return PGD(threat_model, steps=1, step_size=threat_model.epsilon or None, random_start="none", **options)
-
-
-def RFGSM(threat_model: ThreatModel, *, start_radius: float | None = None, **options: Any) -> PGD:  # noqa: N802
-    """R+FGSM (Tramèr et al., 2018, section 4.2): random signs of size alpha, then one step of epsilon - alpha.
-
-    Args:
-        threat_model: `Linf`.
-        start_radius: alpha, below epsilon; None is epsilon / 2.
-        **options: of `PGD`, such as `target`.
-    """
-    if start_radius is not None and not 0 <= start_radius < threat_model.epsilon:
-        raise ValueError(f"start_radius is in [0, epsilon), or None. Received: start_radius={start_radius!r}")
-    alpha = threat_model.epsilon / 2 if start_radius is None else start_radius
-    step_size = threat_model.epsilon - alpha or None
-    return PGD(threat_model, steps=1, step_size=step_size, random_start="sign", start_radius=alpha, **options)
-
-
-def BIM(threat_model: ThreatModel, *, steps: int = 10, step_size: float | None = None, **options: Any) -> PGD:  # noqa: N802
-    """The basic iterative method (Kurakin et al., 2017): PGD from the clean image.
-
-    Args:
-        threat_model: `Linf`, `L2` or `L1`.
-        steps: number of gradient steps.
-        step_size: None is epsilon / steps, so that the path just reaches the edge of the ball.
-        **options: of `PGD`, such as `target`.
-    """
-    if step_size is None and steps:  # PGD refuses 0 steps
-        step_size = threat_model.epsilon / steps or None
-    return PGD(threat_model, steps=steps, step_size=step_size, random_start="none", **options)

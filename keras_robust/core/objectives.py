@@ -75,6 +75,11 @@ class Objective(Serializable):
     takes_targets: ClassVar[bool] = True
     min_classes: ClassVar[int] = 2
 
+    @property
+    def label(self) -> str:
+        """The name, and settings that are not the default, for names of attacks."""
+        return self.name
+
     def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
         """Returns the value per example, (batch,) float32."""
         raise NotImplementedError
@@ -110,6 +115,11 @@ class Margin(Objective):
     def __post_init__(self) -> None:
         if self.kappa is not None and not self.kappa >= 0:
             raise ValueError(f"kappa is at least 0, or None. Received: kappa={self.kappa}")
+
+    @property
+    def label(self) -> str:
+        """Such as "margin up to 50"."""
+        return self.name if self.kappa is None else f"{self.name} up to {self.kappa:g}"
 
     def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
         """Returns the value per example, (batch,) float32."""

@@ -22,6 +22,8 @@ STEPS, LONG_STEPS = 40, 400
 RESTARTS = 10
 QUERIES = 1000
 PROBABILITY_TOLERANCE = 1e-3
+FEWEST = 0.1
+"""Shares of fewer survivors, in examples, are noise."""
 NEARBY = 0.1
 """How far away gradients are compared, as a share of epsilon."""
 
@@ -70,6 +72,11 @@ class Outcomes:
         if restarts is not None:
             attack = dataclasses.replace(attack, restarts=restarts)  # type: ignore[type-var]
         return run_attack(attack, self._setting, self._setting.clean_ranks).robust
+
+
+def share_of_survivors(broken: float, left: float) -> float:
+    """Returns which part of the share `left` of the examples is `broken`, with at least 10 % as the denominator."""
+    return broken / max(left, FEWEST)
 
 
 def unbounded_accuracy(setting: Setting, ball: ThreatModel) -> float:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_robust.attacks import PGD, Attack
@@ -32,6 +32,7 @@ def evaluate_suite(
     *,
     source: Any = None,
     models: Mapping[str, Any] | None = None,
+    transfer_steps: Sequence[int] = (),
     version: str = "standard",
     top_k: int = 1,
     batch_size: int = 128,
@@ -54,6 +55,8 @@ def evaluate_suite(
         attack: a `PGD`, for "curve" and "all"; any attack otherwise.
         source: see `evaluate`.
         models: further models by name, for "transfer" (which needs one) and "all".
+        transfer_steps: the transfer matrix is of PGD with these numbers of steps of 2.5 epsilon / steps, which
+            `attack` must be; with none it is of `attack`.
         version: of AutoAttack.
         top_k: see `evaluate`.
         batch_size: see `evaluate`.
@@ -71,6 +74,7 @@ def evaluate_suite(
         raise ValueError(f"The curves are of PGD. Received: suite={suite!r} with attack={attack!r}")
     if suite == "transfer" and not models:
         raise ValueError("A transfer matrix needs a second model. Received: models of length 0")
+    transferred = [attack] if not transfer_steps else _with_steps(attack, transfer_steps)
     ball = attack.threat_model
     attacks: Attack | Suite = attack
     if suite == "autoattack":
@@ -87,7 +91,7 @@ def evaluate_suite(
         source=source,
         top_k=top_k,
         checks=True if suite in ("masking", "all") else None,
-        analyses=_analyses(suite, model, dataset, attack, models or {}, options),
+        analyses=_analyses(suite, model, dataset, attack, models or {}, transferred, options),
         dataset_name=dataset_name,
         journal=journal,
         verbose=verbose,
@@ -95,8 +99,20 @@ def evaluate_suite(
     )
 
 
+def _with_steps(attack: Attack, numbers: Sequence[int]) -> list[Attack]:
+    if not isinstance(attack, PGD):
+        raise ValueError(f"transfer_steps are of PGD. Received: transfer_steps={numbers} with attack={attack!r}")
+    return [dataclasses.replace(attack, steps=steps, step_size=None) for steps in numbers]
+
+
 def _analyses(
-    suite: str | None, model: Any, dataset: Any, attack: Attack, models: Mapping[str, Any], options: dict[str, Any]
+    suite: str | None,
+    model: Any,
+    dataset: Any,
+    attack: Attack,
+    models: Mapping[str, Any],
+    transferred: list[Attack],
+    options: dict[str, Any],
 ) -> dict[str, Analysis]:
     """Returns the analyses of a suite by a name that says what they depend on."""
     ball = attack.threat_model
@@ -114,8 +130,8 @@ def _analyses(
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }
     if models:
-        everyone = {"evaluated": model, **models}
-        analyses[f"transfer of {attack.name} between {', '.join(everyone)}"] = lambda: transfer_matrix(
-            everyone, dataset, [attack], **options
+        everyone, names = {"evaluated": model, **models}, [attack.name for attack in transferred]
+        analyses[f"transfer of {'; '.join(names)} between {', '.join(everyone)}"] = lambda: transfer_matrix(
+            everyone, dataset, transferred, **options
         )
     return analyses

@@ -19,6 +19,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fgsm": attacks.FGSM,
     "rfgsm": attacks.RFGSM,
     "bim": attacks.BIM,
+    "cw": attacks.CW,
     "apgd": attacks.APGD,
     "fab": attacks.FAB,
     "square": attacks.Square,

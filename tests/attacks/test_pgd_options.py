@@ -6,13 +6,15 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_robust.attacks import BIM, FGSM, PGD, RFGSM
+from keras_robust.attacks import BIM, CW, FGSM, PGD, RFGSM
 from keras_robust.core import L1, L2, Linf
+from keras_robust.core.objectives import margin
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(9, 4)).astype(np.float32) * 3
 IMAGES = RNG.uniform(size=(10, 3, 3, 1)).astype(np.float32)
 LABELS = np.arange(10) % 4
+KAPPAS = (0.0, 5.0, None)
 
 
 def linear(images: tf.Tensor) -> tf.Tensor:
@@ -251,3 +253,15 @@ def test_nan_is_not_hidden(ball, restarts):
     x_adv = np.asarray(PGD(ball, steps=2, restarts=restarts)(broken, IMAGES, LABELS, 0))
     assert np.isnan(x_adv[3]).any()
     assert np.isfinite(np.delete(x_adv, 3, axis=0)).all()
+
+
+def test_cw_leaves_an_example_alone_once_its_margin_is_kappa():
+    """Climbing stops at the first point with a margin of kappa; without a limit it goes on."""
+    attacked = {
+        kappa: CW(Linf(0.5), steps=20, step_size=0.02, kappa=kappa)(wavy, IMAGES, LABELS, 0) for kappa in KAPPAS
+    }
+    margins = {kappa: margin(LABELS, wavy(images)).numpy() for kappa, images in attacked.items()}
+    means = [margins[kappa].mean() for kappa in KAPPAS]
+    assert means == sorted(means)
+    assert means[0] + 1 < means[-1]
+    assert CW(Linf(0.5), kappa=50.0).name == "PGD-100 (Linf 0.5, step 0.0125, margin up to 50)"
