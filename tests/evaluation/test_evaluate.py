@@ -16,18 +16,6 @@ EPSILON = 0.05
 ATTACK = kr.attacks.PGD(kr.Linf(EPSILON), steps=5, step_size=EPSILON)
 
 
-@pytest.fixture
-def problem():
-    """100 images away from the edges of the pixel range, a linear classifier with 2 classes, and labels, some wrong."""
-    random = np.random.default_rng(0)
-    images = random.uniform(0.3, 0.7, (100, 4, 4, 1)).astype(np.float32)
-    kernel = random.normal(size=(16, 2)).astype(np.float32)
-    kernel -= kernel.mean(0)  # so that the margins have mean 0
-    margins = images.reshape(100, 16) @ (kernel[:, 1] - kernel[:, 0])
-    labels = ((margins > 0) ^ (random.random(100) < 0.1)).astype(np.int64)
-    return images, labels, kernel
-
-
 def linear(kernel):
     classifier = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
     classifier.set_weights([kernel, np.zeros(2, np.float32)])

@@ -15,18 +15,6 @@ STEP, EPSILON = 0.01, 0.05
 ATTACK = kr.attacks.PGD(kr.Linf(EPSILON), step_size=STEP, random_start="none")
 
 
-@pytest.fixture
-def problem():
-    """100 images away from the edges of the pixel range, the weights of a linear classifier, labels, some wrong."""
-    random = np.random.default_rng(0)
-    images = random.uniform(0.3, 0.7, (100, 4, 4, 1)).astype(np.float32)
-    kernel = random.normal(size=(16, 2)).astype(np.float32)
-    kernel -= kernel.mean(0)  # so that the margins have mean 0
-    margins = images.reshape(100, 16) @ (kernel[:, 1] - kernel[:, 0])
-    labels = ((margins > 0) ^ (random.random(100) < 0.1)).astype(np.int64)
-    return images, labels, kernel
-
-
 def linear(kernel):
     return lambda x: tf.reshape(x, (-1, 16)) @ kernel
 

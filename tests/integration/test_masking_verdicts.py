@@ -68,8 +68,11 @@ def test_penalties_on_logits_mask_gradients(defence):
 
 def test_adversarial_training_is_not_masked():
     keras.utils.set_random_seed(0)
+    images, labels = digits("train")
+    epochs = 20
     attack = kr.attacks.PGD(BALL, steps=8, compute_dtype="bfloat16")
     model = kr.AdversarialTraining(kr.architectures.LeNet(), attack)
-    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(*digits("train"), batch_size=BATCH, epochs=15, verbose=2)
+    rate = kr.optimizers.one_cycle(epochs * -(-len(images) // BATCH), peak=2e-3)
+    model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(images, labels, batch_size=BATCH, epochs=epochs, verbose=2)
     assert suspicious(model) == set()
