@@ -3,7 +3,6 @@
 facts, arrays = kr.evaluation.large_epsilon_images(model, test, BIM(Linf(30 / 255), steps=50, step_size=2 / 255))
 """
 
-import dataclasses
 import time
 from typing import Any
 
@@ -58,7 +57,6 @@ def large_epsilon_images(
     check_integer("examples", examples)
     bounds = attack.threat_model.bounds
     setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
-    setting = _in_small_batches(setting)
     attacked = next(craft(attack, setting))
     arrays = {
         "images": setting.images,
@@ -74,13 +72,6 @@ def large_epsilon_images(
         "seconds": time.perf_counter() - begin,
     }
     return facts, {f"{PREFIX}/{name}": values for name, values in arrays.items()}
-
-
-def _in_small_batches(setting: Setting) -> Setting:
-    """Returns a setting whose batches are no larger than its few examples fill: each batch is padded to full size."""
-    replicas = setting.strategy.num_replicas_in_sync
-    filled = -(-len(setting.images) // replicas) * replicas
-    return dataclasses.replace(setting, batch_size=min(setting.batch_size, filled))
 
 
 def _predict(setting: Setting, images: np.ndarray) -> np.ndarray:

@@ -140,13 +140,14 @@ class AttackRun:
         result = AttackResult(setting.images.copy(), setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
         box = "white box" if setting.white_box else "black box"
         bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, setting.verbose)
-        size = CHUNK_BATCHES * setting.batch_size
+        batch_size = setting.batch_size_for(len(candidates))
+        size = CHUNK_BATCHES * batch_size
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
-            chunk = self._resume(candidates, begin, ranks, journal, chunk_key)
+            chunk = self._resume(candidates[begin:][:size], begin, ranks, journal, chunk_key)
             self._collect(chunk, result, bar)
             while (block := self._next_block(chunk)) is not None:
-                chunk = self._after_block(chunk, *block, chunk_seed)
+                chunk = self._after_block(chunk, *block, batch_size, chunk_seed)
                 if journal is not None:
                     journal.save(chunk_key, chunk.as_arrays())
                 self._collect(chunk, result, bar)
@@ -154,15 +155,12 @@ class AttackRun:
         bar.close()
         return result
 
-    def _resume(
-        self, candidates: np.ndarray, begin: int, ranks: np.ndarray, journal: Journal | None, key: str
-    ) -> "Chunk":
-        """Returns the chunk that begins with candidate `begin` as the journal has it, or before its first step."""
+    def _resume(self, chosen: np.ndarray, begin: int, ranks: np.ndarray, journal: Journal | None, key: str) -> "Chunk":
+        """Returns the chunk of the examples `chosen` as the journal has it, or before its first step."""
         arrays = None if journal is None else journal.load(key)
         if arrays is not None:
             return Chunk.from_arrays(arrays)
         setting = self.setting
-        chosen = candidates[begin:][: CHUNK_BATCHES * setting.batch_size]
         return Chunk(
             before=begin,
             examples=chosen,
@@ -190,7 +188,7 @@ class AttackRun:
         bar.set_postfix_str(f"{left} left, {100 * result.robust.mean():.1f} % robust", refresh=False)
         bar.update(chunk.before * self.total + steps - bar.n)
 
-    def _after_block(self, chunk: "Chunk", first: int, steps: int, seed: Tensor) -> "Chunk":
+    def _after_block(self, chunk: "Chunk", first: int, steps: int, batch_size: int, seed: Tensor) -> "Chunk":
         begin, setting = time.perf_counter(), self.setting
         examples = chunk.examples[chunk.left]
 
@@ -202,10 +200,10 @@ class AttackRun:
 
         state = chunk.state
         if first == 0:
-            state = by_batch(start, (setting.images[examples], setting.labels[examples]), setting.batch_size)
-        state = by_batch(advance, state, setting.batch_size)
+            state = by_batch(start, (setting.images[examples], setting.labels[examples]), batch_size)
+        state = by_batch(advance, state, batch_size)
         attacked, predictions, found = by_batch(
-            lambda batch, _: self._judge(batch, seed), (state, setting.sparse_labels[examples]), setting.batch_size
+            lambda batch, _: self._judge(batch, seed), (state, setting.sparse_labels[examples]), batch_size
         )
         check_inside(self.attack, attacked, setting.images[examples])
         chunk = dataclasses.replace(

@@ -66,10 +66,16 @@ class Setting:
         """(examples,) int32: how many classes the target ranks above the label, unattacked."""
         return rank_labels(self.clean_logits, self.sparse_labels).numpy()
 
+    def batch_size_for(self, examples: int) -> int:
+        """Returns the batch size, or less where so few examples need less: at least a row for every replica."""
+        replicas = self.strategy.num_replicas_in_sync
+        return min(self.batch_size, max(1, -(-examples // replicas)) * replicas)
+
     def first(self, examples: int) -> Self:
         """Returns the setting of the first examples, without progress bars."""
         parts = {name: getattr(self, name)[:examples] for name in ("images", "labels", "sparse_labels", "clean_logits")}
-        return dataclasses.replace(self, **parts, verbose=False)
+        batch_size = self.batch_size_for(len(parts["images"]))
+        return dataclasses.replace(self, **parts, batch_size=batch_size, verbose=False)
 
 
 def make_setting(
