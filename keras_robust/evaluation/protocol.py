@@ -99,6 +99,11 @@ def evaluate_suite(
     )
 
 
+def _short_name(model: Any) -> str:
+    """Returns the folder of a model's file, such as "mnist_pgd" for runs/mnist_pgd/best.keras, or "evaluated"."""
+    return (isinstance(model, str | pathlib.Path) and pathlib.Path(model).parent.name) or "evaluated"
+
+
 def _with_steps(attack: Attack, numbers: Sequence[int]) -> list[Attack]:
     if not isinstance(attack, PGD):
         raise ValueError(f"transfer_steps are of PGD. Received: transfer_steps={numbers} with attack={attack!r}")
@@ -130,7 +135,9 @@ def _analyses(
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }
     if models:
-        everyone, names = {"evaluated": model, **models}, [attack.name for attack in transferred]
+        everyone, names = {_short_name(model): model, **models}, [attack.name for attack in transferred]
+        if len(everyone) == len(models):
+            raise ValueError(f"The evaluated model has a name of its own. Received: {_short_name(model)!r} in models")
         analyses[f"transfer of {'; '.join(names)} between {', '.join(everyone)}"] = lambda: transfer_matrix(
             everyone, dataset, transferred, **options
         )

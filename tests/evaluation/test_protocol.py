@@ -50,6 +50,16 @@ def test_a_suite_is_its_attacks_checks_and_analyses(problem, tmp_path, suite, at
     assert kr.Report.load(tmp_path).record == report.record
 
 
+def test_transfer_is_over_attack_strengths(problem, linear_classifier):
+    other = {"other": linear_classifier(4, seed=1)}
+    (matrix,) = run("transfer", problem, models=other, transfer_steps=(1, 2)).record["analyses"]
+    assert matrix["sources"] == matrix["targets"] == ["evaluated", "other"]
+    assert [name.split(" ")[0] for name in matrix["attacks"]] == ["PGD-1", "PGD-2"]
+    model, dataset = problem
+    with pytest.raises(ValueError, match=r"transfer_steps=\(1,\) with attack=Square"):
+        evaluate_suite("transfer", model, dataset, kr.attacks.Square(BALL), models=other, transfer_steps=(1,))
+
+
 def test_all_is_everything_as_one_cascade(problem, tmp_path, linear_classifier):
     report = run("all", problem, models={"other": linear_classifier(4, seed=1)})
     assert len(report.attacks) == 44
@@ -80,6 +90,7 @@ def test_what_was_finished_is_not_run_again(problem, tmp_path, monkeypatch):
     [
         ({"suite": "strong"}, "suite='strong'"),
         ({"suite": "transfer"}, "models of length 0"),
+        ({"suite": "transfer", "models": {"evaluated": None}}, "'evaluated' in models"),
         ({"suite": "autoattack", "version": "fast"}, "version='fast'"),
     ],
 )
