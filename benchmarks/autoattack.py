@@ -77,7 +77,7 @@ def autoattack_reference(images: np.ndarray, labels: np.ndarray) -> tuple[float,
     layouts = [torch.contiguous_format, torch.channels_last]
     model, inputs = prepare(min(layouts * 2, key=gradient_seconds))
     targets = torch.tensor(labels)
-    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=0, device="cpu", verbose=True)
+    attack = AutoAttack(model, norm="Linf", eps=EPSILON, seed=0, device="cpu")
     begin = time.perf_counter()
     attacked = attack.run_standard_evaluation(inputs, targets, batch_size=BATCH_SIZE.value)[0]
     seconds = time.perf_counter() - begin

@@ -66,8 +66,6 @@ def epsilon_curve(
     ranks = setting.clean_ranks
     broken_at = np.where(ranks > 0, 0.0, np.inf)
     for epsilon, resized in attacks.items():
-        if verbose:
-            print(resized.name, flush=True)
         ranks = run_attack(resized, setting, ranks).ranks
         broken_at[(ranks > 0) & np.isinf(broken_at)] = epsilon
     tried = [0.0, *attacks]

@@ -50,8 +50,9 @@ def evaluate(
     An example is robust under an attack if it is classified correctly unattacked and after every restart; the robust
     accuracy counts those that are robust under all attacks. It is an upper bound: a stronger attack may find more.
 
-    Broken examples leave between blocks of an attack's steps, and between its restarts. Several attacks each see all
-    examples; those of a suite only the ones that the attacks before left, so that its accuracies are cumulative.
+    Broken examples leave between restarts, and between blocks of steps of the attacks that stop at a misclassification;
+    PGD is judged at its last step. Several attacks each see all examples; those of a suite only the ones that the
+    attacks before left, so that its accuracies are cumulative.
 
     Inside the scope of a `tf.distribute` strategy each batch is spread over its replicas.
 

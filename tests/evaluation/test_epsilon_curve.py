@@ -56,7 +56,7 @@ def test_the_start_of_rfgsm_grows_in_proportion(problem, capsys):
     """Random signs of half of epsilon and a step of the other half: 0.15 of the attack as given is more than 0.1."""
     images, labels, kernel = problem
     curve(linear(kernel), (images, labels), RFGSM(kr.Linf(0.3)), (0.1, 0.2), verbose=True)
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "PGD-1 (Linf 0.1, step 0.05, start sign)" in printed
     assert "PGD-1 (Linf 0.2, step 0.1, start sign)" in printed
 

@@ -30,7 +30,7 @@ def main() -> None:
         model = torch_classifier(folder / f"{name}.npz")
         results[name] = {}
         for attack in ATTACKS:
-            runner = AutoAttack(model, norm="Linf", eps=EPSILON, seed=0, device="cpu", verbose=False)
+            runner = AutoAttack(model, norm="Linf", eps=EPSILON, seed=0, device="cpu")
             runner.attacks_to_run = [attack]
             attacked = runner.run_standard_evaluation(inputs, targets, batch_size=EXAMPLES)[0]
             with torch.no_grad():
