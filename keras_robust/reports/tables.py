@@ -12,7 +12,7 @@ from keras_robust.reports.results import attack_results, clean_results, worst_ca
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
-CHECK_COLUMNS = ("Check", "Verdict", "Value", "Threshold", "Reason", "Source")
+CHECK_COLUMNS = ("Check", "Verdict", "Reason", "Value", "Threshold", "Source")
 # Marks of rows.
 WORST, SUSPICIOUS = "worst", "suspicious"
 
@@ -129,8 +129,8 @@ def full_settings(record: Record) -> list[tuple[str, Any]]:
 def check_table(record: Record) -> Table:
     """The gradient masking checks of `check_rows`."""
     rows = check_rows(record)
-    lines = [(row.name, row.verdict, row.value, row.threshold, row.reason, row.source) for row in rows]
-    return make_table(CHECK_COLUMNS, "nlrrtn", lines, [SUSPICIOUS if row.suspicious else "" for row in rows])
+    lines = [(row.name, row.verdict, row.reason, row.value, row.threshold, row.source) for row in rows]
+    return make_table(CHECK_COLUMNS, "nltrrn", lines, [SUSPICIOUS if row.suspicious else "" for row in rows])
 
 
 def check_rows(record: Record) -> list[CheckRow]:

@@ -34,7 +34,7 @@ def test_worst_case_is_per_example(two_attacks):
 
 def test_check_rows(record):
     line = (
-        "| full_epsilon_reaches_zero | Not suspicious | 0.083 | 0.01 | An unbounded attack leaves almost nothing. "
+        "| full_epsilon_reaches_zero | Not suspicious | An unbounded attack leaves almost nothing. | 0.083 | 0.01 "
         "| Athalye et al. (2018) |"
     )
     assert line in render_markdown(record)
