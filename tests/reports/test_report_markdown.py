@@ -50,7 +50,7 @@ def test_a_check_without_a_value_was_not_run(record):
     skipped = record["checks"][0] | {"name": "gradient_free", "value": None}
     record["checks"].append(skipped)
     text = render_markdown(record)
-    assert "| gradient_free | Not run | - | 0.01 |" in text
+    assert "| gradient_free | Not run | An unbounded attack leaves almost nothing. | - | 0.01 |" in text
     assert "1 gradient masking check, none suspicious." in text
     assert "1 more could not be run." in text
     record["checks"] = [skipped]
