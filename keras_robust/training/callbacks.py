@@ -9,8 +9,28 @@ import numpy as np
 from keras_robust.training.workdir import Workdir
 
 
+class StartWorkdir(keras.callbacks.Callback):
+    """Makes the workdir when training begins, when every check has passed; it comes before callbacks that write there.
+
+    Args:
+        workdir: the folder.
+        config: the resolved config, which is written there.
+    """
+
+    def __init__(self, workdir: Workdir, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.workdir = workdir
+        self.config = config
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Makes the workdir."""
+        self.workdir.start(self.config)
+
+
 class SaveModels(keras.callbacks.Callback):
     """Writes the best and the last model after each epoch, each in one atomic step.
+
+    It comes after callbacks that log, so that an epoch whose model is saved is in the history.
 
     `keras.callbacks.ModelCheckpoint` writes in place, and `BackupAndRestore` writes weights and epoch number one after
     the other: a run that is killed at that moment has lost its models, or goes on at the wrong epoch. Here the whole
@@ -18,21 +38,15 @@ class SaveModels(keras.callbacks.Callback):
 
     Args:
         workdir: where to write.
-        config: the resolved config, written when training begins.
         monitor: the metric whose highest value is best.
         best: its highest value so far, or None.
     """
 
-    def __init__(self, workdir: Workdir, config: dict[str, Any], monitor: str, best: float | None) -> None:
+    def __init__(self, workdir: Workdir, monitor: str, best: float | None) -> None:
         super().__init__()
         self.workdir = workdir
-        self.config = config
         self.monitor = monitor
         self.best = -np.inf if best is None else best
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Makes the workdir: every check has passed."""
-        self.workdir.start(self.config)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Saves the model."""

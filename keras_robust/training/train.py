@@ -11,7 +11,7 @@ from keras_robust.data import check_batch_size, describe, evaluation_batches, tr
 from keras_robust.distribution import create_strategy
 from keras_robust.methods import RobustModel
 from keras_robust.training.build import build_model
-from keras_robust.training.callbacks import SaveModels, StopAtNaN
+from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN
 from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
 
@@ -84,7 +84,8 @@ def _callbacks(config: dict[str, Any], folder: Workdir, epochs_done: int) -> lis
     monitor = "val_robust_accuracy" if config["validation_attack"] else "val_accuracy"
     return [
         StopAtNaN(),
-        SaveModels(folder, config, monitor, folder.best_value(monitor, epochs_done)),
+        StartWorkdir(folder, config),
         keras.callbacks.CSVLogger(str(folder.history), append=True),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
+        SaveModels(folder, monitor, folder.best_value(monitor, epochs_done)),
     ]
