@@ -7,6 +7,7 @@ from typing import Any
 from absl import app, logging
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
+_QUOTES = "\"'"
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -28,7 +29,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 def _parse_flags(arguments: list[str]) -> Any:
     try:
         return app.parse_flags_with_usage(arguments)
-    except KeyError as error:  # ml_collections: a config has no such field
-        sys.exit(f"ValueError: the config has no such field: {error.args[0]}")
+    except (KeyError, AttributeError) as error:  # ml_collections: a config has no such field
+        sys.exit(f"ValueError: the config has no such field: {str(error.args[0]).strip(_QUOTES)}")
     except (*USER_ERRORS, TypeError) as error:  # a value of the wrong type
         sys.exit(f"ValueError: {error}")
