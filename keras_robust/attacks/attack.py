@@ -13,7 +13,12 @@ ModelFn = Callable[[Tensor], Tensor]
 
 
 def gradient_at(points: Tensor, value: Tensor, tape: tf.GradientTape) -> Tensor:
-    """Returns the gradient of `value` with respect to the attacked images `points`.
+    """Returns the gradient of `value` with respect to the attacked images `points`, of their shape and dtype.
+
+    Args:
+        points: (batch, ...), watched by `tape`.
+        value: () or (batch,): what was computed of them under `tape`.
+        tape: not persistent: it is used up.
 
     Raises:
         ValueError: if there is none, as with quantised inputs: an attack would stand still, and seem withstood.
@@ -22,7 +27,7 @@ def gradient_at(points: Tensor, value: Tensor, tape: tf.GradientTape) -> Tensor:
     if gradient is None:
         raise ValueError(
             "Gradient attacks need a classifier that is differentiable in its images; Square and SPSA do not. "
-            f"Received: a classifier without one, for images of shape {points.shape}"
+            f"Received: a classifier without a gradient, for images of shape {points.shape}"
         )
     return gradient
 

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.core import seeds
-from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.arguments import check_attack, check_integer
 from keras_robust.evaluation.crafting import craft
-from keras_robust.evaluation.execution import by_batch, compile_batch_function
 from keras_robust.evaluation.ranks import classify
-from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.setting import logits_of, make_setting
 
 PREFIX = "large_epsilon"
 
@@ -58,11 +55,12 @@ def large_epsilon_images(
     bounds = attack.threat_model.bounds
     setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
     attacked = next(craft(attack, setting))
+    logits = logits_of(setting.target, attacked, setting.batch_size, setting.strategy)
     arrays = {
         "images": setting.images,
         "attacked": attacked,
         "labels": setting.sparse_labels,
-        "attacked_predictions": _predict(setting, attacked),
+        "attacked_predictions": classify(logits).numpy(),
     }
     facts = {
         "kind": "large_epsilon_images",
@@ -72,14 +70,3 @@ def large_epsilon_images(
         "seconds": time.perf_counter() - begin,
     }
     return facts, {f"{PREFIX}/{name}": values for name, values in arrays.items()}
-
-
-def _predict(setting: Setting, images: np.ndarray) -> np.ndarray:
-    target_fn = setting.target.model_fn_for(None)
-
-    def run(batch: Tensor, seed: Tensor) -> Tensor:
-        del seed
-        return classify(target_fn(batch))
-
-    compiled, seed = compile_batch_function(run, setting.strategy), seeds.as_seed(setting.seed)
-    return by_batch(lambda batch, _: compiled(batch, seed), images, setting.batch_size)

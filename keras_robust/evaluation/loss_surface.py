@@ -16,6 +16,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example
 from keras_robust.evaluation.arguments import check_integer
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
+from keras_robust.evaluation.gradients import loss_gradient
 from keras_robust.evaluation.setting import Setting, make_setting
 
 NORMS = {"linf": Linf, "l2": L2, "l1": L1}
@@ -133,10 +134,7 @@ def _gradient_directions(setting: Setting, ball: ThreatModel) -> np.ndarray:
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         del seed
         images, labels = batch
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            loss = tf.reduce_sum(cross_entropy(labels, model_fn(images)))
-        return ball.steepest_ascent(tape.gradient(loss, images))
+        return ball.steepest_ascent(loss_gradient(model_fn, images, labels))
 
     compiled, seed = compile_batch_function(run, setting.strategy), seeds.as_seed(setting.seed)
     values = (setting.images, setting.sparse_labels)

@@ -1,7 +1,6 @@
 """Checks that say when a robust accuracy cannot be trusted, because attacks were fooled (gradient masking).
 
-for check in kr.evaluation.masking_checks(model, test, kr.Linf(0.3)):
-    print(check.suspicious, check.reason)
+What is measured is in `masking_probes.py`; here are the thresholds and the verdicts in words.
 """
 
 import dataclasses
@@ -9,7 +8,9 @@ from typing import Any
 
 from keras_robust.core import ThreatModel
 from keras_robust.evaluation import masking_probes as probes
+from keras_robust.evaluation.arguments import check_integer
 from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.reports.formatting import percent
 
 EXAMPLES = 200
 """So many of the first examples are enough for a difference of 5 points."""
@@ -69,8 +70,7 @@ def masking_checks(
     """
     if not isinstance(threat_model, ThreatModel):
         raise ValueError(f"threat_model is a ThreatModel such as Linf(0.3). Received: threat_model={threat_model!r}")
-    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-        raise ValueError(f"examples is an integer of at least 1. Received: examples={examples!r}")
+    check_integer("examples", examples)
     setting = make_setting(
         model, dataset, threat_model.bounds, source=source, batch_size=batch_size, seed=seed, verbose=False
     )
@@ -99,13 +99,10 @@ def run_checks(setting: Setting, threat_model: ThreatModel, examples: int = EXAM
     ]
 
 
-def _above(name: str, value: float, threshold: float, bad: str, good: str, source: str) -> Check:
+def _above(name: str, value: float, threshold: float, warning: str, numbers: str, source: str) -> Check:
+    """Returns the check of a value that is suspicious above a threshold; the warning is put before the numbers then."""
     suspicious = not value <= threshold
-    return Check(name, value, threshold, suspicious, bad if suspicious else good, source)
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
+    return Check(name, value, threshold, suspicious, warning + numbers if suspicious else numbers, source)
 
 
 def _deterministic(setting: Setting) -> Check:
@@ -114,8 +111,8 @@ def _deterministic(setting: Setting) -> Check:
         "not_deterministic",
         value,
         1e-4,
-        f"Logits of the same images differ by up to {value:.3g} between two passes: use AutoAttack's version 'rand'.",
-        "Two passes give the same logits.",
+        "Random at inference, use AutoAttack's version 'rand': ",
+        f"logits of the same images differ by at most {value:.3g} between two passes.",
         "Croce et al. (2020), RobustBench; checks of AutoAttack",
     )
 
@@ -126,8 +123,8 @@ def _logits(setting: Setting) -> Check:
         "not_logits",
         value,
         0.0,
-        f"{_percent(value)} of the outputs add up to 1 as probabilities do: attacks need logits.",
-        "The outputs are not probabilities.",
+        "Attacks need logits: ",
+        f"{percent(value)} of the outputs add up to 1 as probabilities do.",
         "Checks of AutoAttack (Croce & Hein, 2020)",
     )
 
@@ -138,8 +135,8 @@ def _zero_gradients(setting: Setting, ball: ThreatModel) -> Check:
         "zero_gradients",
         value,
         0.05,
-        f"For {_percent(value)} of the examples the input gradient of the cross-entropy is zero or not finite.",
-        f"The input gradient is zero or not finite for {_percent(value)} of the examples.",
+        "Attacks have nothing to follow: ",
+        f"the input gradient of the cross-entropy is zero or not finite for {percent(value)} of the examples.",
         "Carlini & Wagner (2017); Athalye et al. (2018), section 3",
     )
 
@@ -161,39 +158,36 @@ def _alignment(setting: Setting, ball: ThreatModel) -> Check:
 
 def _one_step(outcomes: probes.Outcomes) -> Check:
     one, many = outcomes.accuracy("one_step"), outcomes.accuracy("pgd")
-    numbers = f"{_percent(one)} withstand one step, {_percent(many)} withstand {probes.STEPS}"
     return _above(
         "one_step_beats_iterative",
         many - one,
         0.0,
-        f"An iterative attack is weaker than one step: {numbers}.",
-        f"{numbers}.",
+        "An iterative attack is weaker than one step: ",
+        f"{percent(one)} withstand one step, {percent(many)} withstand {probes.STEPS}.",
         "Athalye et al. (2018), section 3.1",
     )
 
 
 def _iterations(outcomes: probes.Outcomes) -> Check:
     few, many = outcomes.accuracy("pgd"), outcomes.accuracy("long_pgd")
-    numbers = f"{_percent(few)} withstand {probes.STEPS} steps, {_percent(many)} withstand {probes.LONG_STEPS}"
     return _above(
         "more_iterations_find_more",
         probes.share_of_survivors(few - many, few),
         FEW_SURVIVORS,
-        f"More iterations still break many: {numbers}.",
-        f"{numbers}.",
+        "More iterations still break many: ",
+        f"{percent(few)} withstand {probes.STEPS} steps, {percent(many)} withstand {probes.LONG_STEPS}.",
         "Engstrom et al. (2018); Carlini et al. (2019), section 4.6",
     )
 
 
 def _restarts(outcomes: probes.Outcomes) -> Check:
-    few, many = outcomes.accuracy("restarts", probes.RESTARTS // 2), outcomes.accuracy("restarts")
-    numbers = f"{_percent(few)} withstand {probes.RESTARTS // 2} restarts, {_percent(many)} withstand {probes.RESTARTS}"
+    few, many = outcomes.accuracy("restarts"), outcomes.accuracy("more_restarts")
     return _above(
         "more_restarts_find_more",
         probes.share_of_survivors(few - many, few),
         FEW_SURVIVORS,
-        f"The last restarts still break many: {numbers}.",
-        f"{numbers}.",
+        "The last restarts still break many: ",
+        f"{percent(few)} withstand {probes.RESTARTS} restarts, {percent(many)} withstand {2 * probes.RESTARTS}.",
         "Mosbach et al. (2018), section 4; Carlini et al. (2019), section 5.2",
     )
 
@@ -204,34 +198,32 @@ def _unbounded(setting: Setting, ball: ThreatModel) -> Check:
         "unbounded_attack_fails",
         value,
         0.0,
-        f"With perturbations as large as the pixel range {_percent(value)} still withstand PGD, where none can.",
-        "With perturbations as large as the pixel range none withstand PGD.",
+        "Where every image of the pixel range is allowed none can withstand: ",
+        f"{percent(value)} withstand PGD with perturbations as large as the pixel range.",
         "Athalye et al. (2018), section 3.1",
     )
 
 
 def _random_target(outcomes: probes.Outcomes) -> Check:
     untargeted, targeted = outcomes.accuracy("pgd"), outcomes.accuracy("random_target")
-    numbers = f"{_percent(targeted)} withstand PGD towards a random class, {_percent(untargeted)} untargeted PGD"
     return _above(
         "random_target_far_weaker",
         targeted - untargeted,
         0.2,
-        f"The targeted attack is far weaker than the untargeted one: {numbers}.",
-        f"{numbers}.",
+        "The targeted attack is far weaker than the untargeted one: ",
+        f"{percent(targeted)} withstand PGD towards a random class, {percent(untargeted)} untargeted PGD.",
         "Engstrom et al. (2018), section 3",
     )
 
 
 def _gradient_free(outcomes: probes.Outcomes) -> Check:
     left, broken = outcomes.accuracy("pgd"), outcomes.share_found_only_by("square", "pgd")
-    sentence = f"Square Attack, which sees no gradients, breaks {_percent(broken)} of the examples that PGD did not"
     return _above(
         "gradient_free_beats_gradient",
         probes.share_of_survivors(broken, left),
         FEW_SURVIVORS,
-        f"{sentence}, where {_percent(left)} withstand PGD.",
-        f"{sentence}, where {_percent(left)} withstand PGD.",
+        "An attack without gradients breaks many that PGD leaves: ",
+        f"{percent(left)} withstand PGD, and Square Attack breaks {percent(broken)} of the examples, out of these.",
         "Athalye et al. (2018), section 3.1; checks of AutoAttack, which warn at 0.2 % of all examples",
     )
 
@@ -242,5 +234,5 @@ def _transfer(outcomes: probes.Outcomes, setting: Setting | None, ball: ThreatMo
         reason = "Not run: it needs a second model as the source of transferred attacks."
         return Check(name, None, 0.0, False, reason, source)
     white, black = outcomes.accuracy("pgd"), probes.transferred_accuracy(setting, ball)
-    numbers = f"{_percent(black)} withstand PGD crafted on {setting.source.description}, {_percent(white)} their own"
-    return _above(name, white - black, 0.0, f"A transferred attack is stronger: {numbers}.", f"{numbers}.", source)
+    numbers = f"{percent(black)} withstand PGD crafted on {setting.source.description}, {percent(white)} PGD on itself."
+    return _above(name, white - black, 0.0, "A transferred attack is stronger: ", numbers, source)

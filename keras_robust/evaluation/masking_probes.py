@@ -10,16 +10,16 @@ import tensorflow as tf
 from keras_robust.attacks import FGSM, PGD, Attack, Square
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core import ThreatModel, seeds
-from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import flatten
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
+from keras_robust.evaluation.gradients import loss_gradient
 from keras_robust.evaluation.runner import run_attack
-from keras_robust.evaluation.setting import Setting
+from keras_robust.evaluation.setting import Setting, logits_of
 from keras_robust.evaluation.subject import Subject
 
 STEPS, LONG_STEPS = 40, 400
-RESTARTS = 10
+RESTARTS = 5
 QUERIES = 1000
 PROBABILITY_TOLERANCE = 1e-3
 FEWEST = 0.1
@@ -59,19 +59,20 @@ class Outcomes:
         }
         self._robust = functools.cache(self._measure)
 
-    def accuracy(self, name: str, restarts: int | None = None) -> float:
-        """Returns the share of examples that withstand an attack, or its first restarts."""
-        return float(self._robust(name, restarts).mean())
+    def accuracy(self, name: str) -> float:
+        """Returns the share of examples that withstand an attack; "more_restarts" follows on "restarts"."""
+        return float(self._robust(name).mean())
 
     def share_found_only_by(self, name: str, other: str) -> float:
         """Returns the share of examples that one attack breaks and the other does not."""
-        return float((self._robust(other, None) & ~self._robust(name, None)).mean())
+        return float((self._robust(other) & ~self._robust(name)).mean())
 
-    def _measure(self, name: str, restarts: int | None) -> np.ndarray:
-        attack = self._attacks[name]
-        if restarts is not None:
-            attack = dataclasses.replace(attack, restarts=restarts)  # type: ignore[type-var]
-        return run_attack(attack, self._setting, self._setting.clean_ranks).robust
+    def _measure(self, name: str) -> np.ndarray:
+        setting, ranks = self._setting, self._setting.clean_ranks
+        if name == "more_restarts":
+            name, ranks = "restarts", np.where(self._robust("restarts"), ranks, setting.classes)
+            setting = dataclasses.replace(setting, seed=(setting.seed + 1) % 2**31)
+        return run_attack(self._attacks[name], setting, ranks).robust
 
 
 def share_of_survivors(broken: float, left: float) -> float:
@@ -96,13 +97,8 @@ def transferred_accuracy(setting: Setting, ball: ThreatModel) -> float:
 
 def largest_change_of_logits(setting: Setting) -> float:
     """Returns by how much a logit of an example differs between two passes."""
-    target_fn = setting.target.model_fn_for(None)
-
-    def run(images: Tensor, seed: Tensor) -> Tensor:
-        del seed
-        return target_fn(images)
-
-    return float(np.abs(_by_batch(run, setting, setting.images) - setting.clean_logits).max())
+    again = logits_of(setting.target, setting.images, setting.batch_size, setting.strategy)
+    return float(np.abs(again - setting.clean_logits).max())
 
 
 def share_of_probabilities(setting: Setting) -> float:
@@ -114,10 +110,11 @@ def share_of_probabilities(setting: Setting) -> float:
 
 def share_without_gradient(setting: Setting, ball: ThreatModel) -> float:
     """Returns the share of examples whose input gradient at a random start is all zero, or not finite."""
+    model_fn = setting.target.model_fn_for(None)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         images, labels = batch
-        gradient = flatten(_gradient(setting, ball.random_point(images, seed), labels))
+        gradient = flatten(loss_gradient(model_fn, ball.random_point(images, seed), labels))
         return tf.reduce_all(tf.math.is_finite(gradient), axis=1) & tf.reduce_any(gradient != 0, axis=1)
 
     return float(1 - _by_batch(run, setting, (setting.images, setting.sparse_labels)).mean())
@@ -127,22 +124,16 @@ def gradient_alignment(setting: Setting, ball: ThreatModel) -> float:
     """Returns the mean cosine between the input gradients at an image and at a random point near it."""
     near = dataclasses.replace(ball, epsilon=NEARBY * ball.epsilon)
 
+    model_fn = setting.target.model_fn_for(None)
+
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         images, labels = batch
-        here = flatten(_gradient(setting, images, labels))
-        there = flatten(_gradient(setting, near.random_point(images, seed), labels))
+        here = flatten(loss_gradient(model_fn, images, labels))
+        there = flatten(loss_gradient(model_fn, near.random_point(images, seed), labels))
         lengths = tf.norm(here, axis=1) * tf.norm(there, axis=1)
         return tf.math.divide_no_nan(tf.reduce_sum(here * there, axis=1), lengths)
 
     return float(_by_batch(run, setting, (setting.images, setting.sparse_labels)).mean())
-
-
-def _gradient(setting: Setting, points: Tensor, labels: Tensor) -> Tensor:
-    model_fn = setting.target.model_fn_for(None)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(points)
-        loss = tf.reduce_sum(cross_entropy(labels, model_fn(points)))
-    return tape.gradient(loss, points)
 
 
 def _by_batch(function: BatchFunction, setting: Setting, values: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ from keras_robust.core import seeds
 from keras_robust.core.checks import check_labels, check_logits
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.seeds import Tensor
+from keras_robust.evaluation.arguments import check_integer
 from keras_robust.evaluation.examples import load_examples
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
 from keras_robust.evaluation.ranks import classify, rank_labels
@@ -78,6 +79,18 @@ class Setting:
         return dataclasses.replace(self, **parts, batch_size=batch_size, verbose=False)
 
 
+def logits_of(subject: Subject, images: np.ndarray, batch_size: int, strategy: tf.distribute.Strategy) -> np.ndarray:
+    """Returns float32 (examples, classes), of images (examples, height, width, channels)."""
+    model_fn = subject.model_fn_for(None)
+
+    def run(batch: Tensor, seed: Tensor) -> Tensor:
+        del seed
+        return model_fn(batch)
+
+    compiled, no_seed = compile_batch_function(run, strategy), np.zeros(2, np.int32)
+    return by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
+
+
 def make_setting(
     model: Any,
     dataset: Any,
@@ -105,9 +118,8 @@ def make_setting(
         ValueError: if anything is not what it must be; the message names what was received.
     """
     strategy = tf.distribute.get_strategy()
-    for name, value in (("batch_size", batch_size), ("top_k", top_k)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+    check_integer("batch_size", batch_size)
+    check_integer("top_k", top_k)
     if batch_size % strategy.num_replicas_in_sync:
         raise ValueError(
             f"batch_size is divisible by the {strategy.num_replicas_in_sync} replicas. Received: {batch_size}"
@@ -115,17 +127,9 @@ def make_setting(
     seeds.as_seed(seed)
     target = as_subject(model)
     images, labels = load_examples(dataset, bounds, target)
-    target_fn = target.model_fn_for(None)
-
-    def run(batch: Tensor, seed: Tensor) -> Tensor:
-        del seed
-        return target_fn(batch)
-
-    compiled = compile_batch_function(run, strategy)
-    no_seed = np.zeros(2, np.int32)
     first = images[:batch_size]
-    check_logits(by_batch(lambda batch, _: compiled(batch, no_seed), first, batch_size), len(first))
-    logits = by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
+    check_logits(logits_of(target, first, batch_size, strategy), len(first))
+    logits = logits_of(target, images, batch_size, strategy)
     check_logits(logits, len(images))
     check_labels(labels, logits.shape[1], len(images))
     if top_k >= logits.shape[1]:
