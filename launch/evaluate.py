@@ -70,7 +70,7 @@ def main(_: list[str]) -> None:
         dataset,
         attack,
         source=SOURCE.value,
-        models=dict(model.split("=", 1) for model in MODELS.value),
+        models=command_line.named_files(MODELS.value),
         transfer_steps=[int(steps) for steps in TRANSFER_STEPS.value],
         version=VERSION.value,
         top_k=TOP_K.value,

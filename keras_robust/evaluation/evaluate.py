@@ -108,11 +108,7 @@ def evaluate(
     found: list[dict[str, Any]] = []
     if checks:
         found = _remember(progress, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
-    parts = []
-    for number, (name, analysis) in enumerate(further.items()):
-        if verbose:
-            print(name, flush=True)
-        parts.append(_remember(progress, f"analysis{number}", analysis))
+    parts = _analyse(further, progress, verbose)
     record = {
         **accuracies(results, setting),
         "checks": found,
@@ -138,6 +134,18 @@ def _run(
         results[name] = run_attack(attack, setting, ranks if cascade else clean_ranks, journal, f"attack{number}")
         ranks = results[name].ranks
     return results
+
+
+def _analyse(
+    analyses: Mapping[str, Analysis], journal: Journal | None, verbose: bool
+) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Returns what each analysis found: a part of the record, and arrays."""
+    parts = []
+    for number, (name, analysis) in enumerate(analyses.items()):
+        if verbose:
+            print(name, flush=True)
+        parts.append(_remember(journal, f"analysis{number}", analysis))
+    return parts
 
 
 def _remember(journal: Journal | None, key: str, function: Analysis) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -33,3 +33,16 @@ def _parse_flags(arguments: list[str]) -> Any:
         sys.exit(f"ValueError: the config has no such field: {str(error.args[0]).strip(_QUOTES)}")
     except (*USER_ERRORS, TypeError) as error:  # a value of the wrong type
         sys.exit(f"ValueError: {error}")
+
+
+def named_files(entries: list[str]) -> dict[str, str]:
+    """Returns files by name, from entries such as "pgd8=runs/pgd8/best.keras".
+
+    Raises:
+        ValueError: if an entry has no name or no file, or two have one name.
+    """
+    pairs = [entry.partition("=") for entry in entries]
+    files = {name: file for name, _, file in pairs}
+    if not all(files) or not all(files.values()) or len(files) < len(entries):
+        raise ValueError(f"Models are NAME=FILE, with a name each. Received: {','.join(entries)}")
+    return files
