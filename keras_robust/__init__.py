@@ -8,21 +8,56 @@
 Images are floats in [0, 1]; epsilon is in the same units.
 """
 
-from keras_robust import architectures, attacks, core, data, distribution, evaluation, losses, optimizers, training
+from keras_robust import architectures, attacks, core, data, distribution, evaluation, layers, losses, optimizers, training
 from keras_robust.core import L1, L2, Linf
 from keras_robust.evaluation import Report, evaluate
 from keras_robust.export import export
-from keras_robust.methods import AdversarialLogitPairing, AdversarialTraining, RobustModel
+from keras_robust.methods import (
+    MART,
+    TRADES,
+    AdversarialLogitPairing,
+    AdversarialTraining,
+    AdversarialWeightPerturbation,
+    CleanLogitPairing,
+    DetectCatastrophicOverfitting,
+    EnsembleAdversarialTraining,
+    FastAdversarialTraining,
+    FeaturePairing,
+    FreeAdversarialTraining,
+    FreezeBatchStatistics,
+    LogitSqueezing,
+    Mixup,
+    NaturalTraining,
+    RobustModel,
+    StaleAdversarialTraining,
+    VirtualAdversarialTraining,
+    finetune_batch_norm,
+)
 from keras_robust.version import __version__
 
 __all__ = [
     "L1",
     "L2",
+    "MART",
+    "TRADES",
     "AdversarialLogitPairing",
     "AdversarialTraining",
+    "AdversarialWeightPerturbation",
+    "CleanLogitPairing",
+    "DetectCatastrophicOverfitting",
+    "EnsembleAdversarialTraining",
+    "FastAdversarialTraining",
+    "FeaturePairing",
+    "FreeAdversarialTraining",
+    "FreezeBatchStatistics",
     "Linf",
+    "LogitSqueezing",
+    "Mixup",
+    "NaturalTraining",
     "Report",
     "RobustModel",
+    "StaleAdversarialTraining",
+    "VirtualAdversarialTraining",
     "__version__",
     "architectures",
     "attacks",
@@ -32,6 +67,8 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
+    "finetune_batch_norm",
+    "layers",
     "losses",
     "optimizers",
     "training",

@@ -9,6 +9,7 @@ from keras_robust.attacks.pgd import PGD
 from keras_robust.attacks.pgd_variants import BIM, CW, FGSM, RFGSM
 from keras_robust.attacks.spsa import SPSA
 from keras_robust.attacks.square import Square
+from keras_robust.attacks.virtual_adversarial import VirtualAdversarial
 
 __all__ = [
     "APGD",
@@ -22,5 +23,6 @@ __all__ = [
     "Attack",
     "IterativeAttack",
     "Square",
+    "VirtualAdversarial",
     "as_model_fn",
 ]

@@ -1,6 +1,8 @@
 """What every attack has in common."""
 
+import copy
 from collections.abc import Callable
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -68,3 +70,15 @@ class Attack(Serializable):
             Of the shape and dtype of `images`, with no gradient.
         """
         raise NotImplementedError
+
+    def scaled(self, fraction: Tensor) -> Self:
+        """Returns this attack with `fraction`, a float scalar in [0, 1], of its epsilon: a part of a training step."""
+        return changed(self, threat_model=changed(self.threat_model, epsilon=fraction * self.threat_model.epsilon))
+
+
+def changed(instance: Any, **fields: Any) -> Any:
+    """Returns a copy with other fields, which are not checked, as they may be tensors."""
+    changed = copy.copy(instance)
+    for name, value in fields.items():
+        object.__setattr__(changed, name, value)
+    return changed

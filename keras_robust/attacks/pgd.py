@@ -8,11 +8,12 @@ there are several, to compare them; one where the objective or the target looks 
 """
 
 import dataclasses
+from typing import Self
 
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn, gradient_at
+from keras_robust.attacks.attack import Attack, ModelFn, changed, gradient_at
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
 from keras_robust.core.objectives import Goal, get_objective, margin
@@ -21,7 +22,10 @@ from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.targets import NEEDS_CLEAN_LOGITS, check_target, choose_goal_classes
 from keras_robust.core.threat_models import per_example
 
-RANDOM_STARTS = ("none", "uniform", "sign")
+RANDOM_STARTS = ("none", "uniform", "sign", "normal")
+
+NORMAL_START = 0.001
+"""Standard deviation of a "normal" start."""
 
 UNROLLED_STEPS = 10
 """Attacks of at most so many steps, those of training, are unrolled: on CPU, TensorFlow's graph optimizer leaves about
@@ -39,9 +43,11 @@ class PGD(Attack):
         step_size: in the units of epsilon; None is 2.5 epsilon / steps (Bhat et al., 2018, section 6).
         objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`.
         target: a name of `core.targets.TARGETS`, such as "untargeted", "random" or "least_likely".
-        random_start: "uniform" in the ball (or True), "none" (or False), or "sign": `start_radius` times the
-            signs of Gaussian noise (R+FGSM, Tramèr et al., 2018; Linf only).
-        start_radius: for "sign", in the units of epsilon; None is epsilon.
+        random_start: "uniform" in the ball (or True), "none" (or False), "sign": `start_radius` times the signs of
+            Gaussian noise (R+FGSM, Tramèr et al., 2018; Linf only), or "normal": `start_radius` times Gaussian noise
+            (TRADES, Zhang et al., 2019).
+        start_radius: for "sign" and "normal", in the units of epsilon; None is epsilon for "sign", and the 0.001 of
+            TRADES's code for "normal".
         clean_start_probability: with which the attack starts at the clean image instead (Xie & Yuille, 2020: 0.2).
         clean_start_per: "example" draws that for each image; "batch" once per call, as their original code.
         restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one
@@ -205,6 +211,10 @@ class PGD(Attack):
             radius = self.threat_model.epsilon if self.start_radius is None else self.start_radius
             sign = tf.sign(seeds.uniform(tf.shape(images), seeds.fold(seed, 0)) - 0.5)
             start = self.threat_model.clip(images + radius * tf.cast(sign, images.dtype))
+        elif self.random_start == "normal":
+            deviation = NORMAL_START if self.start_radius is None else self.start_radius
+            noise = tf.cast(seeds.normal(tf.shape(images), seeds.fold(seed, 0)), images.dtype)
+            start = self.threat_model.project(images + deviation * noise, images)
         else:
             start = self.threat_model.random_point(images, seeds.fold(seed, 0))
         if self.clean_start_probability == 0:
@@ -243,6 +253,12 @@ class PGD(Attack):
             return points
         loop = (tf.constant(0), points)
         return tf.while_loop(lambda done, _: done < steps, lambda done, x_adv: (done + 1, step(x_adv)), loop)[1]
+
+    def scaled(self, fraction: Tensor) -> Self:
+        """Returns the attack with `fraction` of its epsilon, step size and start radius: see `Attack.scaled`."""
+        lengths = {name: getattr(self, name) for name in ("step_size", "start_radius")}
+        lengths = {name: fraction * length for name, length in lengths.items() if length is not None}
+        return changed(super().scaled(fraction), **lengths)
 
     def _run(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
         """One run from one start."""

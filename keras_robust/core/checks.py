@@ -1,5 +1,6 @@
 """Checks of what users pass in. Each raises a `ValueError` that names what was received."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -79,3 +80,9 @@ def check_logits(logits: Any, batch: int) -> None:
             "A classifier returns logits: remove the softmax at its end, since attacks on probabilities are weak. "
             f"Received: outputs from {logits.min():g} to {logits.max():g} that add up to 1 in each row"
         )
+
+
+def check_weight(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value`, of the argument `name`, is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} is a finite number of at least 0. Received: {name}={value!r}")

@@ -5,11 +5,12 @@ from typing import Any
 import keras
 
 from keras_robust.attacks import Attack
+from keras_robust.core.checks import check_weight
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.layers import ADVERSARIAL, CLEAN
 from keras_robust.losses import PairingLoss, get_pairing_loss
 from keras_robust.methods.adversarial_training import AdversarialTraining
-from keras_robust.methods.robust_model import ADVERSARIAL, CLEAN
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -40,8 +41,7 @@ class AdversarialLogitPairing(AdversarialTraining):
         pairing_loss: str | PairingLoss = "l2",
         **kwargs: Any,
     ) -> None:
-        if not pairing_weight >= 0:
-            raise ValueError(f"pairing_weight is at least 0. Received: pairing_weight={pairing_weight!r}")
+        check_weight("pairing_weight", pairing_weight)
         super().__init__(classifier, attack, clean_fraction=1.0, **kwargs)
         self.pairing_weight = pairing_weight
         self.pairing_loss = get_pairing_loss(pairing_loss)
@@ -57,9 +57,3 @@ class AdversarialLogitPairing(AdversarialTraining):
         del config["clean_fraction"]  # always 1
         pairing_loss = keras.saving.serialize_keras_object(self.pairing_loss)
         return {**config, "pairing_weight": self.pairing_weight, "pairing_loss": pairing_loss}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "AdversarialLogitPairing":
-        """Builds the model that `get_config` described."""
-        pairing_loss = keras.saving.deserialize_keras_object(config["pairing_loss"], custom_objects)
-        return super().from_config({**config, "pairing_loss": pairing_loss}, custom_objects)

@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras_robust.attacks import Attack
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.methods.robust_model import ADVERSARIAL, CLEAN, RobustModel
+from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.methods.robust_model import RobustModel
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

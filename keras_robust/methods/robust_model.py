@@ -5,21 +5,24 @@ classifier) and `robust_loss` (what is minimised). The rest of a step is left to
 accumulation, XLA, metrics, strategies and saving are Keras's own.
 """
 
+import contextlib
 import inspect
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import Attack, as_model_fn
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
+from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, Offsets, moved_weights
 from keras_robust.methods.first_batch import check_batch, check_ends_in_logits, peek
 from keras_robust.methods.metric_sets import MetricSets
-
-CLEAN, ADVERSARIAL = "clean", "adversarial"
-"""Keys of the passes: images in a dict of these give logits in a dict of these."""
+from keras_robust.methods.replica_state import ReplicaState
 
 TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1
 
@@ -34,15 +37,20 @@ class RobustModel(keras.Model):
 
     Args:
         classifier: any Keras model that maps (batch, height, width, channels) float images to (batch, classes) logits.
-        attack: an `Attack`; its threat model holds epsilon and the pixel range, in the units of the images.
+        attack: an `Attack`; its threat model holds epsilon and the pixel range, in the units of the images. Methods
+            that train on clean images alone take none.
         validation_attack: an `Attack` that `fit` and `evaluate` run on validation data, to log `val_robust_accuracy`;
             None logs clean metrics only.
         attack_in_training_mode: attack the classifier with batch statistics (Madry et al., 2018, their code) instead of
             moving averages. The averages are left alone either way.
         joint_pass: run clean and attacked images through the classifier as one batch (so batch normalisation sees
-            their mixture, as in the code of Kannan et al., 2018) instead of one after the other.
+            their mixture, as in the code of Kannan et al., 2018) instead of one after the other. A classifier with
+            mixture batch normalisation always has them one after the other, each with its own branch.
         compile_attack: compile the attack with XLA: True, False, or "auto" for wherever there is a GPU. XLA makes
             attacks on CPU slower.
+        epsilon_schedule: a Keras learning-rate schedule from training steps to the fraction of epsilon, step size and start
+            radius that the training attack has, such as `PolynomialDecay(0.0, 1000, 1.0)` for a linear warm-up.
+        weight_perturbation: an `AdversarialWeightPerturbation`, or None.
         seed: of the random starts, in [0, 2**31). They also depend on the number of training steps taken, which is
             saved with the model, and on the replica.
         **kwargs: of `keras.Model`.
@@ -51,24 +59,32 @@ class RobustModel(keras.Model):
         ValueError: if the classifier is no Keras model or ends in a softmax, or an attack is no `Attack`.
     """
 
+    NEEDS_ATTACK: ClassVar[bool] = True
+    NEEDS_ONE_HOT_LABELS: ClassVar[bool] = False
+
     def __init__(
         self,
         classifier: keras.Layer,
-        attack: Attack,
+        attack: Attack | None,
         *,
         validation_attack: Attack | None = None,
         attack_in_training_mode: bool = False,
         joint_pass: bool = True,
         compile_attack: bool | str = "auto",
+        epsilon_schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
+        weight_perturbation: AdversarialWeightPerturbation | None = None,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         check_ends_in_logits(classifier)
-        _check_attack("attack", attack)
+        if attack is not None or self.NEEDS_ATTACK:
+            _check_attack("attack", attack)
         if validation_attack is not None:
             _check_attack("validation_attack", validation_attack)
         if compile_attack not in (True, False, "auto"):
             raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")
+        _check_kind("epsilon_schedule", epsilon_schedule, keras.optimizers.schedules.LearningRateSchedule)
+        _check_kind("weight_perturbation", weight_perturbation, AdversarialWeightPerturbation)
         seeds.as_seed(seed)
         super().__init__(**kwargs)
         self.classifier = classifier
@@ -77,7 +93,12 @@ class RobustModel(keras.Model):
         self.attack_in_training_mode = attack_in_training_mode
         self.joint_pass = joint_pass
         self.compile_attack = compile_attack
+        self.epsilon_schedule = epsilon_schedule
+        self.weight_perturbation = weight_perturbation
         self.seed = seed
+        self.batch_statistics_frozen = False  # see `FreezeBatchStatistics`
+        self.replica_state: dict[str, ReplicaState] = {}
+        self._weight_offsets: Offsets = ()  # while an update is traced
         self.steps_taken = self.add_weight(
             name="steps_taken",
             shape=(),
@@ -92,14 +113,28 @@ class RobustModel(keras.Model):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest pixel value."""
-        return self.attack.threat_model.bounds
+        """Smallest and largest pixel value: those of the attack, or 0 and 1 where there is none."""
+        attack = self.attack or self.validation_attack
+        return (0.0, 1.0) if attack is None else attack.threat_model.bounds
+
+    @property
+    def updates_per_batch(self) -> int:
+        """How many updates of the weights a batch of `fit` makes: what learning-rate schedules count."""
+        return 1
 
     # Hooks.
 
     def perturb(self, images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
-        """Returns the attacked images to train on; no gradient flows through them."""
-        return self._run(self.attack, images, labels, seed, training=self.attack_in_training_mode)
+        """Returns the attacked images to train on, of the shape of `images`; no gradient flows through them.
+
+        Args:
+            images: (batch, height, width, channels).
+            labels: (batch,) or (batch, classes).
+            seed: int32 of shape (2,), of this step and replica: see `core.seeds`.
+        """
+        attack = self.training_attack()
+        with use_branch(ADVERSARIAL):
+            return self.run_attack(attack, self.classifier, images, labels, seed, self.attack_in_training_mode)
 
     def passes(self, images: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
         """Returns the images of a training step's passes, under `CLEAN` and `ADVERSARIAL` or one of them.
@@ -117,7 +152,95 @@ class RobustModel(keras.Model):
             logits: of the passes.
             sample_weight: (batch,) or None.
         """
-        return super().compute_loss(None, labels, logits[ADVERSARIAL], sample_weight)
+        return self.classification_loss(labels, logits[ADVERSARIAL], sample_weight)
+
+    # What hooks are made of.
+
+    def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Returns the compiled loss plus the classifier's own (weight decay), a scalar; to be called once per step."""
+        return super().compute_loss(None, labels, logits, sample_weight)
+
+    def training_attack(self) -> Attack:
+        """Returns the attack as it is in this step, with the epsilon of the schedule."""
+        if self.epsilon_schedule is None:
+            return self.attack
+        return self.attack.scaled(self.epsilon_schedule(self.steps_taken.value))
+
+    def run_attack(
+        self,
+        attack: Attack,
+        classifier: keras.Layer,
+        images: Tensor,
+        labels: Tensor,
+        seed: Tensor,
+        training: bool = False,
+    ) -> Tensor:
+        """Returns the images attacked on `classifier`, compiled with XLA where that pays; no gradient flows."""
+        model_fn = as_model_fn(classifier, training=training, compute_dtype=attack.compute_dtype)
+
+        def run(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
+            return attack(model_fn, images, labels, seed)
+
+        compiled = bool(tf.config.list_logical_devices("GPU")) if self.compile_attack == "auto" else self.compile_attack
+        if compiled:
+            run = tf.function(run, jit_compile=True)
+        return tf.stop_gradient(run(images, labels, seed))
+
+    def weight_decay(self) -> Tensor:
+        """Returns the classifier's own losses alone, a scalar, for a `robust_loss` without the compiled loss."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.constant(0.0)]) / replicas
+
+    def run_passes(
+        self, function: Callable[[Tensor], Any], inputs: dict[str, Tensor], training: bool | None
+    ) -> dict[str, Any]:
+        """Returns what `function` makes of the images of each pass: jointly, or of one pass after the other.
+
+        Args:
+            function: maps (batch, ...) images to a nest of tensors (batch, ...), with the classifier.
+            inputs: images by pass.
+            training: whether each pass uses its own branch of mixture batch normalisation.
+        """
+        if not self.joint_pass or has_branches(self.classifier):
+            results = {}
+            for name, images in inputs.items():
+                with self._as_in_this_pass(name if training else None):
+                    results[name] = function(images)
+            return results
+        sizes = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0] for images in inputs.values()]
+        with self._as_in_this_pass(None):
+            outputs = function(tf.concat(list(inputs.values()), axis=0))
+        parts = [tf.split(tensor, sizes) for tensor in tf.nest.flatten(outputs)]
+        return {
+            name: tf.nest.pack_sequence_as(outputs, [part[index] for part in parts])
+            for index, name in enumerate(inputs)
+        }
+
+    @contextlib.contextmanager
+    def _as_in_this_pass(self, branch: str | None) -> Iterator[None]:
+        with (
+            use_branch(branch),
+            frozen_statistics(self.classifier, self.batch_statistics_frozen),
+            moved_weights(self.classifier, self._weight_offsets),
+        ):
+            yield
+
+    def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        """Returns (images of the passes, labels, sample weights) of what `fit` reads, and counts the step."""
+        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        seed = seeds.fold(seeds.as_seed(self.seed), TRAINING_DRAWS, self.steps_taken.value)
+        adversarial = self.perturb(images, labels, seeds.fold_replica(seed))
+        self.steps_taken.assign_add(1)
+        return self.passes(images, adversarial), labels, sample_weight
+
+    def update(self, batch: tuple[dict[str, Tensor], Tensor, Tensor | None]) -> dict[str, Tensor]:
+        """Lets Keras take a step on what `attack_batch` returned; returns the metrics."""
+        if self.weight_perturbation is not None:
+            self._weight_offsets = self.weight_perturbation.offsets(self, batch)
+        try:
+            return super().train_step(batch)
+        finally:
+            self._weight_offsets = ()
 
     # What Keras calls.
 
@@ -131,19 +254,11 @@ class RobustModel(keras.Model):
         """Returns logits of images, or a dict of logits of a dict of images."""
         if not isinstance(inputs, dict):
             return self.classifier(inputs, training=training)
-        if not self.joint_pass:
-            return {name: self.classifier(images, training=training) for name, images in inputs.items()}
-        sizes = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0] for images in inputs.values()]
-        logits = self.classifier(tf.concat(list(inputs.values()), axis=0), training=training)
-        return dict(zip(inputs, tf.split(logits, sizes), strict=True))
+        return self.run_passes(lambda images: self.classifier(images, training=training), inputs, training)
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """Attacks the batch, then lets Keras take a step on the passes."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        seed = seeds.fold(seeds.as_seed(self.seed), TRAINING_DRAWS, self.steps_taken.value)
-        adversarial = self.perturb(images, labels, seeds.fold_replica(seed))
-        self.steps_taken.assign_add(1)
-        return super().train_step((self.passes(images, adversarial), labels, sample_weight))
+        return self.update(self.attack_batch(data))
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
         """Evaluates a batch, clean and under the validation attack; its draws are the same in every epoch."""
@@ -151,7 +266,7 @@ class RobustModel(keras.Model):
             return super().test_step(data)
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), VALIDATION_DRAWS))
-        adversarial = self._run(self.validation_attack, images, labels, seed)
+        adversarial = self.run_attack(self.validation_attack, self.classifier, images, labels, seed)
         return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
 
     def compute_loss(
@@ -230,7 +345,48 @@ class RobustModel(keras.Model):
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
         images, labels, x = peek(x, y, batch_size)
         check_batch(self.classifier, images, labels, self.bounds)
+        replicas = 1 if isinstance(x, tf.distribute.DistributedDataset) else self.distribute_strategy.num_replicas_in_sync
+        self._make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
         return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def replica_state_specs(self, images: Tensor, labels: Tensor) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns shape and dtype by name of what each replica keeps from step to step, in `self.replica_state`.
+
+        Args:
+            images: a batch of one replica.
+            labels: of it.
+        """
+        del images, labels
+        return {}
+
+    def _make_replica_state(self, images: Tensor, labels: Tensor, replicas: int) -> None:
+        """Makes the state that there is none of yet, for batches such as these of all replicas together."""
+        share = len(images) // replicas
+        specs = self.replica_state_specs(images[:share], labels[:share])
+        with self.distribute_strategy.scope():
+            for name, (shape, dtype) in specs.items():
+                if name not in self.replica_state:
+                    self.replica_state[name] = ReplicaState(shape, dtype)
+                self.replica_state[name].check(shape, dtype)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the model's own variables, and what each replica keeps."""
+        super().save_own_variables(store)
+        for name, state in self.replica_state.items():
+            store[f"replica_state_{name}"] = state.to_array()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        prefix, own = "replica_state_", {}
+        for key in store.keys():  # noqa: SIM118 - an h5 group
+            values = store[key]
+            if key.startswith(prefix):
+                state = ReplicaState(values.shape[1:], np.asarray(values).dtype.name)
+                state.from_array(np.asarray(values))
+                self.replica_state[key.removeprefix(prefix)] = state
+            else:
+                own[key] = values
+        super().load_own_variables(own)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model: classifier, attacks and options."""
@@ -243,32 +399,25 @@ class RobustModel(keras.Model):
             "attack_in_training_mode": self.attack_in_training_mode,
             "joint_pass": self.joint_pass,
             "compile_attack": self.compile_attack,
+            "epsilon_schedule": serialize(self.epsilon_schedule),
+            "weight_perturbation": serialize(self.weight_perturbation),
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RobustModel":
         """Builds the model that `get_config` described."""
-        nested = ("classifier", "attack", "validation_attack")
-        loaded = {name: keras.saving.deserialize_keras_object(config[name], custom_objects) for name in nested}
-        return cls(**{**config, **loaded})
-
-    def _run(self, attack: Attack, images: Tensor, labels: Tensor, seed: Tensor, training: bool = False) -> Tensor:
-        """Runs an attack on the classifier, compiled with XLA where that pays."""
-        model_fn = as_model_fn(self.classifier, training=training, compute_dtype=attack.compute_dtype)
-
-        def run(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
-            return attack(model_fn, images, labels, seed)
-
-        compiled = bool(tf.config.list_logical_devices("GPU")) if self.compile_attack == "auto" else self.compile_attack
-        if compiled:
-            run = tf.function(run, jit_compile=True)
-        return tf.stop_gradient(run(images, labels, seed))
+        return cls(**{name: keras.saving.deserialize_keras_object(value, custom_objects) for name, value in config.items()})
 
 
 def _check_attack(name: str, attack: Any) -> None:
     if not isinstance(attack, Attack):
         raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} is a {kind.__name__} or None. Received: {name}={value!r}")
 
 
 def _check_loss(loss: Any) -> None:

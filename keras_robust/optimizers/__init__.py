@@ -1,5 +1,14 @@
-"""Learning-rate schedules of the papers and of this toolkit's configs, counted in steps."""
+"""The papers' optimizer, and the learning-rate schedules of the papers and of this toolkit's configs."""
 
-from keras_robust.optimizers.schedules import one_cycle, staircase_decay
+from keras_robust.optimizers.rmsprop import TensorFlow1RMSprop
+from keras_robust.optimizers.schedules import PiecewiseLinear, WarmUp, cyclic, one_cycle, staircase_decay, step_decay
 
-__all__ = ["one_cycle", "staircase_decay"]
+__all__ = [
+    "PiecewiseLinear",
+    "TensorFlow1RMSprop",
+    "WarmUp",
+    "cyclic",
+    "one_cycle",
+    "staircase_decay",
+    "step_decay",
+]

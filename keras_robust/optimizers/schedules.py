@@ -1,11 +1,93 @@
-"""Learning-rate schedules, in the units that papers state them in, as Keras schedules."""
+"""Learning-rate schedules, in the units that papers state them in, as Keras schedules.
+
+A schedule of `keras.optimizers` counts updates. Where a paper counts epochs, `steps_per_epoch` is the number of updates
+of a pass over the training data; 1 counts in steps.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import tensorflow as tf
+
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
-def one_cycle(
-    total_steps: int, *, peak: float, warmup_fraction: float = 0.3
-) -> keras.optimizers.schedules.LearningRateSchedule:
+@keras.saving.register_keras_serializable(PACKAGE)
+class PiecewiseLinear(Schedule):
+    """A rate that runs straight between points, and stays at the last one.
+
+    Args:
+        steps: of the points, increasing from 0.
+        values: at these steps, as many.
+
+    Raises:
+        ValueError: if there are fewer than two points, or `steps` do not increase from 0.
+    """
+
+    def __init__(self, steps: Sequence[float], values: Sequence[float]) -> None:
+        increasing = all(a < b for a, b in itertools.pairwise(steps))
+        if len(steps) < 2 or len(steps) != len(values) or steps[0] != 0 or not increasing:
+            raise ValueError(
+                "steps increase from 0, and there is a value for each of two or more. "
+                f"Received: steps={steps!r} and values={values!r}"
+            )
+        self.steps, self.values = list(steps), list(values)
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate at `step`, a float32 scalar."""
+        step = tf.cast(step, tf.float32)
+        rate = tf.constant(float(self.values[0]))
+        points = itertools.pairwise(zip(self.steps, self.values, strict=True))
+        for (begin, low), (end, high) in points:
+            rate += (high - low) * tf.clip_by_value((step - begin) / (end - begin), 0.0, 1.0)
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the schedule."""
+        return {"steps": self.steps, "values": self.values}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class WarmUp(Schedule):
+    """Another schedule, times a factor that rises linearly from 0 to 1 in the first steps (Goyal et al., 2017).
+
+    Args:
+        schedule: with which it goes on; it counts from step 0, too.
+        warmup_steps: at least 1.
+
+    Raises:
+        ValueError: if `warmup_steps` is not positive.
+    """
+
+    def __init__(self, schedule: Schedule, warmup_steps: int) -> None:
+        if not warmup_steps >= 1:
+            raise ValueError(f"warmup_steps is at least 1. Received: warmup_steps={warmup_steps!r}")
+        self.schedule, self.warmup_steps = schedule, warmup_steps
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate at `step`, a float32 scalar."""
+        fraction = (tf.cast(step, tf.float32) + 1.0) / self.warmup_steps
+        return tf.minimum(fraction, 1.0) * tf.cast(self.schedule(step), tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the schedule."""
+        return {
+            "schedule": keras.optimizers.schedules.serialize(self.schedule),
+            "warmup_steps": self.warmup_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
+        """Builds the schedule that `get_config` described."""
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["warmup_steps"])
+
+
+def one_cycle(total_steps: int, *, peak: float, warmup_fraction: float = 0.3) -> Schedule:
     """Returns a rate that rises linearly from peak / 25 to `peak` and falls to 0 along a cosine (Smith & Topin, 2018).
 
     Args:
@@ -27,9 +109,25 @@ def one_cycle(
     )
 
 
+def cyclic(total_steps: int, *, peak: float, peak_fraction: float = 0.4) -> Schedule:
+    """Returns a rate that runs straight from 0 to `peak` and back to 0 (Smith, 2017; Wong et al., 2020).
+
+    Args:
+        total_steps: length of the training run.
+        peak: highest rate.
+        peak_fraction: of the steps until the peak, in (0, 1); 0.4 in the CIFAR-10 code of Wong et al.
+
+    Raises:
+        ValueError: if `peak_fraction` is out of its range.
+    """
+    if not 0 < peak_fraction < 1:
+        raise ValueError(f"peak_fraction is in (0, 1). Received: peak_fraction={peak_fraction!r}")
+    return PiecewiseLinear([0, peak_fraction * total_steps, total_steps], [0.0, peak, 0.0])
+
+
 def staircase_decay(
     steps_per_epoch: int, *, initial: float = 0.045, rate: float = 0.94, epochs: float = 2.0
-) -> keras.optimizers.schedules.LearningRateSchedule:
+) -> Schedule:
     """Returns initial * rate^floor(epoch / epochs): that of Kannan et al. (2018, section 5.3.2) by default.
 
     Args:
@@ -41,3 +139,27 @@ def staircase_decay(
     return keras.optimizers.schedules.ExponentialDecay(
         initial, decay_steps=round(epochs * steps_per_epoch), decay_rate=rate, staircase=True
     )
+
+
+def step_decay(
+    steps_per_epoch: int,
+    *,
+    initial: float = 0.1,
+    factor: float = 0.1,
+    epochs: Sequence[float] = (35, 70, 95),
+    warmup_epochs: float = 0.0,
+) -> Schedule:
+    """Returns `initial`, multiplied by `factor` at each of `epochs`: those of Xie & Yuille (2020) by default.
+
+    Args:
+        steps_per_epoch: steps of a pass over the training data.
+        initial: first rate.
+        factor: of each drop.
+        epochs: of the drops, increasing; 40,000 and 60,000 steps in the CIFAR code of Shafahi et al. (2019).
+        warmup_epochs: of a linear rise from 0 at the beginning; 5 in the code of Xie & Yuille.
+    """
+    boundaries = [round(epoch * steps_per_epoch) for epoch in epochs]
+    values = [initial * factor**drops for drops in range(len(boundaries) + 1)]
+    # Keras keeps the value before a boundary at the boundary itself.
+    decay = keras.optimizers.schedules.PiecewiseConstantDecay([boundary - 1 for boundary in boundaries], values)
+    return WarmUp(decay, round(warmup_epochs * steps_per_epoch)) if warmup_epochs else decay

@@ -24,19 +24,32 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fab": attacks.FAB,
     "square": attacks.Square,
     "spsa": attacks.SPSA,
+    "virtual_adversarial": attacks.VirtualAdversarial,
 }
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "lenet": architectures.LeNet,
     "resnet20": architectures.ResNet20,
 }
-METHODS: dict[str, Callable[..., methods.RobustModel]] = {
+METHODS: dict[str, type[methods.RobustModel]] = {
     "adversarial_training": methods.AdversarialTraining,
     "adversarial_logit_pairing": methods.AdversarialLogitPairing,
+    "clean_logit_pairing": methods.CleanLogitPairing,
+    "fast_adversarial_training": methods.FastAdversarialTraining,
+    "feature_pairing": methods.FeaturePairing,
+    "free_adversarial_training": methods.FreeAdversarialTraining,
+    "logit_squeezing": methods.LogitSqueezing,
+    "mart": methods.MART,
+    "mixup": methods.Mixup,
+    "natural_training": methods.NaturalTraining,
+    "stale_adversarial_training": methods.StaleAdversarialTraining,
+    "trades": methods.TRADES,
+    "virtual_adversarial_training": methods.VirtualAdversarialTraining,
 }
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "sgd": keras.optimizers.SGD,
     "rmsprop": keras.optimizers.RMSprop,
+    "tensorflow1_rmsprop": optimizers.TensorFlow1RMSprop,
 }
 
 
@@ -60,15 +73,17 @@ def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int, total_steps
 
     Args:
         config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`.
-        steps_per_epoch: steps of a pass over the training data, for schedules stated in epochs.
-        total_steps: of the run, for schedules stated in fractions of it.
+        steps_per_epoch: updates of a pass over the training data, for schedules stated in epochs.
+        total_steps: updates of the run, for schedules stated in fractions of it.
 
     Raises:
         ValueError: if a name or an argument is unknown.
     """
     schedules: dict[str, Callable[..., Any]] = {
         "one_cycle": lambda **options: optimizers.one_cycle(total_steps, **options),
+        "cyclic": lambda **options: optimizers.cyclic(total_steps, **options),
         "staircase_decay": lambda **options: optimizers.staircase_decay(steps_per_epoch, **options),
+        "step_decay": lambda **options: optimizers.step_decay(steps_per_epoch, **options),
     }
     options = dict(config)
     rate = options.pop("learning_rate", None)
@@ -83,28 +98,38 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
 
     Args:
         config: resolved: see `training.config`.
-        steps_per_epoch: steps of a pass over the training data, for the learning-rate schedule.
-        total_steps: of the run, likewise.
+        steps_per_epoch: batches of a pass over the training data, for schedules.
+        total_steps: batches of the run, likewise.
 
     Raises:
         ValueError: if a name or an argument is unknown, or out of its range.
     """
-    model = _make(
-        "method",
-        METHODS,
-        config["method"],
-        _make("classifier", CLASSIFIERS, config["classifier"]),
-        build_attack(config["attack"]),
-        validation_attack=build_attack(config["validation_attack"]) if config["validation_attack"] else None,
-        seed=config["seed"],
-    )
-    smoothing = config["label_smoothing"]
-    if smoothing:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    attack = [build_attack(config["attack"])] if config["attack"] else []
+    options = {"seed": config["seed"]}
+    if config["validation_attack"]:
+        options["validation_attack"] = build_attack(config["validation_attack"])
+    if config["weight_perturbation"]:
+        options["weight_perturbation"] = methods.AdversarialWeightPerturbation(**config["weight_perturbation"])
+    if config["epsilon_warmup_epochs"]:
+        warmup_steps = config["epsilon_warmup_epochs"] * steps_per_epoch
+        options["epsilon_schedule"] = optimizers.PiecewiseLinear([0, warmup_steps], [0.0, 1.0])
+    classifier = _make("classifier", CLASSIFIERS, config["classifier"])
+    model = _make("method", METHODS, config["method"], classifier, *attack, **options)
+    loss: keras.losses.Loss
+    if needs_one_hot_labels(config):
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["label_smoothing"])
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(build_optimizer(config["optimizer"], steps_per_epoch, total_steps), loss, metrics=["accuracy"])
+    updates = model.updates_per_batch
+    optimizer = build_optimizer(config["optimizer"], updates * steps_per_epoch, updates * total_steps)
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
+
+
+def needs_one_hot_labels(config: Mapping[str, Any]) -> bool:
+    """Returns whether the model of a checked config is trained on one-hot labels."""
+    name = config["method"].get("name") if isinstance(config["method"], Mapping) else config["method"]
+    return bool(config["label_smoothing"]) or (name in METHODS and METHODS[name].NEEDS_ONE_HOT_LABELS)
 
 
 def _make(section: str, registry: Mapping[str, Callable[..., Any]], config: Any, *args: Any, **kwargs: Any) -> Any:

@@ -77,3 +77,27 @@ class StopAtNaN(keras.callbacks.Callback):
                 f"The loss is not finite at step {self.model.steps_taken.numpy()} (batch {batch + 1} of the epoch). "
                 f"Last metrics: {metrics}. A lower learning rate or a longer warm-up often helps."
             )
+
+
+class StopWithoutProgress(keras.callbacks.Callback):
+    """Ends training when the monitored metric was not better for `patience` epochs (Rice et al., 2020).
+
+    It counts in the history of the workdir, so a run that goes on counts what was before. (`keras.callbacks.EarlyStopping`
+    starts anew.) It comes after callbacks that log.
+
+    Args:
+        workdir: of the run.
+        monitor: the metric whose highest value is best.
+        patience: epochs, at least 1.
+    """
+
+    def __init__(self, workdir: Workdir, monitor: str, patience: int) -> None:
+        super().__init__()
+        self.workdir = workdir
+        self.monitor = monitor
+        self.patience = patience
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the history."""
+        if self.workdir.epochs_without_progress(self.monitor) >= self.patience:
+            self.model.stop_training = True

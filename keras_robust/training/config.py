@@ -21,8 +21,12 @@ DEFAULTS: dict[str, Any] = {
     "validation_split": REQUIRED,
     "classifier": REQUIRED,  # sections: see training.build
     "method": REQUIRED,
-    "attack": REQUIRED,
+    "attack": None,  # of methods that attack in training
     "validation_attack": None,
+    "epsilon_warmup_epochs": 0,  # the attack's epsilon rises linearly from 0
+    "weight_perturbation": None,  # arguments of AdversarialWeightPerturbation
+    "freeze_batch_statistics_epochs": 0,  # the last so many: see FreezeBatchStatistics
+    "early_stopping_patience": 0,  # epochs without a better (robust) validation accuracy; 0 never stops
     "optimizer": REQUIRED,
     "label_smoothing": 0.0,
     "batch_size": REQUIRED,  # of all replicas together
@@ -54,7 +58,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     missing = [name for name, value in resolved.items() if isinstance(value, str) and value == REQUIRED]
     if missing:
         raise ValueError(f"The config lacks the fields {missing}. Received: {sorted(given)}")
-    for name, smallest in (("batch_size", 1), ("epochs", 1), ("steps_per_epoch", 0), ("seed", 0)):
+    counts = {"batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "seed": 0}
+    optional = ("epsilon_warmup_epochs", "freeze_batch_statistics_epochs", "early_stopping_patience")
+    for name, smallest in (counts | dict.fromkeys(optional, 0)).items():
         value = resolved[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise ValueError(f"{name} is an integer of at least {smallest}. Received: {name}={value!r}")

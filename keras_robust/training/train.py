@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
 from keras_robust.distribution import create_strategy
-from keras_robust.methods import RobustModel
-from keras_robust.training.build import build_model
-from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN
+from keras_robust.methods import FreezeBatchStatistics, RobustModel
+from keras_robust.training.build import build_model, needs_one_hot_labels
+from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
 from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
 
@@ -63,8 +63,12 @@ def train(
             model = keras.models.load_model(folder.last)
         else:
             model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch)
-    options = {"batch_size": config["batch_size"], "one_hot": bool(config["label_smoothing"]), "data_dir": data_dir}
+    options = {"batch_size": config["batch_size"], "one_hot": needs_one_hot_labels(config), "data_dir": data_dir}
     steps_taken = int(model.steps_taken.numpy())
+    monitor = "val_robust_accuracy" if config["validation_attack"] else "val_accuracy"
+    callbacks = _callbacks(config, folder, monitor, steps_taken // steps_per_epoch)
+    if 0 < config["early_stopping_patience"] <= folder.epochs_without_progress(monitor):
+        return model
     model.fit(
         training_batches(
             config["dataset"], config["train_split"], seed=config["seed"], start_step=steps_taken, **options
@@ -73,19 +77,26 @@ def train(
         initial_epoch=steps_taken // steps_per_epoch,
         epochs=config["epochs"],
         steps_per_epoch=steps_per_epoch,
-        callbacks=_callbacks(config, folder, steps_taken // steps_per_epoch),
+        callbacks=callbacks,
         shuffle=False,  # the stream is shuffled
         verbose=verbose,
     )
     return model
 
 
-def _callbacks(config: dict[str, Any], folder: Workdir, epochs_done: int) -> list[keras.callbacks.Callback]:
-    monitor = "val_robust_accuracy" if config["validation_attack"] else "val_accuracy"
+def _callbacks(
+    config: dict[str, Any], folder: Workdir, monitor: str, epochs_done: int
+) -> list[keras.callbacks.Callback]:
+    optional: list[keras.callbacks.Callback] = []
+    if config["freeze_batch_statistics_epochs"]:
+        optional.append(FreezeBatchStatistics(config["freeze_batch_statistics_epochs"]))
+    if config["early_stopping_patience"]:
+        optional.append(StopWithoutProgress(folder, monitor, config["early_stopping_patience"]))
     return [
         StopAtNaN(),
         StartWorkdir(folder, config),
         keras.callbacks.CSVLogger(str(folder.history), append=True),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
         SaveModels(folder, monitor, folder.best_value(monitor, epochs_done)),
+        *optional,
     ]

@@ -84,3 +84,8 @@ class Workdir:
             with self.history.open("w", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows[: 1 + epochs])
         return max(read_history(self.history).get(monitor, []), default=None)
+
+    def epochs_without_progress(self, monitor: str) -> int:
+        """Returns for how many epochs a column of the history has not been better than its best value before."""
+        values = read_history(self.history).get(monitor, []) if self.history.exists() else []
+        return len(values) - 1 - values.index(max(values)) if values else 0

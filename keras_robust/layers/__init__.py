@@ -1,0 +1,25 @@
+"""Layers: mixture batch normalisation, and what exchanges, freezes and selects normalisation in a classifier."""
+
+from keras_robust.layers.frozen_statistics import frozen_statistics
+from keras_robust.layers.mixture_batch_normalization import (
+    ADVERSARIAL,
+    BRANCHES,
+    CLEAN,
+    MixtureBatchNormalization,
+    has_branches,
+    select_branch,
+    use_branch,
+)
+from keras_robust.layers.replacement import replace_normalization
+
+__all__ = [
+    "ADVERSARIAL",
+    "BRANCHES",
+    "CLEAN",
+    "MixtureBatchNormalization",
+    "frozen_statistics",
+    "has_branches",
+    "replace_normalization",
+    "select_branch",
+    "use_branch",
+]

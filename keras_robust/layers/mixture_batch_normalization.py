@@ -1,0 +1,122 @@
+"""Mixture batch normalisation: a set of statistics for clean images and one for attacked images."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+
+CLEAN, ADVERSARIAL = "clean", "adversarial"
+BRANCHES = (CLEAN, ADVERSARIAL)
+
+_branch: contextvars.ContextVar[str | None] = contextvars.ContextVar("branch", default=None)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class MixtureBatchNormalization(keras.layers.Layer):
+    """Batch normalisation with statistics, scale and offset of its own for clean and for attacked images.
+
+    Xie & Yuille (2020, section 4.2). Which of the two normalises is chosen while a pass is traced: by `use_branch`, as
+    `RobustModel` does in training, otherwise by `self.branch`. Nobody knows at inference whether an image was attacked,
+    so a classifier is evaluated and exported with one branch: see `select_branch`.
+
+    Args:
+        branch: "adversarial" or "clean", used outside `use_branch`.
+        name: of the layer.
+        **kwargs: of `keras.layers.BatchNormalization`, for both.
+
+    Raises:
+        ValueError: if `branch` is unknown.
+    """
+
+    def __init__(self, branch: str = ADVERSARIAL, name: str | None = None, **kwargs: Any) -> None:
+        dtype = kwargs.pop("dtype", None)
+        trainable = kwargs.pop("trainable", True)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        _check_branch(branch)
+        self.branch = branch
+        self.clean = keras.layers.BatchNormalization(name=CLEAN, dtype=self.dtype_policy, **kwargs)
+        self.adversarial = keras.layers.BatchNormalization(name=ADVERSARIAL, dtype=self.dtype_policy, **kwargs)
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the variables of both branches."""
+        self.clean.build(input_shape)
+        self.adversarial.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns `inputs` normalised by the branch of this pass."""
+        return getattr(self, _branch.get() or self.branch)(inputs, training=training)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the layer."""
+        inner = self.clean.get_config()
+        for name in ("name", "dtype", "trainable"):
+            del inner[name]
+        return {**super().get_config(), **inner, "branch": self.branch}
+
+
+@contextlib.contextmanager
+def use_branch(branch: str | None) -> Iterator[None]:
+    """Lets every mixture batch normalisation that is called or traced inside use `branch`; None changes nothing.
+
+    Raises:
+        ValueError: if `branch` is unknown.
+    """
+    if branch is None:
+        yield
+        return
+    _check_branch(branch)
+    token = _branch.set(branch)
+    try:
+        yield
+    finally:
+        _branch.reset(token)
+
+
+def mixture_layers(classifier: keras.Layer) -> list[MixtureBatchNormalization]:
+    """Returns the mixture batch normalisations in `classifier`, nested ones too."""
+    # The only way Keras has to list nested layers of any kind of model.
+    return [layer for layer in classifier._flatten_layers() if isinstance(layer, MixtureBatchNormalization)]
+
+
+def has_branches(classifier: keras.Layer) -> bool:
+    """Returns whether there is a mixture batch normalisation in `classifier`."""
+    return bool(mixture_layers(classifier))
+
+
+def select_branch(classifier: keras.Layer, branch: str) -> None:
+    """Sets the branch with which `classifier` predicts, is evaluated, saved and exported.
+
+    Functions that were traced before keep their branch: select before `predict`, or compile again.
+
+    Args:
+        classifier: any model; a `RobustModel` too.
+        branch: "clean" or "adversarial".
+
+    Raises:
+        ValueError: if `branch` is unknown or there is no mixture batch normalisation in the classifier.
+    """
+    _check_branch(branch)
+    layers = mixture_layers(classifier)
+    if not layers:
+        raise ValueError(
+            "Only a classifier with mixture batch normalisation has branches. "
+            f"Received: classifier={classifier.name!r} without, and branch={branch!r}"
+        )
+    for layer in layers:
+        layer.branch = branch
+
+
+def _check_branch(branch: Any) -> None:
+    if branch not in BRANCHES:
+        raise ValueError(f"branch is one of {BRANCHES}. Received: branch={branch!r}")

@@ -1,0 +1,61 @@
+"""Exchanges the batch normalisation of an existing classifier."""
+
+from typing import Any
+
+import keras
+
+from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
+
+NORMALIZATIONS = ("mixture_batch", "group")
+
+
+def replace_normalization(classifier: keras.Model, normalization: str, **options: Any) -> keras.Model:
+    """Returns a copy of `classifier` with every batch normalisation exchanged; all other weights are copied.
+
+    A mixture batch normalisation starts with both branches as the one that it replaces. A group normalisation starts
+    with its scale and offset: train or fine-tune it.
+
+    Args:
+        classifier: a built functional or sequential model, such as one of `keras.applications`; left as it is.
+        normalization: "mixture_batch", or "group".
+        **options: of `MixtureBatchNormalization` or `keras.layers.GroupNormalization`, such as `groups=8`.
+
+    Raises:
+        ValueError: if `normalization` is unknown, there is no batch normalisation to exchange, or the classifier is a
+            subclassed model, which Keras cannot copy layer by layer.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization is one of {NORMALIZATIONS}. Received: normalization={normalization!r}")
+    if not isinstance(classifier, keras.Sequential | keras.Functional):
+        raise ValueError(f"classifier is a functional or sequential model. Received: {type(classifier).__name__}")
+    pairs: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        is_exchanged = isinstance(layer, keras.layers.BatchNormalization)
+        new = _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())
+        pairs.append((layer, new))
+        return new
+
+    copy = keras.models.clone_model(classifier, clone_function=clone, recursive=True)
+    if all(type(old) is type(new) for old, new in pairs):
+        raise ValueError(f"There is no batch normalisation to exchange. Received: classifier={classifier.name!r}")
+    for old, new in pairs:
+        if isinstance(new, MixtureBatchNormalization):
+            for branch in (new.clean, new.adversarial):
+                branch.set_weights(old.get_weights())
+        elif type(new) is type(old):
+            new.set_weights(old.get_weights())
+        else:
+            new.set_weights(old.get_weights()[: len(new.weights)])  # scale and offset come first
+    return copy
+
+
+def _replacement(layer: keras.layers.BatchNormalization, normalization: str, options: dict[str, Any]) -> keras.Layer:
+    config = layer.get_config()
+    if normalization == "mixture_batch":
+        keep = {name: value for name, value in config.items() if name not in ("dtype", "build_config")}
+        return MixtureBatchNormalization(**{**keep, "dtype": layer.dtype_policy, **options})
+    shared = ("name", "axis", "epsilon", "center", "scale", "trainable")
+    return keras.layers.GroupNormalization(
+        **{**{name: config[name] for name in shared}, "dtype": layer.dtype_policy, **options}
+    )

@@ -1,0 +1,53 @@
+"""Catastrophic overfitting: noticed, and said."""
+
+import warnings
+from typing import Any
+
+import keras
+
+FALL = 0.2
+
+
+class DetectCatastrophicOverfitting(keras.callbacks.Callback):
+    """Warns in the epoch in which robust validation accuracy falls while robust training accuracy does not.
+
+    Wong et al. (2020, section 5.4 and their code) take a fall of the robust accuracy by 0.2 as the sign.
+
+    Args:
+        fall: by how much `val_robust_accuracy` falls below its best, as a fraction, in (0, 1).
+        stop: end training then, so that the best model is that of an earlier epoch.
+
+    Raises:
+        ValueError: if `fall` is out of its range.
+    """
+
+    def __init__(self, fall: float = FALL, stop: bool = False) -> None:
+        super().__init__()
+        if not 0 < fall < 1:
+            raise ValueError(f"fall is in (0, 1). Received: fall={fall!r}")
+        self.fall = fall
+        self.stop = stop
+        self.best = 0.0
+        self.detected = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Compares the epoch with the best one."""
+        logs = logs or {}
+        name = "val_robust_accuracy"
+        if name not in logs:
+            raise ValueError(
+                f"Catastrophic overfitting shows in {name}: pass validation_data to fit, and metrics=['accuracy'] to "
+                f"compile. Received: logs of {sorted(logs)}"
+            )
+        now, trained = logs[name], logs.get("robust_accuracy", 1.0)
+        self.best = max(self.best, now)
+        if self.detected or now > self.best - self.fall or trained < now:
+            return
+        self.detected = True
+        warnings.warn(
+            f"Catastrophic overfitting in epoch {epoch + 1}: {name} fell from {self.best:.3f} to {now:.3f}, while "
+            f"robust_accuracy on the training attack is {trained:.3f}. The classifier has learned to fool the training "
+            "attack: use an earlier epoch, a smaller step or more steps.",
+            stacklevel=2,
+        )
+        self.model.stop_training = self.model.stop_training or self.stop

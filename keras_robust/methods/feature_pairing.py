@@ -1,0 +1,100 @@
+"""Feature pairing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks import Attack
+from keras_robust.core.checks import check_weight
+from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.threat_models import flatten
+from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.losses import PairingLoss, get_pairing_loss
+from keras_robust.methods.adversarial_training import AdversarialTraining
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class FeaturePairing(AdversarialTraining):
+    """Mixed-minibatch PGD plus a penalty on the distance of clean and attacked features of chosen layers.
+
+    What Kannan et al. (2018, section 7) leave to future work; logit pairing is the case of the last layer.
+
+        loss + pairing_weight * sum over layers of mean_i distance(f(x_i), f(x_adv_i))
+
+    Args:
+        classifier: a functional or sequential model, as only these can be looked into.
+        attack: as in `RobustModel`.
+        layers: names of layers of the classifier, at least one.
+        pairing_weight: at least 0.
+        pairing_loss: as in `AdversarialLogitPairing`, over all entries of a layer's output.
+        **kwargs: of `RobustModel`, and `clean_weight` of `AdversarialTraining`.
+
+    Raises:
+        ValueError: if the classifier has no such layer, `pairing_weight` is negative or `pairing_loss` unknown.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Layer,
+        attack: Attack,
+        *,
+        layers: Sequence[str],
+        pairing_weight: float = 0.5,
+        pairing_loss: str | PairingLoss = "l2",
+        **kwargs: Any,
+    ) -> None:
+        check_weight("pairing_weight", pairing_weight)
+        _check_layers(classifier, layers)
+        super().__init__(classifier, attack, clean_fraction=1.0, **kwargs)
+        self.feature_layers = tuple(layers)
+        self.pairing_weight = pairing_weight
+        self.pairing_loss = get_pairing_loss(pairing_loss)
+
+    def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
+        """Returns logits of images; of a dict of images a dict of logits, with features under (pass, layer)."""
+        if not isinstance(inputs, dict):
+            return self.classifier(inputs, training=training)
+        layers = [self.classifier.get_layer(name) for name in self.feature_layers]
+        outputs = [self.classifier.output, *(layer.output for layer in layers)]
+        with_features = keras.Model(self.classifier.inputs, outputs)
+        results = self.run_passes(lambda images: with_features(images, training=training), inputs, training)
+        logits = {name: tensors[0] for name, tensors in results.items()}
+        for name, (_, *features) in results.items():
+            logits |= {f"{name}/{layer}": tensor for layer, tensor in zip(self.feature_layers, features, strict=True)}
+        return logits
+
+    def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
+        """Returns the loss of mixed-minibatch PGD plus the weighted pairing losses of the layers."""
+        distances = [
+            self.pairing_loss(
+                flatten(logits[f"{CLEAN}/{layer}"]), flatten(logits[f"{ADVERSARIAL}/{layer}"]), sample_weight
+            )
+            for layer in self.feature_layers
+        ]
+        return super().robust_loss(labels, logits, sample_weight) + self.pairing_weight * tf.add_n(distances)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the model."""
+        config = super().get_config()
+        del config["clean_fraction"]  # always 1
+        pairing_loss = keras.saving.serialize_keras_object(self.pairing_loss)
+        return {
+            **config,
+            "layers": list(self.feature_layers),
+            "pairing_weight": self.pairing_weight,
+            "pairing_loss": pairing_loss,
+        }
+
+
+def _check_layers(classifier: keras.Layer, layers: Sequence[str]) -> None:
+    if not isinstance(classifier, keras.Model) or not getattr(classifier, "inputs", None):
+        raise ValueError(
+            "FeaturePairing needs a functional or sequential classifier with a known input shape. "
+            f"Received: classifier={classifier!r}"
+        )
+    names = [layer.name for layer in classifier.layers]
+    if isinstance(layers, str) or not layers or not set(layers) <= set(names):
+        raise ValueError(f"layers are names of layers of the classifier, some of {names}. Received: layers={layers!r}")

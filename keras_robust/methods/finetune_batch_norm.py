@@ -1,0 +1,49 @@
+"""Trains the batch normalisation of a finished classifier alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from keras_robust.layers import MixtureBatchNormalization
+from keras_robust.methods.robust_model import RobustModel
+
+
+def finetune_batch_norm(method: RobustModel, data: Any, **fit_options: Any) -> keras.callbacks.History:
+    """Trains only the batch normalisation of a method's classifier: its scale, offset and statistics.
+
+    Xie & Yuille (2020, section 4.4): trained so on clean images for a few epochs, a classifier from adversarial training
+    goes from 62.3 to 73 % on clean images of ImageNet; the other way round, nothing is gained.
+
+        model = kr.NaturalTraining(robust.classifier)
+        model.compile(optimizer, loss, metrics=["accuracy"])
+        kr.finetune_batch_norm(model, clean_images, epochs=5)
+
+    Args:
+        method: compiled: `NaturalTraining` for clean images, `AdversarialTraining` for attacked ones.
+        data: as `fit` takes it.
+        **fit_options: of `fit`.
+
+    Raises:
+        ValueError: if there is no batch normalisation in the classifier.
+    """
+    with _only_normalization_is_trainable(method.classifier):
+        return method.fit(data, **fit_options)
+
+
+@contextmanager
+def _only_normalization_is_trainable(classifier: keras.Layer) -> Iterator[None]:
+    kinds = (keras.layers.BatchNormalization, MixtureBatchNormalization)
+    layers = list(classifier._flatten_layers())
+    if not any(isinstance(layer, kinds) for layer in layers):
+        raise ValueError(f"There is no batch normalisation to train. Received: classifier={classifier.name!r}")
+    has_own_weights = [layer for layer in layers if not list(layer._flatten_layers(include_self=False))]
+    others = [layer for layer in has_own_weights if not isinstance(layer, kinds) and layer.trainable]
+    for layer in others:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer in others:
+            layer.trainable = True

@@ -1,0 +1,40 @@
+"""The last epochs with the moving averages of batch normalisation."""
+
+from typing import Any
+
+import keras
+
+
+class FreezeBatchStatistics(keras.callbacks.Callback):
+    """Trains the last epochs with the moving averages of batch normalisation (Xie & Yuille, 2020, section 4.3).
+
+    Batch normalisation then behaves in training as it does at inference; the averages stand still, scale and offset
+    are trained on. In the paper this adds 1.6 to 3.0 points under PGD-2000 on ImageNet. For any `RobustModel`:
+
+        model.fit(..., callbacks=[kr.FreezeBatchStatistics(last_epochs=10)])
+
+    Args:
+        last_epochs: at least 1; 10 of 110 in the paper.
+
+    Raises:
+        ValueError: if `last_epochs` is not positive.
+    """
+
+    def __init__(self, last_epochs: int = 10) -> None:
+        super().__init__()
+        if isinstance(last_epochs, bool) or not isinstance(last_epochs, int) or last_epochs < 1:
+            raise ValueError(f"last_epochs is an integer of at least 1. Received: last_epochs={last_epochs!r}")
+        self.last_epochs = last_epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Freezes the statistics where the last epochs begin, also after going on with a run."""
+        self._set(epoch >= self.params["epochs"] - self.last_epochs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Lets them move again."""
+        self._set(False)
+
+    def _set(self, frozen: bool) -> None:
+        if self.model.batch_statistics_frozen != frozen:
+            self.model.batch_statistics_frozen = frozen
+            self.model.make_train_function(force=True)

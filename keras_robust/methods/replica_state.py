@@ -1,0 +1,77 @@
+"""Tensors that a method keeps from step to step, each replica its own."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+class ReplicaState:
+    """A variable with a value of its own on every replica, saved and restored with all of them.
+
+    Keras's own variables have the same value on all replicas. To be made in the scope of the strategy.
+
+    Args:
+        shape: on each replica.
+        dtype: of TensorFlow, by name.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        self._strategy = tf.distribute.get_strategy()
+        self._variable = tf.Variable(
+            tf.zeros(shape, dtype),
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.NONE,
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """On each replica."""
+        return tuple(self._variable.shape)
+
+    @property
+    def dtype(self) -> str:
+        """Of TensorFlow, by name."""
+        return self._variable.dtype.name
+
+    def check(self, shape: tuple[int, ...], dtype: str) -> None:
+        """Raises `ValueError` unless it has this shape and dtype: batches have changed."""
+        if (self.shape, self.dtype) != (tuple(shape), dtype):
+            raise ValueError(
+                "What a replica keeps from step to step fits the batches that it was made for: "
+                f"shape {self.shape}, {self.dtype}. Received: batches for shape {tuple(shape)}, {dtype}"
+            )
+
+    @property
+    def value(self) -> Any:
+        """This replica's value, in a training step."""
+        return self._variable.read_value()
+
+    def assign(self, value: Any) -> None:
+        """Sets this replica's value, in a training step."""
+        self._variable.assign(value)
+
+    def assign_slot(self, index: Any, value: Any) -> None:
+        """Sets entry `index` along the first axis of this replica's value, in a training step."""
+        self._variable.assign(tf.tensor_scatter_nd_update(self.value, [[index]], [value]))
+
+    def to_array(self) -> np.ndarray:
+        """Returns the values of all replicas, (replicas, *shape)."""
+        return np.stack([local.numpy() for local in self._strategy.experimental_local_results(self._variable)])
+
+    def from_array(self, values: np.ndarray) -> None:
+        """Sets the values of all replicas.
+
+        Raises:
+            ValueError: if there are more or fewer replicas than when they were saved, or the shape is another.
+        """
+        local = self._strategy.experimental_local_results(self._variable)
+        expected = (len(local), *self._variable.shape)
+        if values.shape != expected:
+            raise ValueError(
+                "What each replica keeps from step to step fits the replicas and the batch size of the run that saved "
+                f"it: {expected} here. Received: values of shape {values.shape}"
+            )
+        for variable, value in zip(local, values, strict=True):
+            variable.assign(value)
