@@ -8,7 +8,18 @@
 Images are floats in [0, 1]; epsilon is in the same units.
 """
 
-from keras_robust import architectures, attacks, core, data, distribution, evaluation, layers, losses, optimizers, training
+from keras_robust import (
+    architectures,
+    attacks,
+    core,
+    data,
+    distribution,
+    evaluation,
+    layers,
+    losses,
+    optimizers,
+    training,
+)
 from keras_robust.core import L1, L2, Linf
 from keras_robust.evaluation import Report, evaluate
 from keras_robust.export import export

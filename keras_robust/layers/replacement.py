@@ -32,7 +32,9 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
 
     def clone(layer: keras.Layer) -> keras.Layer:
         is_exchanged = isinstance(layer, keras.layers.BatchNormalization)
-        new = _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())
+        new = (
+            _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())
+        )
         pairs.append((layer, new))
         return new
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor

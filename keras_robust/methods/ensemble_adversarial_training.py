@@ -23,7 +23,7 @@ class EnsembleAdversarialTraining(AdversarialTraining):
     Args:
         classifier: as in `RobustModel`.
         attack: as in `RobustModel`; the authors' is `FGSM` or `RFGSM`.
-        source_models: built Keras models from images to logits, at least one; they are frozen, and saved with the model.
+        source_models: built Keras models from images to logits, at least one; frozen, and saved with the model.
         clean_fraction: as in `AdversarialTraining`; the paper trains on as many clean as attacked images.
         **kwargs: of `AdversarialTraining`.
 

@@ -1,5 +1,6 @@
 """Fast adversarial training."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -32,7 +33,9 @@ class FastAdversarialTraining(AdversarialTraining):
         self, classifier: keras.Layer, attack: Attack, *, validation_attack: Attack | None = None, **kwargs: Any
     ) -> None:
         if not isinstance(attack, PGD) or attack.steps != 1:
-            raise ValueError(f"The attack of fast adversarial training is a PGD of one step. Received: attack={attack!r}")
+            raise ValueError(
+                f"The attack of fast adversarial training is a PGD of one step. Received: attack={attack!r}"
+            )
         if validation_attack is None or (isinstance(validation_attack, PGD) and validation_attack.steps == 1):
             raise ValueError(
                 "Fast adversarial training can overfit catastrophically to one step: it needs a validation_attack of "
@@ -40,7 +43,19 @@ class FastAdversarialTraining(AdversarialTraining):
             )
         super().__init__(classifier, attack, validation_attack=validation_attack, **kwargs)
 
-    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """Trains as `RobustModel.fit`, and watches for catastrophic overfitting."""
-        given = callbacks if isinstance(callbacks, list | tuple) else [callbacks] if callbacks else []
-        return super().fit(*args, callbacks=[DetectCatastrophicOverfitting(), *given], **kwargs)
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains as `RobustModel.fit`, and warns of catastrophic overfitting.
+
+        Raises:
+            ValueError: as `RobustModel.fit`, and without validation data or accuracy among the metrics.
+        """
+        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        given = bound.arguments.get("callbacks") or []
+        given = list(given) if isinstance(given, list | tuple) else [given]
+        metrics = [metric.name for metric in self.metrics]
+        if not bound.arguments.get("validation_data") and not bound.arguments.get("validation_split"):
+            raise ValueError("Catastrophic overfitting shows in validation. Received: validation_data=None")
+        if "robust_accuracy" not in metrics:
+            raise ValueError(f"Compile with metrics=['accuracy'], in which overfitting shows. Received: {metrics}")
+        bound.arguments["callbacks"] = [DetectCatastrophicOverfitting(), *given]
+        return super().fit(*bound.args[1:], **bound.kwargs)

@@ -58,7 +58,7 @@ class FeaturePairing(AdversarialTraining):
         if not isinstance(inputs, dict):
             return self.classifier(inputs, training=training)
         layers = [self.classifier.get_layer(name) for name in self.feature_layers]
-        outputs = [self.classifier.output, *(layer.output for layer in layers)]
+        outputs = [self.classifier.outputs[0], *(layer.output for layer in layers)]
         with_features = keras.Model(self.classifier.inputs, outputs)
         results = self.run_passes(lambda images: with_features(images, training=training), inputs, training)
         logits = {name: tensors[0] for name, tensors in results.items()}

@@ -13,8 +13,8 @@ from keras_robust.methods.robust_model import RobustModel
 def finetune_batch_norm(method: RobustModel, data: Any, **fit_options: Any) -> keras.callbacks.History:
     """Trains only the batch normalisation of a method's classifier: its scale, offset and statistics.
 
-    Xie & Yuille (2020, section 4.4): trained so on clean images for a few epochs, a classifier from adversarial training
-    goes from 62.3 to 73 % on clean images of ImageNet; the other way round, nothing is gained.
+    Xie & Yuille (2020, section 4.4): trained so on clean images for a few epochs, a classifier from adversarial
+    training goes from 62.3 to 73 % on clean images of ImageNet; the other way round, nothing is gained.
 
         model = kr.NaturalTraining(robust.classifier)
         model.compile(optimizer, loss, metrics=["accuracy"])

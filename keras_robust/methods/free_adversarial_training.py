@@ -11,7 +11,6 @@ from keras_robust.attacks import PGD, Attack
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL
-from keras_robust.methods.replica_state import ReplicaState
 from keras_robust.methods.robust_model import RobustModel
 
 
@@ -40,7 +39,9 @@ class FreeAdversarialTraining(RobustModel):
 
     def __init__(self, classifier: keras.Layer, attack: Attack, *, replays: int = 8, **kwargs: Any) -> None:
         if not isinstance(attack, PGD) or attack.steps != 1 or attack.restarts != 1:
-            raise ValueError(f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}")
+            raise ValueError(
+                f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}"
+            )
         if isinstance(replays, bool) or not isinstance(replays, int) or replays < 1:
             raise ValueError(f"replays is an integer of at least 1. Received: replays={replays!r}")
         for option in ("weight_perturbation", "epsilon_schedule"):
@@ -48,12 +49,13 @@ class FreeAdversarialTraining(RobustModel):
                 raise ValueError(f"Free adversarial training has no {option}. Received: {option}={kwargs[option]!r}")
         super().__init__(classifier, attack, **kwargs)
         self.replays = replays
+        self._step_size = attack.resolved_step_size
         # The perturbation alone is not cut to the pixel range: images plus perturbation are.
         self._ball = dataclasses.replace(attack.threat_model, bounds=(-math.inf, math.inf))
 
     @property
     def updates_per_batch(self) -> int:
-        """m."""
+        """The number of replays."""
         return self.replays
 
     def replica_state_specs(self, images: Any, labels: Any) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -68,9 +70,9 @@ class FreeAdversarialTraining(RobustModel):
         count = tf.shape(images)[0]
         perturbation = state.value[:count]
         for _ in range(self.replays):
-            adversarial = self.attack.threat_model.clip(images + perturbation)
+            adversarial = tf.clip_by_value(images + perturbation, *self.bounds)
             results, gradient = self._update(adversarial, labels, sample_weight)
-            ascent = self.attack.resolved_step_size * self._ball.steepest_ascent(gradient)
+            ascent = self._step_size * self._ball.steepest_ascent(gradient)
             perturbation = self._ball.project(perturbation + ascent, tf.zeros_like(perturbation))
         state.assign(tf.concat([perturbation, state.value[count:]], axis=0))
         self.steps_taken.assign_add(1)

@@ -17,7 +17,7 @@ BISECTIONS = 24
 
 
 def beta_quantile(probability: Tensor, alpha: float) -> Tensor:
-    """Returns x with P(X <= x) = probability for X ~ Beta(alpha, alpha), by bisection: the same with and without XLA."""
+    """Returns x with P(X <= x) = probability for X ~ Beta(alpha, alpha), by bisection: the same under XLA."""
     low, high = tf.zeros_like(probability), tf.ones_like(probability)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -48,8 +48,8 @@ class RobustModel(keras.Model):
             mixture batch normalisation always has them one after the other, each with its own branch.
         compile_attack: compile the attack with XLA: True, False, or "auto" for wherever there is a GPU. XLA makes
             attacks on CPU slower.
-        epsilon_schedule: a Keras learning-rate schedule from training steps to the fraction of epsilon, step size and start
-            radius that the training attack has, such as `PolynomialDecay(0.0, 1000, 1.0)` for a linear warm-up.
+        epsilon_schedule: a Keras learning-rate schedule from training steps to the fraction of epsilon, step size and
+            start radius that the training attack has, such as `PolynomialDecay(0.0, 1000, 1.0)` for a linear warm-up.
         weight_perturbation: an `AdversarialWeightPerturbation`, or None.
         seed: of the random starts, in [0, 2**31). They also depend on the number of training steps taken, which is
             saved with the model, and on the replica.
@@ -98,7 +98,7 @@ class RobustModel(keras.Model):
         self.seed = seed
         self.batch_statistics_frozen = False  # see `FreezeBatchStatistics`
         self.replica_state: dict[str, ReplicaState] = {}
-        self._weight_offsets: Offsets = ()  # while an update is traced
+        self._tracing = _Tracing()
         self.steps_taken = self.add_weight(
             name="steps_taken",
             shape=(),
@@ -108,8 +108,6 @@ class RobustModel(keras.Model):
             aggregation="only_first_replica",
         )
         self._metric_sets = MetricSets(None, None)
-        if classifier.built and isinstance(getattr(classifier, "input_shape", None), tuple):
-            self.build(classifier.input_shape)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -162,6 +160,7 @@ class RobustModel(keras.Model):
 
     def training_attack(self) -> Attack:
         """Returns the attack as it is in this step, with the epsilon of the schedule."""
+        assert self.attack is not None  # methods without an attack do not come here
         if self.epsilon_schedule is None:
             return self.attack
         return self.attack.scaled(self.epsilon_schedule(self.steps_taken.value))
@@ -221,7 +220,7 @@ class RobustModel(keras.Model):
         with (
             use_branch(branch),
             frozen_statistics(self.classifier, self.batch_statistics_frozen),
-            moved_weights(self.classifier, self._weight_offsets),
+            moved_weights(self.classifier, self._tracing.offsets),
         ):
             yield
 
@@ -236,11 +235,11 @@ class RobustModel(keras.Model):
     def update(self, batch: tuple[dict[str, Tensor], Tensor, Tensor | None]) -> dict[str, Tensor]:
         """Lets Keras take a step on what `attack_batch` returned; returns the metrics."""
         if self.weight_perturbation is not None:
-            self._weight_offsets = self.weight_perturbation.offsets(self, batch)
+            self._tracing.offsets = self.weight_perturbation.offsets(self, batch)
         try:
             return super().train_step(batch)
         finally:
-            self._weight_offsets = ()
+            self._tracing.offsets = ()
 
     # What Keras calls.
 
@@ -318,6 +317,9 @@ class RobustModel(keras.Model):
             ValueError: if the loss is missing or one on probabilities, or the metrics are not lists.
         """
         _check_loss(loss)
+        # Not earlier: Keras lets a subclass add metrics and layers only before.
+        if self.classifier.built and isinstance(getattr(self.classifier, "input_shape", None), tuple):
+            self.build(self.classifier.input_shape)
         self._metric_sets = MetricSets(metrics, weighted_metrics)
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
@@ -345,7 +347,9 @@ class RobustModel(keras.Model):
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
         images, labels, x = peek(x, y, batch_size)
         check_batch(self.classifier, images, labels, self.bounds)
-        replicas = 1 if isinstance(x, tf.distribute.DistributedDataset) else self.distribute_strategy.num_replicas_in_sync
+        replicas = (
+            1 if isinstance(x, tf.distribute.DistributedDataset) else self.distribute_strategy.num_replicas_in_sync
+        )
         self._make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
         return super().fit(x, y, batch_size, *args, **kwargs)
 
@@ -407,7 +411,15 @@ class RobustModel(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RobustModel":
         """Builds the model that `get_config` described."""
-        return cls(**{name: keras.saving.deserialize_keras_object(value, custom_objects) for name, value in config.items()})
+        return cls(
+            **{name: keras.saving.deserialize_keras_object(value, custom_objects) for name, value in config.items()}
+        )
+
+
+class _Tracing:
+    """What is known only while a step is traced; a plain object, in which Keras looks for no state."""
+
+    offsets: Offsets = ()
 
 
 def _check_attack(name: str, attack: Any) -> None:

@@ -74,10 +74,10 @@ class StaleAdversarialTraining(RobustModel):
         return tf.where(self._is_full(), loss, 0.0)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
-        """Adds the fresh robust accuracy, in training."""
+        """Returns the metrics as `RobustModel`; the fresh accuracy in training alone."""
         results = super().compute_metrics(x, y, y_pred, sample_weight)
-        if isinstance(y_pred, dict) and set(y_pred) == {ADVERSARIAL}:
-            results[self.fresh_accuracy.name] = self.fresh_accuracy.result()
+        if not isinstance(y_pred, dict) or set(y_pred) != {ADVERSARIAL}:
+            del results[self.fresh_accuracy.name]
         return results
 
     def _is_full(self) -> Tensor:

@@ -35,6 +35,4 @@ class TensorFlow1RMSprop(keras.optimizers.RMSprop):
 
     def add_optimizer_variables(self, trainable_variables: Any, name: Any, initializer: Any = "zeros") -> Any:
         """Makes the optimizer's variables; the mean squares are ones."""
-        return super().add_optimizer_variables(
-            trainable_variables, name, "ones" if name == "velocity" else initializer
-        )
+        return super().add_optimizer_variables(trainable_variables, name, "ones" if name == "velocity" else initializer)

@@ -6,7 +6,7 @@ of a pass over the training data; 1 counts in steps.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

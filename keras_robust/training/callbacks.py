@@ -82,8 +82,8 @@ class StopAtNaN(keras.callbacks.Callback):
 class StopWithoutProgress(keras.callbacks.Callback):
     """Ends training when the monitored metric was not better for `patience` epochs (Rice et al., 2020).
 
-    It counts in the history of the workdir, so a run that goes on counts what was before. (`keras.callbacks.EarlyStopping`
-    starts anew.) It comes after callbacks that log.
+    It counts in the history of the workdir, so a run that goes on counts what was before.
+    (`keras.callbacks.EarlyStopping` starts anew.) It comes after callbacks that log.
 
     Args:
         workdir: of the run.

@@ -1,0 +1,110 @@
+"""What holds for every training method: XLA, replicas, saving, forms of labels, logged names."""
+
+import keras
+import numpy as np
+import pytest
+from makers import METHODS, labels_for, loss_for
+
+import keras_robust as kr
+
+
+
+def compiled(method: str, classifier: keras.Model, optimizer=None, **options) -> keras.Model:
+    model = METHODS[method](classifier)
+    model.compile(optimizer or keras.optimizers.SGD(0.1), loss_for(method), metrics=["accuracy"], **options)
+    return model
+
+
+def fit(model: keras.Model, method: str, data, epochs: int = 1, batch_size: int = 4) -> dict:
+    data = (data[0], labels_for(method, data[1]))
+    options = {"batch_size": batch_size, "epochs": epochs, "shuffle": False, "verbose": 0}
+    return model.fit(*data, validation_data=data, **options).history
+
+
+@pytest.mark.xla
+@pytest.mark.parametrize("method", METHODS)
+def test_two_steps_compile_with_xla_to_the_same(conv_classifier, batch, method):
+    """With random starts and batch normalisation: the draws are made of integers, so they are the same."""
+    data = batch(count=12)
+    results = []
+    for jit_compile in (False, True):
+        model = compiled(method, conv_classifier(batch_norm=True), jit_compile=jit_compile)
+        results.append((fit(model, method, data, batch_size=6), model.get_weights()))
+    (expected, weights), (got, got_weights) = results
+    assert set(got) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name], values, atol=1e-4, err_msg=name)
+    for a, b in zip(got_weights, weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, conv_classifier, batch, method):
+    """Two epochs, against one epoch, save, load, one epoch."""
+    data = batch(count=12)
+    optimizer = lambda: keras.optimizers.Adam(1e-2)  # noqa: E731
+    through = compiled(method, conv_classifier(batch_norm=True), optimizer())
+    of_through = fit(through, method, data, 2)
+    model = compiled(method, conv_classifier(batch_norm=True), optimizer())
+    fit(model, method, data)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    assert loaded.get_config().keys() == model.get_config().keys()
+    of_loaded = fit(loaded, method, data)
+    for name, values in of_loaded.items():
+        np.testing.assert_allclose(values, of_through[name][1:], atol=1e-6, err_msg=name)
+    for old, new in zip(through.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-6)
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"mixture"}))
+def test_two_replicas_train(two_replicas, conv_classifier, batch, method, tmp_path):
+    """Finite losses, other draws on each replica, and saved and loaded as one."""
+    data = batch(count=16)
+    with two_replicas.scope():
+        model = compiled(method, conv_classifier())
+    history = fit(model, method, data, 2, batch_size=8)
+    assert np.isfinite(history["loss"]).all()
+    model.save(tmp_path / "model.keras")
+    with two_replicas.scope():
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+    expected, got = fit(model, method, data, batch_size=8), fit(loaded, method, data, batch_size=8)
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name], values, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"mixture"}))
+def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, batch, method, monkeypatch):
+    """Where both replicas see the same images and draw the same starts, they update as one replica does."""
+    monkeypatch.setattr(kr.core.seeds, "fold_replica", lambda seed: seed)
+    images, labels = batch(count=4)
+    one = compiled(method, conv_classifier())
+    with two_replicas.scope():
+        two = compiled(method, conv_classifier())
+    fit(one, method, (images, labels), 3)
+    fit(two, method, (np.tile(images, (2, 1, 1, 1)), np.tile(labels, 2)), 3, batch_size=8)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sample_weights_scale_the_loss(conv_classifier, batch, method):
+    """Weights of 2 double the loss and the update of plain SGD."""
+    images, labels = batch(count=4)
+    labels = labels_for(method, labels)
+    start = conv_classifier().get_weights()
+    results = []
+    for weight in (1.0, 2.0):
+        model = compiled(method, conv_classifier())
+        options = {"validation_data": (images, labels), "sample_weight": np.full(4, weight, "float32")}
+        history = model.fit(images, labels, batch_size=4, shuffle=False, verbose=0, **options).history
+        results.append((history["loss"][0], model.classifier.get_weights()))
+    (loss, single), (double_loss, double) = results
+    if method in ("free", "weight perturbation"):  # their later gradients depend on the first
+        return
+    np.testing.assert_allclose(double_loss, 2 * loss, rtol=1e-5)
+    for origin, one, two in zip(start, single, double, strict=True):
+        np.testing.assert_allclose(two - origin, 2 * (one - origin), atol=1e-5)
