@@ -10,7 +10,7 @@ from keras_robust.layers import MixtureBatchNormalization
 from keras_robust.methods.robust_model import RobustModel
 
 
-def finetune_batch_norm(method: RobustModel, data: Any, **fit_options: Any) -> keras.callbacks.History:
+def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> keras.callbacks.History:
     """Trains only the batch normalisation of a method's classifier: its scale, offset and statistics.
 
     Xie & Yuille (2020, section 4.4): trained so on clean images for a few epochs, a classifier from adversarial
@@ -22,14 +22,14 @@ def finetune_batch_norm(method: RobustModel, data: Any, **fit_options: Any) -> k
 
     Args:
         method: compiled: `NaturalTraining` for clean images, `AdversarialTraining` for attacked ones.
-        data: as `fit` takes it.
+        *data: as `fit` takes it: images and labels, or a data set.
         **fit_options: of `fit`.
 
     Raises:
         ValueError: if there is no batch normalisation in the classifier.
     """
     with _only_normalization_is_trainable(method.classifier):
-        return method.fit(data, **fit_options)
+        return method.fit(*data, **fit_options)
 
 
 @contextmanager

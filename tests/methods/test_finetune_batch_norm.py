@@ -1,0 +1,33 @@
+"""Training the normalisation alone."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+def test_only_the_normalization_changes(conv_classifier, batch, mixture):
+    classifier = conv_classifier(batch_norm=True)
+    if mixture:
+        classifier = kr.layers.replace_normalization(classifier, "mixture_batch")
+    before = {v.path: np.array(v) for v in classifier.variables}
+    model = kr.NaturalTraining(classifier)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SPARSE)
+    images, labels = batch(count=8)
+    history = kr.finetune_batch_norm(model, images, labels, epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+    changed = {v.path for v in classifier.variables if np.abs(np.array(v) - before[v.path]).max() > 0}
+    expected = {v for v in before if "norm" in v and ("clean" in v or not mixture)}
+    assert changed == expected
+    assert all(layer.trainable for layer in classifier.layers)
+
+
+def test_no_normalization_is_an_error(linear_classifier, batch):
+    model = kr.NaturalTraining(linear_classifier())
+    model.compile("sgd", SPARSE)
+    with pytest.raises(ValueError, match="There is no batch normalisation to train"):
+        kr.finetune_batch_norm(model, *batch(shape=(4, 4, 1)))
