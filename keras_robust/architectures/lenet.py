@@ -2,9 +2,14 @@
 
 import keras
 
+from keras_robust.layers import make_normalization
+
 
 def LeNet(  # noqa: N802
-    num_classes: int = 10, input_shape: tuple[int, int, int] = (28, 28, 1), initialization: str = "glorot"
+    num_classes: int = 10,
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    initialization: str = "glorot",
+    normalization: str | None = None,
 ) -> keras.Model:
     """Returns two 5x5 convolutions of 32 and 64 filters, each with a 2x2 max pooling, and a hidden layer of 1024.
 
@@ -13,9 +18,10 @@ def LeNet(  # noqa: N802
         input_shape: (height, width, channels) of images in [0, 1].
         initialization: "glorot", as Keras does, which trains faster; or "madry", as the code of Madry et al. (2018):
             weights from a normal distribution of deviation 0.1, truncated at two deviations, and biases 0.1.
+        normalization: None as the paper, or "batch", "mixture_batch" or "group" after each convolution.
 
     Raises:
-        ValueError: if `initialization` is unknown.
+        ValueError: if `initialization` or `normalization` is unknown.
     """
     if initialization not in ("glorot", "madry"):
         raise ValueError(f"initialization is 'glorot' or 'madry'. Received: initialization={initialization!r}")
@@ -24,12 +30,19 @@ def LeNet(  # noqa: N802
         options["kernel_initializer"] = keras.initializers.TruncatedNormal(stddev=0.1)
         options["bias_initializer"] = keras.initializers.Constant(0.1)
     layers = keras.layers
+
+    def convolution(filters: int) -> list[keras.Layer]:
+        if normalization is None:
+            return [layers.Conv2D(filters, 5, padding="same", activation="relu", **options)]
+        convolution = layers.Conv2D(filters, 5, padding="same", **options)
+        return [convolution, make_normalization(normalization, filters, momentum=0.9), layers.ReLU()]
+
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            layers.Conv2D(32, 5, padding="same", activation="relu", **options),
+            *convolution(32),
             layers.MaxPooling2D(2),
-            layers.Conv2D(64, 5, padding="same", activation="relu", **options),
+            *convolution(64),
             layers.MaxPooling2D(2),
             layers.Flatten(),
             layers.Dense(1024, activation="relu", **options),

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_robust.layers import make_normalization
+
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 """Mean of the training images of CIFAR-10 per channel, in [0, 1]."""
 CIFAR10_VARIANCE = (0.2470**2, 0.2435**2, 0.2616**2)
@@ -19,21 +21,29 @@ def _convolution(x: keras.KerasTensor, filters: int, size: int, strides: int, re
     )(x)
 
 
-def _block(x: keras.KerasTensor, filters: int, strides: int, regularizer: object) -> keras.KerasTensor:
+def _normalize(x: keras.KerasTensor, normalization: str) -> keras.KerasTensor:
+    return make_normalization(normalization, x.shape[-1], momentum=0.9, epsilon=1e-5)(x)
+
+
+def _block(
+    x: keras.KerasTensor, filters: int, strides: int, regularizer: object, normalization: str
+) -> keras.KerasTensor:
     layers = keras.layers
     shortcut = x
     if strides > 1:  # option A of the paper: subsampled identity, zeros for the new channels
         shortcut = layers.AveragePooling2D(1, strides)(x)
         missing = (filters - x.shape[-1]) // 2
         shortcut = keras.ops.pad(shortcut, ((0, 0), (0, 0), (0, 0), (missing, missing)))
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(_convolution(x, filters, 3, strides, regularizer))
-    x = _convolution(layers.ReLU()(x), filters, 3, 1, regularizer)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    x = _normalize(_convolution(x, filters, 3, strides, regularizer), normalization)
+    x = _normalize(_convolution(layers.ReLU()(x), filters, 3, 1, regularizer), normalization)
     return layers.ReLU()(layers.Add()([x, shortcut]))
 
 
 def ResNet20(  # noqa: N802
-    num_classes: int = 10, input_shape: tuple[int, int, int] = (32, 32, 3), weight_decay: float = 0.0
+    num_classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    weight_decay: float = 0.0,
+    normalization: str = "batch",
 ) -> keras.Model:
     """Returns the ResNet with 20 layers for CIFAR-10: 3 stages of 3 blocks with 16, 32 and 64 filters.
 
@@ -44,17 +54,21 @@ def ResNet20(  # noqa: N802
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
+        normalization: "batch", "mixture_batch" or "group".
+
+    Raises:
+        ValueError: if `normalization` is unknown.
     """
     regularizer = keras.regularizers.L2(weight_decay) if weight_decay else None
     inputs = keras.Input(input_shape)
     x = inputs
     if input_shape[-1] == 3:
         x = keras.layers.Normalization(mean=CIFAR10_MEAN, variance=CIFAR10_VARIANCE)(x)
-    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(_convolution(x, 16, 3, 1, regularizer))
+    x = _normalize(_convolution(x, 16, 3, 1, regularizer), normalization)
     x = keras.layers.ReLU()(x)
     for filters in (16, 32, 64):
         for index in range(3):
-            x = _block(x, filters, 2 if filters > 16 and index == 0 else 1, regularizer)
+            x = _block(x, filters, 2 if filters > 16 and index == 0 else 1, regularizer, normalization)
     x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = keras.layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits")(x)
     return keras.Model(inputs, outputs, name="resnet20")

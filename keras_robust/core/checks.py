@@ -86,3 +86,9 @@ def check_weight(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"{name} is a finite number of at least 0. Received: {name}={value!r}")
+
+
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """Raises `ValueError` unless `value`, of the argument `name`, is None or an instance of `kind`."""
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} is of type {kind.__name__}, or None. Received: {name}={value!r}")

@@ -10,6 +10,7 @@ from keras_robust.layers.mixture_batch_normalization import (
     select_branch,
     use_branch,
 )
+from keras_robust.layers.normalization import make_normalization
 from keras_robust.layers.replacement import replace_normalization
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MixtureBatchNormalization",
     "frozen_statistics",
     "has_branches",
+    "make_normalization",
     "replace_normalization",
     "select_branch",
     "use_branch",

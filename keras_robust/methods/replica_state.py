@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_robust.core.seeds import Tensor
 
 
 class ReplicaState:
@@ -75,3 +78,50 @@ class ReplicaState:
             )
         for variable, value in zip(local, values, strict=True):
             variable.assign(value)
+
+
+class KeepsReplicaState(keras.Model):
+    """A model that keeps tensors per replica from step to step, in `self.replica_state`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.replica_state: dict[str, ReplicaState] = {}
+
+    def replica_state_specs(self, images: Tensor, labels: Tensor) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Returns shape and dtype by name of what each replica keeps from step to step, in `self.replica_state`.
+
+        Args:
+            images: a batch of one replica.
+            labels: of it.
+        """
+        del images, labels
+        return {}
+
+    def make_replica_state(self, images: Tensor, labels: Tensor, replicas: int) -> None:
+        """Makes the state that there is none of yet, for batches such as these of all replicas together."""
+        share = len(images) // replicas
+        specs = self.replica_state_specs(images[:share], labels[:share])
+        with self.distribute_strategy.scope():
+            for name, (shape, dtype) in specs.items():
+                if name not in self.replica_state:
+                    self.replica_state[name] = ReplicaState(shape, dtype)
+                self.replica_state[name].check(shape, dtype)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the model's own variables, and what each replica keeps."""
+        super().save_own_variables(store)
+        for name, state in self.replica_state.items():
+            store[f"replica_state_{name}"] = state.to_array()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        prefix, own = "replica_state_", {}
+        for key in store.keys():  # noqa: SIM118 - an h5 group
+            values = store[key]
+            if key.startswith(prefix):
+                state = ReplicaState(values.shape[1:], np.asarray(values).dtype.name)
+                state.from_array(np.asarray(values))
+                self.replica_state[key.removeprefix(prefix)] = state
+            else:
+                own[key] = values
+        super().load_own_variables(own)

@@ -6,29 +6,29 @@ accumulation, XLA, metrics, strategies and saving are Keras's own.
 """
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_robust.attacks import Attack, as_model_fn
+from keras_robust.attacks import Attack
 from keras_robust.core import seeds
+from keras_robust.core.checks import check_kind
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, Offsets, moved_weights
+from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
+from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.first_batch import check_batch, check_ends_in_logits, peek
-from keras_robust.methods.metric_sets import MetricSets
-from keras_robust.methods.replica_state import ReplicaState
+from keras_robust.methods.replica_state import KeepsReplicaState
 
 TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RobustModel(keras.Model):
+class RobustModel(KeepsReplicaState, CompiledModel):
     """Trains a classifier on attacked images only; the base class of the other methods.
 
     A metric of `compile` is logged under its plain name on clean images and under `robust_` plus its name on attacked
@@ -78,13 +78,12 @@ class RobustModel(keras.Model):
     ) -> None:
         check_ends_in_logits(classifier)
         if attack is not None or self.NEEDS_ATTACK:
-            _check_attack("attack", attack)
+            check_attack("attack", attack)
         if validation_attack is not None:
-            _check_attack("validation_attack", validation_attack)
-        if compile_attack not in (True, False, "auto"):
-            raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")
-        _check_kind("epsilon_schedule", epsilon_schedule, keras.optimizers.schedules.LearningRateSchedule)
-        _check_kind("weight_perturbation", weight_perturbation, AdversarialWeightPerturbation)
+            check_attack("validation_attack", validation_attack)
+        check_compile_attack(compile_attack)
+        check_kind("epsilon_schedule", epsilon_schedule, keras.optimizers.schedules.LearningRateSchedule)
+        check_kind("weight_perturbation", weight_perturbation, AdversarialWeightPerturbation)
         seeds.as_seed(seed)
         super().__init__(**kwargs)
         self.classifier = classifier
@@ -97,7 +96,6 @@ class RobustModel(keras.Model):
         self.weight_perturbation = weight_perturbation
         self.seed = seed
         self.batch_statistics_frozen = False  # see `FreezeBatchStatistics`
-        self.replica_state: dict[str, ReplicaState] = {}
         self._tracing = _Tracing()
         self.steps_taken = self.add_weight(
             name="steps_taken",
@@ -107,7 +105,6 @@ class RobustModel(keras.Model):
             trainable=False,
             aggregation="only_first_replica",
         )
-        self._metric_sets = MetricSets(None, None)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -175,15 +172,7 @@ class RobustModel(keras.Model):
         training: bool = False,
     ) -> Tensor:
         """Returns the images attacked on `classifier`, compiled with XLA where that pays; no gradient flows."""
-        model_fn = as_model_fn(classifier, training=training, compute_dtype=attack.compute_dtype)
-
-        def run(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
-            return attack(model_fn, images, labels, seed)
-
-        compiled = bool(tf.config.list_logical_devices("GPU")) if self.compile_attack == "auto" else self.compile_attack
-        if compiled:
-            run = tf.function(run, jit_compile=True)
-        return tf.stop_gradient(run(images, labels, seed))
+        return attack_classifier(attack, classifier, images, labels, seed, training, self.compile_attack)
 
     def weight_decay(self) -> Tensor:
         """Returns the classifier's own losses alone, a scalar, for a `robust_loss` without the compiled loss."""
@@ -206,14 +195,8 @@ class RobustModel(keras.Model):
                 with self._as_in_this_pass(name if training else None):
                     results[name] = function(images)
             return results
-        sizes = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0] for images in inputs.values()]
         with self._as_in_this_pass(None):
-            outputs = function(tf.concat(list(inputs.values()), axis=0))
-        parts = [tf.split(tensor, sizes) for tensor in tf.nest.flatten(outputs)]
-        return {
-            name: tf.nest.pack_sequence_as(outputs, [part[index] for part in parts])
-            for index, name in enumerate(inputs)
-        }
+            return apply_jointly(function, inputs)
 
     @contextlib.contextmanager
     def _as_in_this_pass(self, branch: str | None) -> Iterator[None]:
@@ -278,61 +261,12 @@ class RobustModel(keras.Model):
             return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
         return self.robust_loss(y, y_pred, sample_weight)
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
-        """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""
-        logits = y_pred if isinstance(y_pred, dict) else {CLEAN: y_pred}
-        results = {metric.name: metric.result() for metric in super().metrics}  # the loss
-        for name, metrics in ((CLEAN, self._metric_sets.clean), (ADVERSARIAL, self._metric_sets.robust)):
-            if name in logits:
-                count = tf.shape(logits[name])[0]
-                weight = None if sample_weight is None else sample_weight[:count]
-                results.update(MetricSets.update(metrics, y[:count], logits[name], weight))
-        return results
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Keras's own metrics (the loss), the clean and the robust ones."""
-        return super().metrics + self._metric_sets.all
-
-    def compile(
-        self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configures training as `keras.Model.compile` does.
-
-        Args:
-            optimizer: as in Keras.
-            loss: on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
-            loss_weights: as in Keras.
-            metrics: a list; each is logged for clean images and, with the prefix `robust_`, for attacked ones.
-            weighted_metrics: likewise, with sample weights.
-            **kwargs: as in Keras.
-
-        Raises:
-            ValueError: if the loss is missing or one on probabilities, or the metrics are not lists.
-        """
-        _check_loss(loss)
-        # Not earlier: Keras lets a subclass add metrics and layers only before.
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training: see `CompiledModel.compile`."""
+        # Not built earlier: Keras lets a subclass add metrics and layers only before.
         if self.classifier.built and isinstance(getattr(self.classifier, "input_shape", None), tuple):
             self.build(self.classifier.input_shape)
-        self._metric_sets = MetricSets(metrics, weighted_metrics)
-        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
-
-    def get_compile_config(self) -> dict[str, Any]:
-        """Returns what `compile_from_config` needs."""
-        config = super().get_compile_config()
-        return {**config, **keras.saving.serialize_keras_object(self._metric_sets.arguments)} if config else {}
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as the model that was saved was compiled, and makes the optimizer's variables."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
+        super().compile(*args, **kwargs)
 
     def fit(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
@@ -350,47 +284,8 @@ class RobustModel(keras.Model):
         replicas = (
             1 if isinstance(x, tf.distribute.DistributedDataset) else self.distribute_strategy.num_replicas_in_sync
         )
-        self._make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
+        self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
         return super().fit(x, y, batch_size, *args, **kwargs)
-
-    def replica_state_specs(self, images: Tensor, labels: Tensor) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Returns shape and dtype by name of what each replica keeps from step to step, in `self.replica_state`.
-
-        Args:
-            images: a batch of one replica.
-            labels: of it.
-        """
-        del images, labels
-        return {}
-
-    def _make_replica_state(self, images: Tensor, labels: Tensor, replicas: int) -> None:
-        """Makes the state that there is none of yet, for batches such as these of all replicas together."""
-        share = len(images) // replicas
-        specs = self.replica_state_specs(images[:share], labels[:share])
-        with self.distribute_strategy.scope():
-            for name, (shape, dtype) in specs.items():
-                if name not in self.replica_state:
-                    self.replica_state[name] = ReplicaState(shape, dtype)
-                self.replica_state[name].check(shape, dtype)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the model's own variables, and what each replica keeps."""
-        super().save_own_variables(store)
-        for name, state in self.replica_state.items():
-            store[f"replica_state_{name}"] = state.to_array()
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved."""
-        prefix, own = "replica_state_", {}
-        for key in store.keys():  # noqa: SIM118 - an h5 group
-            values = store[key]
-            if key.startswith(prefix):
-                state = ReplicaState(values.shape[1:], np.asarray(values).dtype.name)
-                state.from_array(np.asarray(values))
-                self.replica_state[key.removeprefix(prefix)] = state
-            else:
-                own[key] = values
-        super().load_own_variables(own)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model: classifier, attacks and options."""
@@ -420,32 +315,3 @@ class _Tracing:
     """What is known only while a step is traced; a plain object, in which Keras looks for no state."""
 
     offsets: Offsets = ()
-
-
-def _check_attack(name: str, attack: Any) -> None:
-    if not isinstance(attack, Attack):
-        raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
-
-
-def _check_kind(name: str, value: Any, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ValueError(f"{name} is a {kind.__name__} or None. Received: {name}={value!r}")
-
-
-def _check_loss(loss: Any) -> None:
-    """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
-    if loss is None:
-        raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
-    if any(_takes_probabilities(each) for each in (loss if isinstance(loss, list | tuple) else [loss])):
-        raise ValueError(
-            "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
-            f"Received: loss={loss!r} with from_logits=False"
-        )
-
-
-def _takes_probabilities(loss: Any) -> bool:
-    resolved = keras.losses.get(loss) if isinstance(loss, str) else loss
-    if isinstance(resolved, keras.losses.Loss):
-        return resolved.get_config().get("from_logits") is False
-    parameters = inspect.signature(resolved).parameters if callable(resolved) else {}
-    return "from_logits" in parameters and parameters["from_logits"].default is False

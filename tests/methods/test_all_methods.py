@@ -8,7 +8,6 @@ from makers import METHODS, labels_for, loss_for
 import keras_robust as kr
 
 
-
 def compiled(method: str, classifier: keras.Model, optimizer=None, **options) -> keras.Model:
     model = METHODS[method](classifier)
     model.compile(optimizer or keras.optimizers.SGD(0.1), loss_for(method), metrics=["accuracy"], **options)

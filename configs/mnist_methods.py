@@ -1,0 +1,71 @@
+"""Every training method on MNIST, each with five minutes of training on 2 CPU cores: a variant per row of the table.
+
+Command:  python launch/train.py --config=configs/mnist_methods.py:trades --workdir=runs/trades --data_dir=DATA_DIR
+Results:  docs/methods.md
+
+LeNet, batch 128, Adam on one cycle. Attacks in training are PGD-8 at Linf 0.3 in bfloat16, unless a method has its own.
+`VARIANTS` holds how many batches fit in five minutes.
+"""
+
+import ml_collections
+
+VALIDATIONS = 5
+
+PGD = {"name": "pgd", "epsilon": 0.3, "steps": 8, "compute_dtype": "bfloat16"}
+KL = PGD | {"objective": "kl_divergence", "random_start": "normal"}
+FGSM = {"name": "fgsm", "epsilon": 0.3}
+FAST = {"name": "pgd", "epsilon": 0.3, "steps": 1, "step_size": 0.375}
+VIRTUAL = {"name": "virtual_adversarial", "norm": "l2", "epsilon": 1.5}
+
+# name: (method, attack, batches, other fields)
+VARIANTS = {
+    "natural": ({"name": "natural_training"}, None, 9200, {}),
+    "mixed_minibatch_pgd": ({"name": "adversarial_training", "clean_fraction": 1.0}, PGD, 1840, {}),
+    "pgd": ({"name": "adversarial_training"}, PGD, 2070, {}),
+    "adversarial_logit_pairing": ({"name": "adversarial_logit_pairing", "pairing_weight": 1.0}, PGD, 1840, {}),
+    "clean_logit_pairing": ({"name": "clean_logit_pairing", "pairing_weight": 0.5, "input_noise": 0.5}, None, 9200, {}),
+    "logit_squeezing": ({"name": "logit_squeezing", "squeezing_weight": 0.5, "input_noise": 0.5}, None, 9200, {}),
+    "label_smoothing": ({"name": "natural_training"}, None, 9200, {"label_smoothing": 0.1}),
+    "mixup": ({"name": "mixup", "alpha": 1.0}, None, 9200, {}),
+    "virtual_adversarial_training": ({"name": "virtual_adversarial_training"}, VIRTUAL, 2760, {}),
+    "free": ({"name": "free_adversarial_training", "replays": 8}, FGSM, 1150, {}),
+    "mixture_batch_norm": (
+        {"name": "adversarial_training", "clean_fraction": 1.0},
+        PGD,
+        1380,
+        {"classifier": {"name": "lenet", "normalization": "mixture_batch"}},
+    ),
+    "trades": ({"name": "trades", "divergence_weight": 1.0}, KL, 1840, {}),
+    "mart": ({"name": "mart"}, PGD | {"random_start": "normal"}, 1840, {}),
+    "fast": ({"name": "fast_adversarial_training"}, FAST, 5060, {}),
+    "weight_perturbation": (
+        {"name": "adversarial_training"},
+        PGD,
+        1610,
+        {"weight_perturbation": {"gamma": 0.005}},
+    ),
+}
+
+
+def get_config(variant: str = "pgd") -> ml_collections.ConfigDict:
+    """Returns the config of a variant, a key of `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"A variant is one of {sorted(VARIANTS)}. Received: variant={variant!r}")
+    method, attack, batches, fields = VARIANTS[variant]
+    config = ml_collections.ConfigDict()
+    config.config_format = 1
+    config.dataset = "mnist"
+    config.train_split = "train[:59000]"
+    config.validation_split = "train[59000:]"
+    config.classifier = {"name": "lenet"}
+    config.method = method
+    config.attack = attack
+    config.validation_attack = {"name": "pgd", "epsilon": 0.3, "steps": 20}
+    config.optimizer = {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 2e-3}}
+    config.batch_size = 128
+    config.steps_per_epoch = batches // VALIDATIONS
+    config.epochs = VALIDATIONS
+    config.seed = 0
+    config.deterministic = False
+    config.update(fields)
+    return config

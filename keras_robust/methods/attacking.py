@@ -1,0 +1,69 @@
+"""Attacks and passes inside a training step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.attacks import Attack, as_model_fn
+from keras_robust.core.seeds import Tensor
+
+
+def attack_classifier(
+    attack: Attack,
+    classifier: keras.Layer,
+    images: Tensor,
+    labels: Tensor,
+    seed: Tensor,
+    training: bool,
+    compile_attack: bool | str,
+) -> Tensor:
+    """Returns attacked images, through which no gradient flows.
+
+    Args:
+        attack: see `Attack.__call__` for images, labels and seed.
+        classifier: the attacked one.
+        images: (batch, height, width, channels).
+        labels: (batch,) or (batch, classes).
+        seed: int32 of shape (2,).
+        training: attack it in training mode.
+        compile_attack: with XLA: True, False, or "auto" for where there is a GPU.
+    """
+    model_fn = as_model_fn(classifier, training=training, compute_dtype=attack.compute_dtype)
+
+    def run(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
+        return attack(model_fn, images, labels, seed)
+
+    if compile_attack == "auto":
+        compile_attack = bool(tf.config.list_logical_devices("GPU"))
+    if compile_attack:
+        run = tf.function(run, jit_compile=True)
+    return tf.stop_gradient(run(images, labels, seed))
+
+
+def apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """Returns by name what `function` makes of the images of each name, from one call on all of them.
+
+    Args:
+        function: maps (batch, ...) images to a nest of tensors (batch, ...).
+        inputs: images by name.
+    """
+    sizes = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0] for images in inputs.values()]
+    outputs = function(tf.concat(list(inputs.values()), axis=0))
+    parts = [tf.split(tensor, sizes) for tensor in tf.nest.flatten(outputs)]
+    return {
+        name: tf.nest.pack_sequence_as(outputs, [part[index] for part in parts]) for index, name in enumerate(inputs)
+    }
+
+
+def check_attack(name: str, attack: Any) -> None:
+    """Raises `ValueError` unless `attack`, of the argument `name`, is an `Attack`."""
+    if not isinstance(attack, Attack):
+        raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
+
+
+def check_compile_attack(compile_attack: Any) -> None:
+    """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
+    if compile_attack not in (True, False, "auto"):
+        raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")

@@ -1,0 +1,91 @@
+"""How a robust model is compiled: a loss on logits, and every metric twice."""
+
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.core.seeds import Tensor
+from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.methods.metric_sets import MetricSets
+
+
+class CompiledModel(keras.Model):
+    """A model whose metrics are logged for clean images, and with the prefix `robust_` for attacked ones."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._metric_sets = MetricSets(None, None)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
+        """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""
+        logits = y_pred if isinstance(y_pred, dict) else {CLEAN: y_pred}
+        results = {metric.name: metric.result() for metric in super().metrics}  # the loss
+        for name, metrics in ((CLEAN, self._metric_sets.clean), (ADVERSARIAL, self._metric_sets.robust)):
+            if name in logits:
+                count = tf.shape(logits[name])[0]
+                weight = None if sample_weight is None else sample_weight[:count]
+                results.update(MetricSets.update(metrics, y[:count], logits[name], weight))
+        return results
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Keras's own metrics (the loss), the clean and the robust ones."""
+        return super().metrics + self._metric_sets.all
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training as `keras.Model.compile` does.
+
+        Args:
+            optimizer: as in Keras.
+            loss: on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+            loss_weights: as in Keras.
+            metrics: a list; each is logged for clean images and, with the prefix `robust_`, for attacked ones.
+            weighted_metrics: likewise, with sample weights.
+            **kwargs: as in Keras.
+
+        Raises:
+            ValueError: if the loss is missing or one on probabilities, or the metrics are not lists.
+        """
+        _check_loss(loss)
+        self._metric_sets = MetricSets(metrics, weighted_metrics)
+        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `compile_from_config` needs."""
+        config = super().get_compile_config()
+        return {**config, **keras.saving.serialize_keras_object(self._metric_sets.arguments)} if config else {}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as the model that was saved was compiled, and makes the optimizer's variables."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+
+def _check_loss(loss: Any) -> None:
+    """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
+    if loss is None:
+        raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
+    if any(_takes_probabilities(each) for each in (loss if isinstance(loss, list | tuple) else [loss])):
+        raise ValueError(
+            "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
+            f"Received: loss={loss!r} with from_logits=False"
+        )
+
+
+def _takes_probabilities(loss: Any) -> bool:
+    resolved = keras.losses.get(loss) if isinstance(loss, str) else loss
+    if isinstance(resolved, keras.losses.Loss):
+        return resolved.get_config().get("from_logits") is False
+    parameters = inspect.signature(resolved).parameters if callable(resolved) else {}
+    return "from_logits" in parameters and parameters["from_logits"].default is False
