@@ -9,7 +9,7 @@ import keras_robust as kr
 
 @pytest.mark.parametrize(("momentum", "epsilon"), [(0.9, 1.0), (0.0, 1e-3)])
 def test_recursion(momentum, epsilon):
-    """Mean square ms starts at one; ms = rho ms + (1 - rho) g^2; m = momentum m + rate g / sqrt(ms + epsilon); w -= m."""
+    """From ms = 1: ms = rho ms + (1 - rho) g^2; m = momentum m + rate g / sqrt(ms + epsilon); w = w - m."""
     rng = np.random.default_rng(0)
     w = rng.normal(size=5)
     variable = keras.Variable(w, dtype="float32")
