@@ -1,12 +1,13 @@
-"""What an adversarial training step costs, against the physical limit: natural step + K x (forward + input gradient).
+"""What a training step of each method costs, against the physical limit: the passes that its formula needs.
 
-Command:  python benchmarks/step_cost.py [--networks=lenet,resnet20] [--rounds=15]
+Command:  python benchmarks/step_cost.py [--networks=lenet,resnet20] [--methods=pgd,free] [--rounds=15]
 
 Each round times every contender once, in turn, so that a drift of the machine hits all alike; the median over the
 rounds is printed, in milliseconds, and the ratio of the medians. All are compiled functions on one batch in memory.
-The last lines are one JSON object per network and attack precision.
+The last lines are one JSON object per network and method.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -24,23 +25,99 @@ ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds; the median over them counts
 STEPS = flags.DEFINE_integer("steps", 7, "K, the steps of the attack.")
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images per step.")
 
+METHODS = flags.DEFINE_list("methods", None, "Which methods to time; all where not given.")
+REPLAYS = 4
+
 CLASSIFIERS: dict[str, Callable[[], keras.Model]] = {
     "lenet": kr.architectures.LeNet,
     "resnet20": kr.architectures.ResNet20,
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """How often a step of a method needs each part, K being the number of attack steps."""
+
+    natural: float = 0  # training step on the batch
+    natural_twice: float = 0  # on twice the batch
+    gradients: float = 0  # input gradients on the batch
+    forwards: float = 0  # forward passes on the batch
+
+    def seconds(self, times: dict[str, float]) -> float:
+        """Returns the limit in the unit of `times`."""
+        parts = ("natural step", "natural step, twice the batch", "input gradient", "forward pass")
+        return sum(count * times[part] for count, part in zip(dataclasses.astuple(self), parts, strict=True))
+
+
+def methods(steps: int) -> dict[str, tuple[Callable[[keras.Model], kr.RobustModel], Limit]]:
+    """Returns how to make each method, with attacks of `steps` steps, and its limit."""
+    ball = kr.Linf(0.3)
+    attack = kr.attacks.PGD(ball, steps=steps)
+    low = kr.attacks.PGD(ball, steps=steps, compute_dtype="bfloat16")
+    kl = kr.attacks.PGD(ball, steps=steps, objective="kl_divergence", random_start="normal")
+    once = kr.attacks.PGD(ball, steps=1)
+    perturbation = kr.AdversarialWeightPerturbation()
+    return {
+        "natural": (kr.NaturalTraining, Limit(1)),
+        "pgd": (lambda c: kr.AdversarialTraining(c, attack), Limit(1, gradients=steps)),
+        "pgd_bfloat16": (lambda c: kr.AdversarialTraining(c, low), Limit(1, gradients=steps)),
+        "mixed_minibatch_pgd": (
+            lambda c: kr.AdversarialTraining(c, attack, clean_fraction=1.0),
+            Limit(0, 1, gradients=steps),
+        ),
+        "adversarial_logit_pairing": (lambda c: kr.AdversarialLogitPairing(c, attack), Limit(0, 1, gradients=steps)),
+        "feature_pairing": (
+            lambda c: kr.FeaturePairing(c, attack, layers=[c.layers[-2].name]),
+            Limit(0, 1, gradients=steps),
+        ),
+        "clean_logit_pairing": (lambda c: kr.CleanLogitPairing(c, input_noise=0.5), Limit(1)),
+        "logit_squeezing": (lambda c: kr.LogitSqueezing(c, input_noise=0.5), Limit(1)),
+        "mixup": (kr.Mixup, Limit(1)),
+        "virtual_adversarial_training": (
+            lambda c: kr.VirtualAdversarialTraining(c, kr.attacks.VirtualAdversarial(kr.L2(1.5))),
+            Limit(2, gradients=1, forwards=1),
+        ),
+        "free": (
+            lambda c: kr.FreeAdversarialTraining(c, kr.attacks.FGSM(ball), replays=REPLAYS),
+            Limit(REPLAYS),
+        ),
+        "trades": (lambda c: kr.TRADES(c, kl), Limit(2, gradients=steps, forwards=1)),
+        "mart": (lambda c: kr.MART(c, attack), Limit(2, gradients=steps)),
+        "fast": (
+            lambda c: kr.FastAdversarialTraining(c, once, validation_attack=attack),
+            Limit(1, gradients=1),
+        ),
+        "ensemble": (
+            lambda c: kr.EnsembleAdversarialTraining(c, attack, source_models=[keras.models.clone_model(c)]),
+            Limit(0, 1, gradients=steps),
+        ),
+        "stale": (
+            lambda c: kr.StaleAdversarialTraining(c, attack, staleness=2),
+            Limit(1, gradients=steps, forwards=1),
+        ),
+        "weight_perturbation": (
+            lambda c: kr.AdversarialTraining(c, attack, weight_perturbation=perturbation),
+            Limit(2, gradients=steps),
+        ),
+    }
+
+
 def compiled(model: keras.Model) -> keras.Model:
     """Returns the model, compiled with SGD and cross-entropy."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    is_one_hot = getattr(model, "NEEDS_ONE_HOT_LABELS", False)
+    kind = keras.losses.CategoricalCrossentropy if is_one_hot else keras.losses.SparseCategoricalCrossentropy
+    loss = kind(from_logits=True)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss, metrics=["accuracy"], jit_compile=False)
     return model
 
 
 def training_step(model: keras.Model, batch: tuple[tf.Tensor, tf.Tensor]) -> Callable[[], Any]:
     """Returns one step of `fit` on a batch in memory."""
+    images, labels = batch
+    if getattr(model, "NEEDS_ONE_HOT_LABELS", False):
+        labels = tf.one_hot(labels, 10)
     step = tf.function(model.train_step)
-    return lambda: step(batch)["loss"].numpy()
+    return lambda: step((images, labels))["loss"].numpy()
 
 
 def input_gradient(classifier: keras.Model, batch: tuple[tf.Tensor, tf.Tensor], dtype: str | None) -> Callable[[], Any]:
@@ -57,6 +134,12 @@ def input_gradient(classifier: keras.Model, batch: tuple[tf.Tensor, tf.Tensor], 
     return lambda: gradient(*batch).numpy()
 
 
+def forward_pass(classifier: keras.Model, images: tf.Tensor) -> Callable[[], Any]:
+    """Returns one forward pass in inference mode."""
+    run = tf.function(kr.attacks.as_model_fn(classifier))
+    return lambda: run(images).numpy()
+
+
 def time_in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Returns the median milliseconds of each contender over interleaved rounds, after two warm-up rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -69,46 +152,49 @@ def time_in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict
     return {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}
 
 
-def measure(network: str, steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
-    """Returns one result per precision of the attack."""
+def measure(network: str, names: list[str], steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
+    """Returns one result per method."""
     make = CLASSIFIERS[network]
     random = np.random.default_rng(0)
-    shape = (batch_size, *make().input_shape[1:])
-    batch = (tf.constant(random.random(shape, np.float32)), tf.constant(random.integers(0, 10, batch_size)))
+    shape = (2 * batch_size, *make().input_shape[1:])
+    images, labels = tf.constant(random.random(shape, np.float32)), tf.constant(random.integers(0, 10, 2 * batch_size))
+    batch = (images[:batch_size], labels[:batch_size])
     contenders = {
         "natural step": training_step(compiled(make()), batch),
+        "natural step, twice the batch": training_step(compiled(make()), (images, labels)),
         "input gradient": input_gradient(make(), batch, None),
         "input gradient, bfloat16": input_gradient(make(), batch, "bfloat16"),
+        "forward pass": forward_pass(make(), batch[0]),
     }
-    for dtype in (None, "bfloat16"):
-        attack = kr.attacks.PGD(kr.Linf(0.3), steps=steps, compute_dtype=dtype)
-        model = compiled(kr.AdversarialTraining(make(), attack))
-        contenders[f"adversarial training, attack in {dtype or 'float32'}"] = training_step(model, batch)
+    limits = {}
+    for name in names:
+        make_method, limits[name] = methods(steps)[name]
+        model = compiled(make_method(make()))
+        model.make_replica_state(*batch, replicas=1)
+        contenders[name] = training_step(model, batch)
     times = time_in_turns(contenders, rounds)
-    limit = times["natural step"] + steps * times["input gradient"]
     for name, value in times.items():
         print(f"{network:10s} {value:9.1f} ms  {name}")
-    print(f"{network:10s} {limit:9.1f} ms  limit in float32: natural step + {steps} x input gradient")
     return [
         {
             "network": network,
-            "method": "adversarial_training",
-            "attack_dtype": dtype,
+            "method": name,
             "steps": steps,
             "batch_size": batch_size,
-            "ratio": round(times[f"adversarial training, attack in {dtype}"] / limit, 3),
-            "step_ms": round(times[f"adversarial training, attack in {dtype}"], 2),
-            "natural_step_ms": round(times["natural step"], 2),
-            "input_gradient_ms": round(times["input gradient"], 2),
+            "ratio": round(times[name] / limit.seconds(times), 3),
+            "step_ms": round(times[name], 2),
+            "limit_ms": round(limit.seconds(times), 2),
+            "natural_steps": round(times[name] / times["natural step"], 2),
             "rounds": rounds,
         }
-        for dtype in ("float32", "bfloat16")
+        for name, limit in limits.items()
     ]
 
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
-    results = [measure(network, STEPS.value, BATCH.value, ROUNDS.value) for network in NETWORKS.value]
+    names = METHODS.value or list(methods(STEPS.value))
+    results = [measure(network, names, STEPS.value, BATCH.value, ROUNDS.value) for network in NETWORKS.value]
     for result in (result for group in results for result in group):
         print(json.dumps(result))
 

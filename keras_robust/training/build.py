@@ -45,6 +45,7 @@ METHODS: dict[str, type[methods.RobustModel]] = {
     "trades": methods.TRADES,
     "virtual_adversarial_training": methods.VirtualAdversarialTraining,
 }
+WEIGHT_PERTURBATIONS = {"adversarial": methods.AdversarialWeightPerturbation}
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "sgd": keras.optimizers.SGD,
@@ -109,7 +110,8 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     if config["validation_attack"]:
         options["validation_attack"] = build_attack(config["validation_attack"])
     if config["weight_perturbation"]:
-        options["weight_perturbation"] = methods.AdversarialWeightPerturbation(**config["weight_perturbation"])
+        perturbation = {"name": "adversarial", **config["weight_perturbation"]}
+        options["weight_perturbation"] = _make("weight_perturbation", WEIGHT_PERTURBATIONS, perturbation)
     if config["epsilon_warmup_epochs"]:
         warmup_steps = config["epsilon_warmup_epochs"] * steps_per_epoch
         options["epsilon_schedule"] = optimizers.PiecewiseLinear([0, warmup_steps], [0.0, 1.0])

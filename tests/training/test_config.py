@@ -27,6 +27,10 @@ def test_a_config_is_completed_with_defaults(wrap):
     assert resolved == {
         **SMALL,
         "validation_attack": None,
+        "epsilon_warmup_epochs": 0,
+        "weight_perturbation": None,
+        "freeze_batch_statistics_epochs": 0,
+        "early_stopping_patience": 0,
         "label_smoothing": 0.0,
         "steps_per_epoch": 0,
         "seed": 0,
@@ -42,6 +46,8 @@ BAD_FIELDS = {
     "epochs": ({"epochs": 1.5}, "epochs=1.5"),
     "seed": ({"seed": -1}, "seed=-1"),
     "label smoothing": ({"label_smoothing": 1}, "label_smoothing=1"),
+    "warm-up": ({"epsilon_warmup_epochs": -1}, "epsilon_warmup_epochs=-1"),
+    "patience": ({"early_stopping_patience": 0.5}, "early_stopping_patience=0.5"),
 }
 
 
@@ -52,7 +58,7 @@ def test_a_bad_field_is_named(name):
         config.resolve({**SMALL, **change})
 
 
-@pytest.mark.parametrize("field", ["dataset", "attack", "epochs"])
+@pytest.mark.parametrize("field", ["dataset", "method", "epochs"])
 def test_a_missing_field_is_named(field):
     with pytest.raises(ValueError, match=rf"lacks the fields \['{field}'\]"):
         config.resolve({name: value for name, value in SMALL.items() if name != field})
@@ -61,6 +67,9 @@ def test_a_missing_field_is_named(field):
 BAD_SECTIONS = {
     "classifier": ({"classifier": {"name": "lenets"}}, "classifier='lenets'"),
     "method": ({"method": {"name": "alp"}}, "method='alp'"),
+    "no attack": ({"attack": None}, "attack"),
+    "an attack too many": ({"method": {"name": "natural_training"}}, "natural_training"),
+    "weight perturbation": ({"weight_perturbation": {"gama": 1}}, "gama"),
     "an object for a name": ({"method": {"name": kr.attacks.FGSM(kr.Linf(0.1))}}, "method=PGD.*of type PGD"),
     "argument of a method": ({"method": {"name": "adversarial_training", "clean": 1}}, "clean"),
     "attack": ({"attack": {"name": "pdg", "epsilon": 0.1}}, "attack='pdg'"),
@@ -94,6 +103,29 @@ def test_label_smoothing_takes_one_hot_labels():
     model = build.build_model(config.resolve({**SMALL, "label_smoothing": 0.1}), 10, 20)
     assert isinstance(model.loss, keras.losses.CategoricalCrossentropy)
     assert model.loss.get_config()["label_smoothing"] == 0.1
+
+
+def test_mixup_takes_one_hot_labels():
+    mixup = config.resolve({**SMALL, "method": {"name": "mixup"}, "attack": None})
+    assert build.needs_one_hot_labels(mixup)
+    assert isinstance(build.build_model(mixup, 10, 20).loss, keras.losses.CategoricalCrossentropy)
+    assert not build.needs_one_hot_labels(config.resolve(SMALL))
+
+
+def test_options_of_every_method():
+    options = {"epsilon_warmup_epochs": 2, "weight_perturbation": {"gamma": 0.02}}
+    model = build.build_model(config.resolve({**SMALL, **options}), 10, 50)
+    assert model.weight_perturbation == kr.AdversarialWeightPerturbation(gamma=0.02)
+    assert [float(model.epsilon_schedule(step)) for step in (0, 10, 20, 30)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_schedules_count_the_updates_of_free_training():
+    """Four updates per batch: the peak of one cycle is at step 60 of 200, not 15 of 50."""
+    free = {"method": {"name": "free_adversarial_training", "replays": 4}, "attack": {"name": "fgsm", "epsilon": 0.3}}
+    optimizer = {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 1.0}}
+    model = build.build_model(config.resolve({**SMALL, **free, "optimizer": optimizer}), 10, 50)
+    model.optimizer.iterations.assign(60)
+    assert float(model.optimizer.learning_rate) == pytest.approx(1.0)
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_zero():

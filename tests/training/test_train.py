@@ -108,6 +108,25 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(finished, tmp_pat
         np.testing.assert_allclose(part, whole, atol=1e-4)
 
 
+def test_training_stops_without_progress_and_stays_stopped(tmp_path, data_dir):
+    """With a learning rate of 0 the second epoch is no better; started again, nothing happens."""
+    optimizer = {"name": "sgd", "learning_rate": 0.0}
+    config = {**CONFIG, "optimizer": optimizer, "epochs": 5, "early_stopping_patience": 2}
+    assert int(train(config, tmp_path, data_dir).steps_taken.numpy()) == 9
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
+    assert int(train(config, tmp_path, data_dir).steps_taken.numpy()) == 9
+
+
+def test_the_last_epochs_have_frozen_statistics(tmp_path, data_dir):
+    """Frozen in both epochs, the averages are as they were made: zeros and ones."""
+    classifier = {"name": "lenet", "normalization": "batch"}
+    model = train({**CONFIG, "classifier": classifier, "freeze_batch_statistics_epochs": 2}, tmp_path, data_dir)
+    averages = {v.path: np.asarray(v) for v in model.classifier.variables if "moving" in v.path}
+    assert len(averages) == 4
+    for path, values in averages.items():
+        np.testing.assert_array_equal(values, float("variance" in path))
+
+
 REFUSED = {
     "misspelt field": ({"atack": {}}, {}, "atack"),
     "unknown method": ({"method": {"name": "alp"}}, {}, "alp"),
