@@ -7,6 +7,7 @@ from keras_robust.evaluation.iteration_curve import iteration_curve
 from keras_robust.evaluation.large_epsilon_images import large_epsilon_images
 from keras_robust.evaluation.loss_surface import loss_surface
 from keras_robust.evaluation.masking import Check, masking_checks
+from keras_robust.evaluation.normalization_statistics import normalization_statistics
 from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.protocol import SUITES, evaluate_suite
 from keras_robust.evaluation.report import Report, compare
@@ -29,5 +30,6 @@ __all__ = [
     "large_epsilon_images",
     "loss_surface",
     "masking_checks",
+    "normalization_statistics",
     "transfer_matrix",
 ]

@@ -11,6 +11,7 @@ from keras_robust.reports.analysis_record import (
     ITERATION_CURVE,
     LARGE_EPSILON,
     LOSS_SURFACE,
+    NORMALIZATION,
     TRANSFER_MATRIX,
     Analysis,
 )
@@ -138,6 +139,25 @@ def _large_epsilon_section(analysis: Analysis) -> Section:
     )
 
 
+def _normalization_section(analysis: Analysis) -> Section:
+    series = analysis["series"]
+    rows = [
+        [
+            str(channel),
+            *(formatting.scalar(float(one[field][index])) for field in ("mean", "variance") for one in series),
+        ]
+        for index, channel in enumerate(analysis["channels"])
+    ]
+    names = [f"{field}, {one['name']}" for field in ("Mean", "Variance") for one in series]
+    return Section(
+        "Statistics of batch normalisation",
+        f"Means and variances of {formatting.count(len(rows), 'channel')} of the layer {analysis['layer']!r}; "
+        f"attacked images are those of {analysis['attack']}.{_time(analysis)}",
+        [Verdict(analysis["verdict"], False)],
+        [make_table(("Channel", *names), "l" + "r" * len(names), rows)],
+    )
+
+
 def _time(analysis: Analysis) -> str:
     return "" if analysis["seconds"] is None else f" This analysis took {formatting.seconds(analysis['seconds'])}."
 
@@ -148,4 +168,5 @@ _SECTIONS: dict[str, Callable[[Analysis], Section]] = {
     TRANSFER_MATRIX: _transfer_section,
     LOSS_SURFACE: _surface_section,
     LARGE_EPSILON: _large_epsilon_section,
+    NORMALIZATION: _normalization_section,
 }

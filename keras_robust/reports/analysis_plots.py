@@ -1,5 +1,6 @@
 """Plots of the analyses: curves of accuracy, heat maps of transfer, surfaces of the loss."""
 
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from keras_robust.reports.analysis_record import (
     ITERATION_CURVE,
     LARGE_EPSILON,
     LOSS_SURFACE,
+    NORMALIZATION,
     TRANSFER_MATRIX,
     Analysis,
 )
@@ -183,6 +185,28 @@ def _wrap(text: str, width: int) -> str:
     return "\n".join(part for line in lines for part in textwrap.wrap(line, width))
 
 
+def _statistics(analysis: Analysis) -> list[Picture]:
+    return [_statistic(analysis, field) for field in ("mean", "variance")]
+
+
+def _statistic(analysis: Analysis, field: str) -> Picture:
+    """One line per series over the channels (Xie & Yuille, 2020, figures 5 and 6)."""
+    with canvas.style():
+        figure = canvas.new_figure(4.6, 3.4 + 0.3 * len(analysis["series"]))
+        axes = figure.add_subplot()
+        positions = range(len(analysis["channels"]))
+        for series, (colour, marker) in zip(analysis["series"], itertools.cycle(canvas.SERIES), strict=False):
+            label = canvas.plain(series["name"])
+            axes.plot(positions, series[field], label=label, color=colour, marker=marker, linewidth=1.2, markersize=4)
+        axes.set_xlabel(f"{len(positions)} channels, drawn")
+        axes.set_ylabel(field)
+        axes.set_xticks([])
+        canvas.clear_axes(axes)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+        names = ", ".join(series["name"] for series in analysis["series"])
+        return Picture(canvas.svg_uri(figure), f"The {field} per channel: {names}.", field.capitalize())
+
+
 def _none(analysis: Analysis) -> list[Picture]:
     del analysis
     return []
@@ -194,4 +218,5 @@ _PICTURES: dict[str, Callable[[Analysis], list[Picture]]] = {
     TRANSFER_MATRIX: _heat_maps,
     LOSS_SURFACE: _surfaces,
     LARGE_EPSILON: _none,
+    NORMALIZATION: _statistics,
 }

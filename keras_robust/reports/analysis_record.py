@@ -11,12 +11,14 @@ Analysis = Mapping[str, Any]
 
 ITERATION_CURVE, EPSILON_CURVE = "iteration_curve", "epsilon_curve"
 TRANSFER_MATRIX, LOSS_SURFACE, LARGE_EPSILON = "transfer_matrix", "loss_surface", "large_epsilon_images"
+NORMALIZATION = "normalization_statistics"
 FIELDS = {
     ITERATION_CURVE: ("attack", "iterations", "accuracy", "flat", "verdict"),
     EPSILON_CURVE: ("attack", "norm", "epsilons", "accuracy", "verdict"),
     TRANSFER_MATRIX: ("sources", "targets", "attacks", "accuracy", "white_box", "verdicts"),
     LOSS_SURFACE: ("axes", "norm", "radius", "first", "second", "losses", "labels", "verdict"),
     LARGE_EPSILON: ("attack", "epsilon", "arrays"),
+    NORMALIZATION: ("layer", "attack", "channels", "series", "verdict"),
 }
 TRANSFER_VERDICT_FIELDS = ("target", "attack", "source", "white_box", "transferred", "shattered", "reason")
 
@@ -46,6 +48,8 @@ def check_analysis(analysis: Analysis, where: str) -> None:
         _check_transfer(analysis, where)
     elif kind == LOSS_SURFACE:
         _check_surface(analysis, where)
+    elif kind == NORMALIZATION:
+        _check_normalization(analysis, where)
 
 
 def _check_curve(analysis: Analysis, field: str, where: str) -> None:
@@ -113,3 +117,14 @@ def _check_surface(analysis: Analysis, where: str) -> None:
     if len(analysis["axes"]) != 2:
         raise ValueError(f"Expected two axes in {where}. Received: {analysis['axes']!r}")
     numbers(analysis["losses"], (len(analysis["labels"]), first, second), f"{where}['losses']")
+
+
+def _check_normalization(analysis: Analysis, where: str) -> None:
+    shape = (len(analysis["channels"]),)
+    if not analysis["series"]:
+        raise ValueError(f"Expected series in {where}. Received: none")
+    for position, series in enumerate(analysis["series"]):
+        here = f"{where}['series'][{position}]"
+        require(series, ("name", "mean", "variance"), here)
+        numbers(series["mean"], shape, f"{here}['mean']")
+        numbers(series["variance"], shape, f"{here}['variance']")

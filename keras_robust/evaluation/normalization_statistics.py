@@ -1,0 +1,121 @@
+"""The statistics of a batch normalisation: of its branches, and of single batches beside the moving averages.
+
+facts = kr.evaluation.normalization_statistics(model, test, attack)
+print(facts["verdict"])
+"""
+
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.attacks import Attack
+from keras_robust.evaluation.arguments import check_attack, check_integer
+from keras_robust.evaluation.crafting import craft
+from keras_robust.evaluation.setting import make_setting
+from keras_robust.layers import ADVERSARIAL, BRANCHES, CLEAN, MixtureBatchNormalization, use_branch
+
+KINDS = (keras.layers.BatchNormalization, MixtureBatchNormalization)
+
+
+def normalization_statistics(
+    model: keras.Model,
+    dataset: Any,
+    attack: Attack,
+    *,
+    layer: str | None = None,
+    channels: int = 20,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compares means and variances of randomly chosen channels (Xie & Yuille, 2020, figures 5 and 6).
+
+    The moving averages, of both branches where there are two, and the statistics of two batches of attacked images,
+    which come to the layer as they do at inference (through the adversarial branch where there are two).
+
+    Args:
+        model: a `RobustModel`, or a functional or sequential classifier.
+        dataset: see `evaluate`; of at least two batches.
+        attack: see `evaluate`.
+        layer: name of a batch normalisation; the one in the middle where not given.
+        channels: how many are drawn, or all if there are fewer.
+        batch_size: images per batch.
+        seed: of the channels and of the attack, in [0, 2**31).
+
+    Returns:
+        Plain Python values: `kind` ("normalization_statistics"), `layer`, `attack` (its name), `channels` (their
+        numbers), `series` (each with `name`, `mean` and `variance`, a value per channel), `verdict` (a sentence) and
+        `seconds`.
+
+    Raises:
+        ValueError: if there is no such layer, or an argument is not what it must be; the message names what was
+            received.
+    """
+    begin = time.perf_counter()
+    check_attack(attack)
+    check_integer("channels", channels)
+    classifier = getattr(model, "classifier", model)
+    chosen = _layer(classifier, layer)
+    with use_branch(ADVERSARIAL):
+        bounds = attack.threat_model.bounds
+        setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False)
+        setting = setting.first(2 * batch_size)
+        if len(setting.images) < 2 * batch_size:
+            raise ValueError(
+                f"The statistics of two batches of {batch_size} need as many images. "
+                f"Received: {len(setting.images)} images"
+            )
+        attacked = next(craft(attack, setting))
+        features = keras.Model(classifier.inputs, chosen.input)(tf.constant(attacked), training=False)
+    series = _moving_averages(chosen)
+    axes = tuple(range(len(features.shape) - 1))
+    for index, part in enumerate(np.split(features.numpy(), 2)):
+        series.append((f"batch {index + 1}, attacked", part.mean(axis=axes), part.var(axis=axes)))
+    count = len(series[0][1])
+    numbers = np.sort(np.random.default_rng(seed).permutation(count)[:channels])
+    return {
+        "kind": "normalization_statistics",
+        "layer": chosen.name,
+        "attack": attack.name,
+        "channels": numbers.tolist(),
+        "series": [
+            {"name": name, "mean": mean[numbers].tolist(), "variance": variance[numbers].tolist()}
+            for name, mean, variance in series
+        ],
+        "verdict": _verdict(series),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _layer(classifier: keras.Layer, name: str | None) -> keras.Layer:
+    if not isinstance(classifier, keras.Model) or not getattr(classifier, "inputs", None):
+        raise ValueError(f"model is a functional or sequential classifier. Received: {type(classifier).__name__}")
+    found = {layer.name: layer for layer in classifier.layers if isinstance(layer, KINDS)}
+    if not found or (name is not None and name not in found):
+        raise ValueError(
+            f"layer is the name of a batch normalisation, one of {sorted(found)}. Received: layer={name!r}"
+        )
+    return found[name] if name is not None else list(found.values())[len(found) // 2]
+
+
+def _moving_averages(layer: keras.Layer) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    if isinstance(layer, MixtureBatchNormalization):
+        branches = [(f"moving average, {branch}", getattr(layer, branch)) for branch in BRANCHES]
+    else:
+        branches = [("moving average", layer)]
+    convert = keras.ops.convert_to_numpy
+    return [(name, convert(norm.moving_mean), convert(norm.moving_variance)) for name, norm in branches]
+
+
+def _verdict(series: list[tuple[str, np.ndarray, np.ndarray]]) -> str:
+    *averages, first, _ = series
+    sentences = []
+    if len(averages) == 2:
+        ratio = float(np.median(averages[BRANCHES.index(ADVERSARIAL)][2] / averages[BRANCHES.index(CLEAN)][2]))
+        sentences.append(f"Variance of attacked images: {ratio:.2f} times that of clean ones (median channel).")
+    own = averages[-1]
+    ratio = float(np.median(first[2] / own[2]))
+    sentences.append(f"Variance of a batch of attacked images: {ratio:.2f} times the moving average (median channel).")
+    return " ".join(sentences)
