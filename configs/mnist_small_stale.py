@@ -3,8 +3,8 @@
 Command:  python benchmarks/staleness.py --workdir=runs/staleness (which trains each variant)
 Variants: the staleness, in updates; 0, 8, 32 and 64 in `docs/methods.md`.
 
-As in the paper PGD-8 with steps of 2.5 epsilon / 8, Adam and batch 128; 2,960 updates instead of 60,000. A constant learning
-rate, as the paper's: with one that falls to zero, stale images would be as good as fresh ones in the end.
+As in the paper PGD-8 with steps of 2.5 epsilon / 8, Adam and batch 128; 2,960 updates instead of 60,000. A constant
+learning rate: with one that falls to zero, stale images would be as good as fresh ones in the end.
 """
 
 import ml_collections

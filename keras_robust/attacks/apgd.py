@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from keras_robust.attacks.apgd_rules import RULES, Rule, per_row_zeros
 from keras_robust.attacks.apgd_schedule import Moment, Schedule, legs, make_schedule
-from keras_robust.attacks.attack import ModelFn, gradient_at
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
@@ -196,14 +197,14 @@ class APGD(IterativeAttack):
         goal = Goal(state["labels"], targets, state.get("clean_logits"))
         point = state["point"]
 
+        def value(point: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model_fn(point)
+            self._check_classes(logits)
+            return self.resolved_objective(logits, goal), logits
+
         def once() -> tuple[Tensor, Tensor, Tensor]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(point)
-                logits = model_fn(point)
-                self._check_classes(logits)
-                loss = self.resolved_objective(logits, goal)
-                total = tf.reduce_sum(loss)
-            return gradient_at(point, total, tape), logits, loss
+            (loss, logits), gradient = value_and_gradient(value, point)
+            return gradient, logits, loss
 
         def again(index: Tensor, gradient: Tensor, _logits: Tensor, _loss: Tensor) -> tuple[Tensor, ...]:
             other, logits, loss = once()

@@ -4,34 +4,12 @@ import copy
 from collections.abc import Callable
 from typing import Any, Self
 
-import tensorflow as tf
-
 from keras_robust.core import ThreatModel
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import Serializable
 
 ModelFn = Callable[[Tensor], Tensor]
 """Maps images (batch, ...) to logits (batch, classes), and is differentiable."""
-
-
-def gradient_at(points: Tensor, value: Tensor, tape: tf.GradientTape) -> Tensor:
-    """Returns the gradient of `value` with respect to the attacked images `points`, of their shape and dtype.
-
-    Args:
-        points: (batch, ...), watched by `tape`.
-        value: () or (batch,): what was computed of them under `tape`.
-        tape: not persistent: it is used up.
-
-    Raises:
-        ValueError: if there is none, as with quantised inputs: an attack would stand still, and seem withstood.
-    """
-    gradient = tape.gradient(value, points)
-    if gradient is None:
-        raise ValueError(
-            "Gradient attacks need a classifier that is differentiable in its images; Square and SPSA do not. "
-            f"Received: a classifier without a gradient, for images of shape {points.shape}"
-        )
-    return gradient
 
 
 class Attack(Serializable):

@@ -21,7 +21,8 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import fab_projections
-from keras_robust.attacks.attack import ModelFn, gradient_at
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.input_gradient import own_function, value_and_gradient
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import ThreatModel, seeds
@@ -219,15 +220,20 @@ class FAB(IterativeAttack):
         labels = state["labels"]
         if self.targets:
             target = tf.gather(state["targets"], run // self.restarts, axis=1)
+
+            def gap(point: Tensor) -> Tensor:
+                logits = model_fn(point)
+                return tf.gather(logits, target, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
+
+            return value_and_gradient(gap, point)
+
+        def logits_and_jacobian(point: Tensor) -> tuple[Tensor, Tensor]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)
                 logits = model_fn(point)
-                gap = tf.gather(logits, target, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
-            return gap, gradient_at(point, gap, tape)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(point)
-            logits = model_fn(point)
-        jacobian = tape.batch_jacobian(logits, point)
+            return logits, tape.batch_jacobian(logits, point)
+
+        logits, jacobian = own_function(logits_and_jacobian)(point)
         gaps = logits - tf.gather(logits, labels, batch_dims=1)[:, None]
         gradients = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
         ways = tf.abs(gaps) / (1e-12 + _dual_norms(gradients, self.threat_model.norm))

@@ -13,7 +13,8 @@ from typing import Self
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn, changed, gradient_at
+from keras_robust.attacks.attack import Attack, ModelFn, changed
+from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
 from keras_robust.core.objectives import Goal, get_objective, margin
@@ -26,10 +27,6 @@ RANDOM_STARTS = ("none", "uniform", "sign", "normal")
 
 NORMAL_START = 0.001
 """Standard deviation of a "normal" start."""
-
-UNROLLED_STEPS = 10
-"""Attacks of at most so many steps, those of training, are unrolled: on CPU, TensorFlow's graph optimizer leaves about
-one loop in four 30 % slower than the others (5 of 16 traces of LeNet), and no unrolled attack (0 of 12)."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -238,19 +235,15 @@ class PGD(Attack):
         """
         ball, step_size = self.threat_model, self.resolved_step_size
 
-        def step(x_adv: Tensor) -> Tensor:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x_adv)
-                logits = model_fn(x_adv)
-                self._check_classes(logits, goal)
-                value = tf.reduce_sum(self.resolved_objective(logits, goal))
-            direction = ball.steepest_ascent(gradient_at(x_adv, value, tape))
-            return ball.project(x_adv + step_size * direction, images)
+        def value(x_adv: Tensor) -> Tensor:
+            logits = model_fn(x_adv)
+            self._check_classes(logits, goal)
+            return self.resolved_objective(logits, goal)
 
-        if isinstance(steps, int) and steps <= UNROLLED_STEPS:
-            for _ in range(steps):
-                points = step(points)
-            return points
+        def step(x_adv: Tensor) -> Tensor:
+            _, gradient = value_and_gradient(value, x_adv)
+            return ball.project(x_adv + step_size * ball.steepest_ascent(gradient), images)
+
         loop = (tf.constant(0), points)
         return tf.while_loop(lambda done, _: done < steps, lambda done, x_adv: (done + 1, step(x_adv)), loop)[1]
 

@@ -5,7 +5,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn, gradient_at
+from keras_robust.attacks.attack import Attack, ModelFn
+from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.core import L2, ThreatModel, seeds
 from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor
@@ -67,9 +68,6 @@ class VirtualAdversarial(Attack):
         direction = tf.cast(seeds.normal(tf.shape(images), seeds.as_seed(seed)), images.dtype)
         for _ in range(self.power_iterations):
             probe = images + self.probe * unit(direction)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(probe)
-                value = tf.reduce_sum(kl_divergence(clean_logits, model_fn(probe)))
-            direction = gradient_at(probe, value, tape)
+            _, direction = value_and_gradient(lambda points: kl_divergence(clean_logits, model_fn(points)), probe)
         step = self.threat_model.epsilon * self.threat_model.steepest_ascent(direction)
         return tf.stop_gradient(self.threat_model.project(images + step, images))

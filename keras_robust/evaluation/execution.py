@@ -26,13 +26,13 @@ def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Stra
     XLA is used where there is a GPU; on CPU it makes attacks slower. Several replicas have a part of the batch and a
     seed of their own each.
     """
-    compiled = tf.function(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+    compiled = tf.function(function, autograph=False, jit_compile=bool(tf.config.list_logical_devices("GPU")))
     replicas = strategy.num_replicas_in_sync
 
     def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
         return _to_numpy(compiled(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
 
-    @tf.function
+    @tf.function(autograph=False)
     def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
         *scalars, seed = scalars_and_seed
 

@@ -1,8 +1,7 @@
 """The input gradient of a classifier's loss."""
 
-import tensorflow as tf
-
-from keras_robust.attacks.attack import ModelFn, gradient_at
+from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 
@@ -18,7 +17,4 @@ def loss_gradient(model_fn: ModelFn, points: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: if the classifier is not differentiable in its images.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(points)
-        loss = tf.reduce_sum(cross_entropy(labels, model_fn(points)))
-    return gradient_at(points, loss, tape)
+    return value_and_gradient(lambda points: cross_entropy(labels, model_fn(points)), points)[1]

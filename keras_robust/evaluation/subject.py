@@ -48,7 +48,8 @@ def as_subject(model: Any) -> Subject:
     if isinstance(model, keras.Layer):
         return _from_keras(model, model.name)
     if callable(model):
-        return _from_function(model, getattr(model, "__name__", type(model).__name__))
+        traced = tf.function(model)  # so that it may have Python's `if` on tensors
+        return _from_function(traced, getattr(model, "__name__", type(model).__name__))
     raise ValueError(
         "model is a Keras model, the path of one, or a function of images to logits. "
         f"Received: model={model!r} of type {type(model).__name__}"
