@@ -15,7 +15,7 @@ from keras_robust.attacks import Attack
 from keras_robust.evaluation.arguments import check_attack, check_integer
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.setting import make_setting
-from keras_robust.layers import ADVERSARIAL, BRANCHES, CLEAN, MixtureBatchNormalization, use_branch
+from keras_robust.layers import ADVERSARIAL, BRANCHES, CLEAN, MixtureBatchNormalization, check_functional, use_branch
 
 KINDS = (keras.layers.BatchNormalization, MixtureBatchNormalization)
 
@@ -90,8 +90,7 @@ def normalization_statistics(
 
 
 def _layer(classifier: keras.Layer, name: str | None) -> keras.Layer:
-    if not isinstance(classifier, keras.Model) or not getattr(classifier, "inputs", None):
-        raise ValueError(f"model is a functional or sequential classifier. Received: {type(classifier).__name__}")
+    check_functional(classifier)
     found = {layer.name: layer for layer in classifier.layers if isinstance(layer, KINDS)}
     if not found or (name is not None and name not in found):
         raise ValueError(

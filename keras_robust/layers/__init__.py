@@ -1,6 +1,7 @@
 """Layers: mixture batch normalisation, and what exchanges, freezes and selects normalisation in a classifier."""
 
 from keras_robust.layers.frozen_statistics import frozen_statistics
+from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import (
     ADVERSARIAL,
     BRANCHES,
@@ -18,6 +19,7 @@ __all__ = [
     "BRANCHES",
     "CLEAN",
     "MixtureBatchNormalization",
+    "check_functional",
     "frozen_statistics",
     "has_branches",
     "make_normalization",

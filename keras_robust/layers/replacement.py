@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
 
 NORMALIZATIONS = ("mixture_batch", "group")
@@ -26,11 +27,14 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization is one of {NORMALIZATIONS}. Received: normalization={normalization!r}")
-    if not isinstance(classifier, keras.Sequential | keras.Functional):
-        raise ValueError(f"classifier is a functional or sequential model. Received: {type(classifier).__name__}")
+    check_functional(classifier)
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, keras.Model):
+            # A sequential model calls its layers without a mask; a functional one repeats the calls of the original.
+            options_of_kind = {} if isinstance(layer, keras.Sequential) else {"call_function": _call_without_mask}
+            return keras.models.clone_model(layer, clone_function=clone, **options_of_kind)
         is_exchanged = isinstance(layer, keras.layers.BatchNormalization)
         new = (
             _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())
@@ -38,7 +42,7 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
         pairs.append((layer, new))
         return new
 
-    copy = keras.models.clone_model(classifier, clone_function=clone, recursive=True)
+    copy = clone(classifier)
     if all(type(old) is type(new) for old, new in pairs):
         raise ValueError(f"There is no batch normalisation to exchange. Received: classifier={classifier.name!r}")
     for old, new in pairs:
@@ -50,6 +54,12 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
         else:
             new.set_weights(old.get_weights()[: len(new.weights)])  # scale and offset come first
     return copy
+
+
+def _call_without_mask(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+    """Calls a layer as it was called, without the mask that only batch normalisation takes: images have none."""
+    kwargs.pop("mask", None)
+    return layer(*args, **kwargs)
 
 
 def _replacement(layer: keras.layers.BatchNormalization, normalization: str, options: dict[str, Any]) -> keras.Layer:

@@ -11,7 +11,7 @@ from keras_robust.core.checks import check_weight
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.threat_models import flatten
-from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.layers import ADVERSARIAL, CLEAN, check_functional
 from keras_robust.losses import PairingLoss, get_pairing_loss
 from keras_robust.methods.adversarial_training import AdversarialTraining
 
@@ -90,11 +90,7 @@ class FeaturePairing(AdversarialTraining):
 
 
 def _check_layers(classifier: keras.Layer, layers: Sequence[str]) -> None:
-    if not isinstance(classifier, keras.Model) or not getattr(classifier, "inputs", None):
-        raise ValueError(
-            "FeaturePairing needs a functional or sequential classifier with a known input shape. "
-            f"Received: classifier={classifier!r}"
-        )
+    check_functional(classifier)
     names = [layer.name for layer in classifier.layers]
     if isinstance(layers, str) or not layers or not set(layers) <= set(names):
         raise ValueError(f"layers are names of layers of the classifier, some of {names}. Received: layers={layers!r}")

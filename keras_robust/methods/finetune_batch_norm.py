@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_robust.layers import MixtureBatchNormalization
+from keras_robust.layers import ADVERSARIAL, MixtureBatchNormalization
+from keras_robust.methods.natural_training import NaturalTraining
 from keras_robust.methods.robust_model import RobustModel
 
 
@@ -28,18 +29,23 @@ def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> 
     Raises:
         ValueError: if there is no batch normalisation in the classifier.
     """
-    with _only_normalization_is_trainable(method.classifier):
+    unused = ADVERSARIAL if isinstance(method, NaturalTraining) else None
+    with _only_normalization_is_trainable(method.classifier, unused):
         return method.fit(*data, **fit_options)
 
 
 @contextmanager
-def _only_normalization_is_trainable(classifier: keras.Layer) -> Iterator[None]:
+def _only_normalization_is_trainable(classifier: keras.Layer, unused_branch: str | None) -> Iterator[None]:
     kinds = (keras.layers.BatchNormalization, MixtureBatchNormalization)
     layers = list(classifier._flatten_layers())
     if not any(isinstance(layer, kinds) for layer in layers):
         raise ValueError(f"There is no batch normalisation to train. Received: classifier={classifier.name!r}")
     has_own_weights = [layer for layer in layers if not list(layer._flatten_layers(include_self=False))]
-    others = [layer for layer in has_own_weights if not isinstance(layer, kinds) and layer.trainable]
+    others = [layer for layer in has_own_weights if not isinstance(layer, kinds)]
+    if unused_branch is not None:
+        mixtures = [layer for layer in layers if isinstance(layer, MixtureBatchNormalization)]
+        others += [getattr(layer, unused_branch) for layer in mixtures]
+    others = [layer for layer in others if layer.trainable]
     for layer in others:
         layer.trainable = False
     try:

@@ -44,7 +44,9 @@ def test_the_report_shows_them(conv_classifier, batch, tmp_path):
     classifier, data = prepared(conv_classifier, True), batch(count=16)
     facts = kr.evaluation.normalization_statistics(classifier, data, ATTACK, batch_size=8, channels=3)
     assert len(facts["channels"]) == 3
-    report = kr.evaluate(classifier, data, ATTACK, checks=False, analyses=[facts], verbose=False)
+    report = kr.evaluate(
+        classifier, data, ATTACK, checks=False, analyses={"normalization": lambda: facts}, verbose=False
+    )
     report.save(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "Statistics of batch normalisation" in page

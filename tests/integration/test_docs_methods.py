@@ -34,8 +34,8 @@ def test_a_method_of_ones_own_trains_saves_loads_and_exports(conv_classifier, ba
         again.fit(images, labels, batch_size=4, shuffle=False, verbose=0)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6)
     kr.export(loaded, tmp_path / "export")
-    served = tf.saved_model.load(tmp_path / "export").serve(images)
-    np.testing.assert_allclose(served, loaded.predict(images, verbose=0), atol=1e-5)
+    served = tf.saved_model.load(tmp_path / "export")
+    np.testing.assert_allclose(served.serve(images), loaded.predict(images, verbose=0), atol=1e-5)
 
 
 def test_every_method_is_in_the_table():
