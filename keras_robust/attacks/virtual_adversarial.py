@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.attack import Attack, ModelFn
 from keras_robust.attacks.input_gradient import value_and_gradient
+from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import L2, ThreatModel, seeds
 from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor
@@ -27,6 +28,8 @@ class VirtualAdversarial(Attack):
         power_iterations: at least 1.
         probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, where float32 loses most of
             the difference of the predictions.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
+            whoever makes `model_fn` obeys it.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -41,6 +44,7 @@ class VirtualAdversarial(Attack):
         count = self.power_iterations
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"power_iterations is an integer of at least 1. Received: power_iterations={count!r}")
+        check_compute_dtype(self.compute_dtype)
         if not self.probe > 0:
             raise ValueError(f"probe is positive. Received: probe={self.probe!r}")
 

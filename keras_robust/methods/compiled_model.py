@@ -9,9 +9,10 @@ import tensorflow as tf
 from keras_robust.core.seeds import Tensor
 from keras_robust.layers import ADVERSARIAL, CLEAN
 from keras_robust.methods.metric_sets import MetricSets
+from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
 
-class CompiledModel(keras.Model):
+class CompiledModel(WrappedClassifier):
     """A model whose metrics are logged for clean images, and with the prefix `robust_` for attacked ones."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -58,6 +59,7 @@ class CompiledModel(keras.Model):
         """
         _check_loss(loss)
         self._metric_sets = MetricSets(metrics, weighted_metrics)
+        self.build_as_classifier()
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branc
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, Offsets, moved_weights
 from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
 from keras_robust.methods.compiled_model import CompiledModel
-from keras_robust.methods.first_batch import check_batch, check_ends_in_logits, peek
+from keras_robust.methods.first_batch import check_batch, peek
 from keras_robust.methods.replica_state import KeepsReplicaState
 
 TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1
@@ -76,7 +76,6 @@ class RobustModel(KeepsReplicaState, CompiledModel):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        check_ends_in_logits(classifier)
         if attack is not None or self.NEEDS_ATTACK:
             check_attack("attack", attack)
         if validation_attack is not None:
@@ -85,8 +84,7 @@ class RobustModel(KeepsReplicaState, CompiledModel):
         check_kind("epsilon_schedule", epsilon_schedule, keras.optimizers.schedules.LearningRateSchedule)
         check_kind("weight_perturbation", weight_perturbation, AdversarialWeightPerturbation)
         seeds.as_seed(seed)
-        super().__init__(**kwargs)
-        self.classifier = classifier
+        super().__init__(classifier=classifier, **kwargs)
         self.attack = attack
         self.validation_attack = validation_attack
         self.attack_in_training_mode = attack_in_training_mode
@@ -226,12 +224,6 @@ class RobustModel(KeepsReplicaState, CompiledModel):
 
     # What Keras calls.
 
-    def build(self, input_shape: Any) -> None:
-        """Builds the classifier for images of `input_shape`, (None, height, width, channels)."""
-        if not self.classifier.built:
-            self.classifier.build(input_shape)
-        self.built = True
-
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
         """Returns logits of images, or a dict of logits of a dict of images."""
         if not isinstance(inputs, dict):
@@ -260,13 +252,6 @@ class RobustModel(KeepsReplicaState, CompiledModel):
         if not training:
             return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
         return self.robust_loss(y, y_pred, sample_weight)
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures training: see `CompiledModel.compile`."""
-        # Not built earlier: Keras lets a subclass add metrics and layers only before.
-        if self.classifier.built and isinstance(getattr(self.classifier, "input_shape", None), tuple):
-            self.build(self.classifier.input_shape)
-        super().compile(*args, **kwargs)
 
     def fit(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any

@@ -94,7 +94,7 @@ CONSTRUCTORS = {
     "objective": (lambda: PGD(BALL, objective="accuracy"), "objective='accuracy'"),
     "objective is an attack": (lambda: PGD(BALL, objective=PGD(BALL)), "objective=PGD("),
     "target": (lambda: PGD(BALL, target="easiest"), "target='easiest'"),
-    "random_start": (lambda: PGD(BALL, random_start="normal"), "random_start='normal'"),
+    "random_start": (lambda: PGD(BALL, random_start="gaussian"), "random_start='gaussian'"),
 }
 
 

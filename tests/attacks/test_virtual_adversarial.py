@@ -1,0 +1,52 @@
+"""The virtual adversarial perturbation, against the Hessian of the divergence."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_robust as kr
+from keras_robust.attacks import VirtualAdversarial
+
+
+def test_power_iteration_finds_the_first_eigenvector(linear_classifier):
+    """Of softmax regression the Hessian of KL at d = 0 is W (diag(p) - p p^T) W^T."""
+    classifier = linear_classifier(seed=3)
+    images = np.random.default_rng(0).uniform(0.4, 0.6, (3, 4, 4, 1)).astype("float32")
+    attack = VirtualAdversarial(kr.L2(0.1), power_iterations=30)
+    moved = attack(kr.attacks.as_model_fn(classifier), images, np.zeros(3, "int64"), 0).numpy() - images
+    p = keras.ops.convert_to_numpy(keras.ops.softmax(classifier(images)))
+    w = np.asarray(classifier.get_weights()[0], np.float64)
+    for delta, probability in zip(moved.reshape(3, -1), p, strict=True):
+        hessian = w @ (np.diag(probability) - np.outer(probability, probability)) @ w.T
+        first = np.linalg.eigh(hessian)[1][:, -1]
+        np.testing.assert_allclose(np.linalg.norm(delta), 0.1, rtol=1e-4)
+        assert abs(delta @ first) / 0.1 > 0.999
+
+
+@pytest.mark.parametrize("ball", [kr.Linf(0.2), kr.L2(0.5), kr.L1(3.0)])
+def test_stays_in_ball_and_range(linear_classifier, batch, ball):
+    images, labels = batch(shape=(4, 4, 1))
+    attacked = VirtualAdversarial(ball)(kr.attacks.as_model_fn(linear_classifier()), images, labels, 1)
+    assert float(np.max(ball.distance(attacked, images))) <= ball.epsilon * (1 + 1e-5)
+    assert attacked.numpy().min() >= 0
+    assert attacked.numpy().max() <= 1
+    assert np.abs(attacked - images).max() > 0.01
+
+
+def test_round_trip_and_name():
+    attack = VirtualAdversarial(kr.L2(1.5), power_iterations=2, probe=0.1)
+    assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(attack)) == attack
+    assert attack.name == "Virtual adversarial (L2 1.5, 2 power iterations)"
+
+
+@pytest.mark.parametrize("options", [{"power_iterations": 0}, {"probe": 0.0}, {"compute_dtype": "int8"}])
+def test_bad_input(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"Received: {name}={value!r}"):
+        VirtualAdversarial(kr.L2(1.0), **options)
+
+
+def test_targets_are_refused(linear_classifier, batch):
+    images, labels = batch(shape=(4, 4, 1))
+    with pytest.raises(ValueError, match="takes no targets"):
+        VirtualAdversarial(kr.L2(1.0))(kr.attacks.as_model_fn(linear_classifier()), images, labels, 0, labels)
