@@ -6,8 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.layers import branch_in_use, use_branch
 
-def export(model: Any, path: str | pathlib.Path) -> None:
+
+def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -> None:
     """Writes the classifier as a SavedModel that maps images to logits and needs TensorFlow alone.
 
         loaded = tf.saved_model.load(path)
@@ -17,9 +19,11 @@ def export(model: Any, path: str | pathlib.Path) -> None:
         model: a `RobustModel` (its classifier is exported, without attack and training state), another built Keras
             model of images to logits, or the path of a `.keras` file of one.
         path: folder to write to; a SavedModel that is there is replaced.
+        branch: of mixture batch normalisation, "clean" or "adversarial"; None is the one that the model has selected.
 
     Raises:
-        ValueError: if the model file does not exist, the model was never built, or `path` holds something else.
+        ValueError: if the model file does not exist, the model was never built, has no such branch, or `path` holds
+            something else.
     """
     path = pathlib.Path(path)
     if isinstance(model, str | pathlib.Path):
@@ -33,9 +37,11 @@ def export(model: Any, path: str | pathlib.Path) -> None:
         raise ValueError(f"The export folder is new, empty, or holds a SavedModel. Received: path={path}")
     archive = keras.export.ExportArchive()
     archive.track(classifier)
-    archive.add_endpoint(
-        "serve",
-        lambda images: classifier(images, training=False),
-        input_signature=[tf.TensorSpec((None, *classifier.input_shape[1:]), tf.float32, name="images")],
-    )
-    archive.write_out(str(path), verbose=False)
+    with use_branch(branch):
+        branch_in_use(classifier)
+        archive.add_endpoint(
+            "serve",
+            lambda images: classifier(images, training=False),
+            input_signature=[tf.TensorSpec((None, *classifier.input_shape[1:]), tf.float32, name="images")],
+        )
+        archive.write_out(str(path), verbose=False)

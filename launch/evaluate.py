@@ -26,6 +26,7 @@ DATASET = flags.DEFINE_string("dataset", None, "A TFDS data set, or mnist_small.
 SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:1000].")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
 DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
+BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples attacked at a time.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
@@ -76,6 +77,7 @@ def main(_: list[str]) -> None:
         top_k=TOP_K.value,
         batch_size=BATCH_SIZE.value,
         seed=SEED.value,
+        branch=BRANCH.value,
         dataset_name=f"{DATASET.value} {SPLIT.value}",
         journal=progress,
     )

@@ -10,12 +10,13 @@ from keras_robust.training import command_line
 
 MODEL = flags.DEFINE_string("model", None, "A .keras file.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
+BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
 flags.mark_flags_as_required(["model", "output"])
 
 
 def main(_: list[str]) -> None:
     """Exports."""
-    kr.export(MODEL.value, OUTPUT.value)
+    kr.export(MODEL.value, OUTPUT.value, branch=BRANCH.value)
     print(f"SavedModel: {OUTPUT.value}")
 
 

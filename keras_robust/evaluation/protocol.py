@@ -16,6 +16,7 @@ from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.suite import Combined, Suite
 from keras_robust.evaluation.transfer_matrix import transfer_matrix
+from keras_robust.layers import use_branch
 
 SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "all")
 EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -37,6 +38,7 @@ def evaluate_suite(
     top_k: int = 1,
     batch_size: int = 128,
     seed: int = 0,
+    branch: str | None = None,
     dataset_name: str = "",
     journal: str | pathlib.Path | None = None,
     verbose: bool = True,
@@ -61,6 +63,7 @@ def evaluate_suite(
         top_k: see `evaluate`.
         batch_size: see `evaluate`.
         seed: see `evaluate`.
+        branch: of mixture batch normalisation, "clean" or "adversarial"; None is the one that the model was saved with.
         dataset_name: see `evaluate`.
         journal: a folder for progress: see `evaluate`. What was finished is not run again.
         verbose: show progress bars.
@@ -84,19 +87,20 @@ def evaluate_suite(
     elif suite == "all":
         attacks = Combined((PaperSuite(ball), AutoAttack(ball, version)))
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
-    return evaluate(
-        model,
-        dataset,
-        attacks,
-        source=source,
-        top_k=top_k,
-        checks=True if suite in ("masking", "all") else None,
-        analyses=_analyses(suite, model, dataset, attack, models or {}, transferred, options),
-        dataset_name=dataset_name,
-        journal=journal,
-        verbose=verbose,
-        **options,
-    )
+    with use_branch(branch):
+        return evaluate(
+            model,
+            dataset,
+            attacks,
+            source=source,
+            top_k=top_k,
+            checks=True if suite in ("masking", "all") else None,
+            analyses=_analyses(suite, model, dataset, attack, models or {}, transferred, options),
+            dataset_name=dataset_name,
+            journal=journal,
+            verbose=verbose,
+            **options,
+        )
 
 
 def _short_name(model: Any) -> str:

@@ -12,6 +12,7 @@ from keras_robust.attacks import as_model_fn
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
+from keras_robust.layers import branch_in_use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,9 @@ def _from_path(path: pathlib.Path) -> Subject:
 
 def _from_keras(model: keras.Layer, description: str) -> Subject:
     classifier = getattr(model, "classifier", model)
+    branch = branch_in_use(classifier)
+    if branch is not None:
+        description += f", {branch} branch"
     shape = getattr(classifier, "input_shape", None)
     return Subject(
         description,
@@ -104,6 +108,8 @@ def _keeps(owner: Any, model_fn: ModelFn) -> ModelFn:
 
 
 def _from_function(function: ModelFn, description: str) -> Subject:
+    branch_in_use(None)
+
     def model_fn_for(compute_dtype: str | None) -> ModelFn:
         if compute_dtype is not None:
             raise ValueError(

@@ -83,6 +83,25 @@ def use_branch(branch: str | None) -> Iterator[None]:
         _branch.reset(token)
 
 
+def branch_in_use(classifier: keras.Layer | None) -> str | None:
+    """Returns the branch of `use_branch`, or None outside of it.
+
+    Args:
+        classifier: which it is for, or None for a function whose branch is fixed.
+
+    Raises:
+        ValueError: if there is a branch in use, and none in the classifier.
+    """
+    branch = _branch.get()
+    if branch is not None and (classifier is None or not has_branches(classifier)):
+        name = "a function or SavedModel" if classifier is None else classifier.name
+        raise ValueError(
+            "Only a Keras classifier with mixture batch normalisation has branches. "
+            f"Received: branch={branch!r} for {name}"
+        )
+    return branch
+
+
 def mixture_layers(classifier: keras.Layer) -> list[MixtureBatchNormalization]:
     """Returns the mixture batch normalisations in `classifier`, nested ones too."""
     # The only way Keras has to list nested layers of any kind of model.

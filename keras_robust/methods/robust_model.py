@@ -78,6 +78,11 @@ class RobustModel(KeepsReplicaState, CompiledModel):
     ) -> None:
         if attack is not None or self.NEEDS_ATTACK:
             check_attack("attack", attack)
+        elif epsilon_schedule is not None:
+            raise ValueError(
+                "A schedule of epsilon is for methods that attack in training. "
+                f"Received: epsilon_schedule={epsilon_schedule!r} without an attack"
+            )
         if validation_attack is not None:
             check_attack("validation_attack", validation_attack)
         check_compile_attack(compile_attack)

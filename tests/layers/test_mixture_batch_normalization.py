@@ -88,6 +88,16 @@ def test_evaluation_and_export_use_the_selected_branch(classifier, batch, tmp_pa
         report = kr.evaluate(model, data, ATTACK, checks=False, verbose=False)
         assert report.clean_accuracy == np.mean(logits[branch].argmax(1) == data[1])
     assert np.abs(logits["clean"] - logits["adversarial"]).max() > 1e-2
+    model.save(tmp_path / "model.keras")
+    kr.export(tmp_path / "model.keras", tmp_path / "chosen", branch="clean")
+    served = tf.saved_model.load(tmp_path / "chosen")
+    np.testing.assert_allclose(served.serve(data[0]), logits["clean"], atol=1e-5)
+    options = {"branch": "clean", "verbose": False}
+    report = kr.evaluation.evaluate_suite(None, str(tmp_path / "model.keras"), data, ATTACK, **options)
+    assert report.clean_accuracy == np.mean(logits["clean"].argmax(1) == data[1])
+    assert report.record["model"]["source"].endswith("model.keras, clean branch")
+    with pytest.raises(ValueError, match="Received: branch='clean' for a function"):
+        kr.evaluation.evaluate_suite(None, str(tmp_path / "chosen"), data, ATTACK, **options)
 
 
 def test_round_trip(classifier, batch, tmp_path):
@@ -124,6 +134,8 @@ def test_bad_input(classifier, conv_classifier):
         select_branch(classifier, "attacked")
     with pytest.raises(ValueError, match="Received: branch='attacked'"), use_branch("attacked"):
         pass
+    with pytest.raises(ValueError, match="Received: branch='clean' for sequential"):
+        kr.export(conv_classifier(), "unused", branch="clean")
     with pytest.raises(ValueError, match="without, and branch='clean'"):
         select_branch(conv_classifier(), "clean")
     with pytest.raises(ValueError, match="Received: branch=None"):

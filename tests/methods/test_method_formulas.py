@@ -349,3 +349,9 @@ def test_epsilon_schedule(linear_classifier, taken):
     model = kr.RobustModel(classifier, STEP, epsilon_schedule=schedule)
     model.steps_taken.assign(taken)
     check(train(model), lambda q: cross_entropies(q, x).mean(), p)
+
+
+def test_an_epsilon_schedule_needs_an_attack(linear_classifier):
+    schedule = kr.optimizers.PiecewiseLinear([0, 4], [0.0, 1.0])
+    with pytest.raises(ValueError, match="without an attack"):
+        kr.NaturalTraining(linear_classifier(), epsilon_schedule=schedule)
