@@ -23,6 +23,7 @@ VARIANTS = {
     "mixed_minibatch_pgd": ({"name": "adversarial_training", "clean_fraction": 1.0}, PGD, 1840, {}),
     "pgd": ({"name": "adversarial_training"}, PGD, 2070, {}),
     "adversarial_logit_pairing": ({"name": "adversarial_logit_pairing", "pairing_weight": 1.0}, PGD, 1840, {}),
+    "feature_pairing": ({"name": "feature_pairing", "layers": ["hidden"]}, PGD, 1840, {}),
     "clean_logit_pairing": ({"name": "clean_logit_pairing", "pairing_weight": 0.5, "input_noise": 0.5}, None, 9200, {}),
     "logit_squeezing": ({"name": "logit_squeezing", "squeezing_weight": 0.5, "input_noise": 0.5}, None, 9200, {}),
     "label_smoothing": ({"name": "natural_training"}, None, 9200, {"label_smoothing": 0.1}),

@@ -45,7 +45,7 @@ def LeNet(  # noqa: N802
             *convolution(64),
             layers.MaxPooling2D(2),
             layers.Flatten(),
-            layers.Dense(1024, activation="relu", **options),
+            layers.Dense(1024, activation="relu", name="hidden", **options),
             layers.Dense(num_classes, name="logits", **options),
         ],
         name="lenet",

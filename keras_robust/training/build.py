@@ -4,6 +4,7 @@ A section of a config is a dict with a `name` and the arguments of what it names
 `config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
 """
 
+import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ METHODS: dict[str, type[methods.RobustModel]] = {
     "adversarial_training": methods.AdversarialTraining,
     "adversarial_logit_pairing": methods.AdversarialLogitPairing,
     "clean_logit_pairing": methods.CleanLogitPairing,
+    "ensemble_adversarial_training": methods.EnsembleAdversarialTraining,
     "fast_adversarial_training": methods.FastAdversarialTraining,
     "feature_pairing": methods.FeaturePairing,
     "free_adversarial_training": methods.FreeAdversarialTraining,
@@ -115,8 +117,11 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     if config["epsilon_warmup_epochs"]:
         warmup_steps = config["epsilon_warmup_epochs"] * steps_per_epoch
         options["epsilon_schedule"] = optimizers.PiecewiseLinear([0, warmup_steps], [0.0, 1.0])
+    method = dict(config["method"]) if isinstance(config["method"], Mapping) else {"name": config["method"]}
+    if "source_models" in method:
+        method["source_models"] = [_load_classifier(path) for path in method["source_models"]]
     classifier = _make("classifier", CLASSIFIERS, config["classifier"])
-    model = _make("method", METHODS, config["method"], classifier, *attack, **options)
+    model = _make("method", METHODS, method, classifier, *attack, **options)
     loss: keras.losses.Loss
     if needs_one_hot_labels(config):
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["label_smoothing"])
@@ -126,6 +131,13 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     optimizer = build_optimizer(config["optimizer"], updates * steps_per_epoch, updates * total_steps)
     model.compile(optimizer, loss, metrics=["accuracy"])
     return model
+
+
+def _load_classifier(path: str) -> keras.Model:
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"source_models are .keras files. Received: {path!r}, which does not exist")
+    model = keras.models.load_model(path)
+    return getattr(model, "classifier", model)
 
 
 def needs_one_hot_labels(config: Mapping[str, Any]) -> bool:
