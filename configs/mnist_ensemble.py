@@ -1,6 +1,6 @@
 """Ensemble adversarial training on MNIST (Tramèr et al., 2018), against static models trained before.
 
-Command:  python launch/train.py --config=configs/mnist_ensemble.py:A.keras,B.keras --workdir=WORKDIR --data_dir=DATA_DIR
+Command:  python launch/train.py --config=configs/mnist_ensemble.py:A.keras,B.keras --workdir=W --data_dir=DATA_DIR
 Variants: the files of the static models, separated by commas. They are read once; the run keeps its own copies.
 
 R+FGSM at Linf 0.3, as many clean as attacked images, Adam on one cycle. Not measured here.
