@@ -15,7 +15,15 @@ from keras_robust.attacks import Attack
 from keras_robust.evaluation.arguments import check_attack, check_integer
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.setting import make_setting
-from keras_robust.layers import ADVERSARIAL, BRANCHES, CLEAN, MixtureBatchNormalization, check_functional, use_branch
+from keras_robust.layers import (
+    ADVERSARIAL,
+    BRANCHES,
+    CLEAN,
+    MixtureBatchNormalization,
+    check_functional,
+    has_branches,
+    use_branch,
+)
 
 KINDS = (keras.layers.BatchNormalization, MixtureBatchNormalization)
 
@@ -58,7 +66,7 @@ def normalization_statistics(
     check_integer("channels", channels)
     classifier = getattr(model, "classifier", model)
     chosen = _layer(classifier, layer)
-    with use_branch(ADVERSARIAL):
+    with use_branch(ADVERSARIAL if has_branches(classifier) else None):
         bounds = attack.threat_model.bounds
         setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False)
         setting = setting.first(2 * batch_size)
