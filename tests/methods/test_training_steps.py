@@ -68,7 +68,7 @@ def check(result, expected) -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("joint_pass", [True, False])
-@pytest.mark.parametrize(("fraction", "clean_count"), [(0.0, 0), (0.4, 4), (1.0, 10)])
+@pytest.mark.parametrize(("fraction", "clean_count"), [(0.0, 0), (0.2, 2), (0.4, 4), (0.6, 6), (0.8, 8), (1.0, 10)])
 @pytest.mark.parametrize("w", [0.5, 0.3])
 def test_adversarial_training(linear_classifier, weighted, joint_pass, fraction, clean_count, w):
     """(w sum of clean + (1 - w) sum of adversarial) / (w n + (1 - w) m); sample weights multiply each loss."""
