@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_robust.reports import write_comparison, write_report
+from keras_robust.reports import wording, write_comparison, write_report
 
 RECORD_FILE = "record.json"
 SAMPLES_FILE = "samples.npz"
@@ -89,7 +89,7 @@ class Report:
             lines += ["Gradient masking is suspected, the true robustness is probably lower:"]
             lines += [f"  {reason}" for reason in suspicious]
         elif self.checks:
-            lines += [f"None of {len(self.checks)} checks for gradient masking is suspicious."]
+            lines += [wording.checks_summary(self.record)]
         return "\n".join(lines)
 
 

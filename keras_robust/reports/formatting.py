@@ -31,6 +31,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def sentence(text: str) -> str:
+    """Text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def scalar(value: Any) -> str:
     """A number with at most four significant digits, everything else as it is."""
     if value is None:

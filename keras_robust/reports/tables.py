@@ -142,7 +142,7 @@ def check_rows(record: Record) -> list[CheckRow]:
             verdict=check_verdict(check),
             value=formatting.scalar(check["value"]),
             threshold=formatting.scalar(check["threshold"]),
-            reason=formatting.scalar(check["reason"]),
+            reason=formatting.sentence(formatting.scalar(check["reason"])),
             source=formatting.scalar(check["source"]),
         )
         for check in record["checks"]
