@@ -22,6 +22,7 @@ from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.objectives import Goal, get_objective
 from keras_robust.core.seeds import Tensor
@@ -75,8 +76,7 @@ class APGD(IterativeAttack):
             )
         for name, least in (("steps", 1), ("restarts", 1), ("eot_iter", 1), ("targeted", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is an integer of at least {least}. Received: {name}={value!r}")
+            check_integer(name, value, least)
         if isinstance(self.rho, bool) or not isinstance(self.rho, int | float) or not 0 <= self.rho <= 1:
             raise ValueError(f"rho is in [0, 1]. Received: rho={self.rho!r}")
         check_compute_dtype(self.compute_dtype)

@@ -26,6 +26,7 @@ from keras_robust.attacks.input_gradient import own_function, value_and_gradient
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import ThreatModel, seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.objectives import margin
 from keras_robust.core.seeds import Tensor
@@ -86,8 +87,7 @@ class FAB(IterativeAttack):
             value = getattr(self, name)
             if value is None and name == "targets":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+            check_integer(name, value)
         if not 0 <= self.alpha_max <= 1:
             raise ValueError(f"alpha_max is in [0, 1]. Received: alpha_max={self.alpha_max!r}")
         if not 1 <= self.eta < math.inf:

@@ -17,6 +17,7 @@ from keras_robust.attacks.attack import Attack, ModelFn, changed
 from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.core.objectives import Goal, get_objective, margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -76,8 +77,7 @@ class PGD(Attack):
             )
         for name in ("steps", "restarts"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+            check_integer(name, value)
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size is positive, or None. Received: step_size={self.step_size!r}")
         get_objective(self.objective)

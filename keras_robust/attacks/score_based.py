@@ -8,6 +8,7 @@ from keras_robust.attacks.attack import ModelFn
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import ThreatModel, seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.objectives import margin
 from keras_robust.core.seeds import Tensor
@@ -114,8 +115,7 @@ def check_options(attack: Any, norms: tuple[str, ...], whole: tuple[str, ...], p
         )
     for name in whole:
         value = getattr(attack, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is an integer of at least 1. Received: {name}={value!r}")
+        check_integer(name, value)
     for name in positive:
         value = getattr(attack, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):

@@ -9,6 +9,7 @@ from keras_robust.attacks.attack import Attack, ModelFn
 from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import L2, ThreatModel, seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -42,8 +43,7 @@ class VirtualAdversarial(Attack):
 
     def __post_init__(self) -> None:
         count = self.power_iterations
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"power_iterations is an integer of at least 1. Received: power_iterations={count!r}")
+        check_integer("power_iterations", count)
         check_compute_dtype(self.compute_dtype)
         if not self.probe > 0:
             raise ValueError(f"probe is positive. Received: probe={self.probe!r}")

@@ -82,6 +82,12 @@ def check_logits(logits: Any, batch: int) -> None:
         )
 
 
+def check_integer(name: str, value: Any, least: int = 1) -> None:
+    """Raises `ValueError` unless `value`, of the argument `name`, is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is an integer of at least {least}. Received: {name}={value!r}")
+
+
 def check_weight(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:

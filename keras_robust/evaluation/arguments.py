@@ -29,12 +29,6 @@ def check_attacks(attacks: Any) -> dict[str, Attack]:
     return dict(zip(names, attacks, strict=True))
 
 
-def check_integer(name: str, value: Any, least: int = 1) -> None:
-    """Raises `ValueError` unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is an integer of at least {least}. Received: {name}={value!r}")
-
-
 def check_attack(attack: Any, kind: type[Attack] = Attack) -> None:
     """Raises `ValueError` unless `attack` is of a kind of attack."""
     if not isinstance(attack, kind):

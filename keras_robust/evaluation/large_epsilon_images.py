@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.evaluation.arguments import check_attack, check_integer
+from keras_robust.core.checks import check_integer
+from keras_robust.evaluation.arguments import check_attack
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.ranks import classify
 from keras_robust.evaluation.setting import logits_of, make_setting

@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core import L1, L2, Linf, ThreatModel, seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example
-from keras_robust.evaluation.arguments import check_integer
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
 from keras_robust.evaluation.gradients import loss_gradient
 from keras_robust.evaluation.setting import Setting, make_setting

@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 from keras_robust.core import ThreatModel
+from keras_robust.core.checks import check_integer
 from keras_robust.evaluation import masking_probes as probes
-from keras_robust.evaluation.arguments import check_integer
 from keras_robust.evaluation.setting import Setting, make_setting
 from keras_robust.reports.formatting import percent
 

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import Attack
-from keras_robust.evaluation.arguments import check_attack, check_integer
+from keras_robust.core.checks import check_integer
+from keras_robust.evaluation.arguments import check_attack
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.setting import make_setting
 from keras_robust.layers import (

@@ -7,10 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core import seeds
-from keras_robust.core.checks import check_labels, check_logits
+from keras_robust.core.checks import check_integer, check_labels, check_logits
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.arguments import check_integer
 from keras_robust.evaluation.examples import load_examples
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
 from keras_robust.evaluation.ranks import classify, rank_labels

@@ -93,12 +93,8 @@ def branch_in_use(classifier: keras.Layer | None) -> str | None:
         ValueError: if there is a branch in use, and none in the classifier.
     """
     branch = _branch.get()
-    if branch is not None and (classifier is None or not has_branches(classifier)):
-        name = "a function or SavedModel" if classifier is None else classifier.name
-        raise ValueError(
-            "Only a Keras classifier with mixture batch normalisation has branches. "
-            f"Received: branch={branch!r} for {name}"
-        )
+    if branch is not None:
+        _check_has_branches(classifier, branch)
     return branch
 
 
@@ -126,16 +122,20 @@ def select_branch(classifier: keras.Layer, branch: str) -> None:
         ValueError: if `branch` is unknown or there is no mixture batch normalisation in the classifier.
     """
     _check_branch(branch)
-    layers = mixture_layers(classifier)
-    if not layers:
-        raise ValueError(
-            "Only a classifier with mixture batch normalisation has branches. "
-            f"Received: classifier={classifier.name!r} without, and branch={branch!r}"
-        )
-    for layer in layers:
+    _check_has_branches(classifier, branch)
+    for layer in mixture_layers(classifier):
         layer.branch = branch
 
 
 def _check_branch(branch: Any) -> None:
     if branch not in BRANCHES:
         raise ValueError(f"branch is one of {BRANCHES}. Received: branch={branch!r}")
+
+
+def _check_has_branches(classifier: keras.Layer | None, branch: str) -> None:
+    if classifier is None or not has_branches(classifier):
+        name = "a function or SavedModel" if classifier is None else repr(classifier.name)
+        raise ValueError(
+            "Only a Keras classifier with mixture batch normalisation has branches. "
+            f"Received: branch={branch!r} for {name}"
+        )

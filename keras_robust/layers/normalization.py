@@ -8,7 +8,7 @@ from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormaliz
 
 NORMALIZATIONS = ("batch", "mixture_batch", "group")
 LARGEST_GROUPS = 32
-"""Groups of a group normalisation (Wu & He, 2018), or as many as the channels allow."""
+"""Groups of a group normalisation (Wu & He, 2018), or the largest smaller number that divides the channels."""
 
 
 def make_normalization(normalization: str, channels: int, **options: Any) -> keras.Layer:
@@ -30,4 +30,4 @@ def make_normalization(normalization: str, channels: int, **options: Any) -> ker
         raise ValueError(f"normalization is one of {NORMALIZATIONS}. Received: normalization={normalization!r}")
     options.pop("momentum", None)
     groups = next(groups for groups in range(min(LARGEST_GROUPS, channels), 0, -1) if channels % groups == 0)
-    return keras.layers.GroupNormalization(groups, **options)
+    return keras.layers.GroupNormalization(**{"groups": groups, **options})

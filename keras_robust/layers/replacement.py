@@ -6,8 +6,9 @@ import keras
 
 from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
+from keras_robust.layers.normalization import make_normalization
 
-NORMALIZATIONS = ("mixture_batch", "group")
+REPLACEMENTS = ("mixture_batch", "group")
 
 
 def replace_normalization(classifier: keras.Model, normalization: str, **options: Any) -> keras.Model:
@@ -19,14 +20,15 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
     Args:
         classifier: a built functional or sequential model, such as one of `keras.applications`; left as it is.
         normalization: "mixture_batch", or "group".
-        **options: of `MixtureBatchNormalization` or `keras.layers.GroupNormalization`, such as `groups=8`.
+        **options: of `MixtureBatchNormalization` or `keras.layers.GroupNormalization`, such as `groups=8`; without, the
+            number of groups is that of `make_normalization`.
 
     Raises:
         ValueError: if `normalization` is unknown, there is no batch normalisation to exchange, or the classifier is a
             subclassed model, which Keras cannot copy layer by layer.
     """
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization is one of {NORMALIZATIONS}. Received: normalization={normalization!r}")
+    if normalization not in REPLACEMENTS:
+        raise ValueError(f"normalization is one of {REPLACEMENTS}. Received: normalization={normalization!r}")
     check_functional(classifier)
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
 
@@ -64,10 +66,7 @@ def _call_without_mask(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
 
 def _replacement(layer: keras.layers.BatchNormalization, normalization: str, options: dict[str, Any]) -> keras.Layer:
     config = layer.get_config()
-    if normalization == "mixture_batch":
-        keep = {name: value for name, value in config.items() if name not in ("dtype", "build_config")}
-        return MixtureBatchNormalization(**{**keep, "dtype": layer.dtype_policy, **options})
-    shared = ("name", "axis", "epsilon", "center", "scale", "trainable")
-    return keras.layers.GroupNormalization(
-        **{**{name: config[name] for name in shared}, "dtype": layer.dtype_policy, **options}
-    )
+    if normalization == "group":
+        config = {name: config[name] for name in ("name", "axis", "epsilon", "center", "scale", "trainable")}
+    config["dtype"] = layer.dtype_policy
+    return make_normalization(normalization, layer.moving_mean.shape[0], **{**config, **options})

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.core.checks import check_weight
+from keras_robust.core.checks import check_integer, check_weight
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE, Serializable
 
@@ -42,8 +42,7 @@ class AdversarialWeightPerturbation(Serializable):
 
     def __post_init__(self) -> None:
         check_weight("gamma", self.gamma)
-        if isinstance(self.after_steps, bool) or not isinstance(self.after_steps, int) or self.after_steps < 0:
-            raise ValueError(f"after_steps is an integer of at least 0. Received: after_steps={self.after_steps!r}")
+        check_integer("after_steps", self.after_steps, 0)
 
     def offsets(self, model: keras.Model, batch: tuple[Any, Any, Any]) -> Offsets:
         """Returns v for each kernel of `model.classifier`; nothing is changed.

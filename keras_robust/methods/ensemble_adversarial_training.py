@@ -18,7 +18,7 @@ from keras_robust.methods.first_batch import check_ends_in_logits
 class EnsembleAdversarialTraining(AdversarialTraining):
     """Adversarial training on images attacked on the classifier or on static models, chosen per batch.
 
-    Tramèr et al. (2018): it hardens against transferred attacks and ends with little against strong white-box ones.
+    Tramèr et al. (2018), who claim robustness to transferred attacks alone.
 
     Args:
         classifier: as in `RobustModel`.

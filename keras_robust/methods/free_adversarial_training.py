@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import PGD, Attack
+from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL
@@ -42,8 +43,7 @@ class FreeAdversarialTraining(RobustModel):
             raise ValueError(
                 f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}"
             )
-        if isinstance(replays, bool) or not isinstance(replays, int) or replays < 1:
-            raise ValueError(f"replays is an integer of at least 1. Received: replays={replays!r}")
+        check_integer("replays", replays)
         for option in ("weight_perturbation", "epsilon_schedule"):
             if kwargs.get(option) is not None:
                 raise ValueError(f"Free adversarial training has no {option}. Received: {option}={kwargs[option]!r}")

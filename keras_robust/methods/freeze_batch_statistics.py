@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_robust.core.checks import check_integer
+
 
 class FreezeBatchStatistics(keras.callbacks.Callback):
     """Trains the last epochs with the moving averages of batch normalisation (Xie & Yuille, 2020, section 4.3).
@@ -22,8 +24,7 @@ class FreezeBatchStatistics(keras.callbacks.Callback):
 
     def __init__(self, last_epochs: int = 10) -> None:
         super().__init__()
-        if isinstance(last_epochs, bool) or not isinstance(last_epochs, int) or last_epochs < 1:
-            raise ValueError(f"last_epochs is an integer of at least 1. Received: last_epochs={last_epochs!r}")
+        check_integer("last_epochs", last_epochs)
         self.last_epochs = last_epochs
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

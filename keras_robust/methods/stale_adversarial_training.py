@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import Attack
+from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL
@@ -33,8 +34,7 @@ class StaleAdversarialTraining(RobustModel):
     """
 
     def __init__(self, classifier: keras.Layer, attack: Attack, *, staleness: int, **kwargs: Any) -> None:
-        if isinstance(staleness, bool) or not isinstance(staleness, int) or staleness < 0:
-            raise ValueError(f"staleness is an integer of at least 0. Received: staleness={staleness!r}")
+        check_integer("staleness", staleness, 0)
         super().__init__(classifier, attack, **kwargs)
         self.staleness = staleness
         self.fresh_accuracy = keras.metrics.Mean(name="fresh_robust_accuracy")

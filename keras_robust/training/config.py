@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from keras_robust.core.checks import check_integer
+
 CONFIG_FORMAT = 1
 """Raised whenever configs of earlier versions would mean something else."""
 
@@ -62,8 +64,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     optional = ("epsilon_warmup_epochs", "freeze_batch_statistics_epochs", "early_stopping_patience")
     for name, smallest in (counts | dict.fromkeys(optional, 0)).items():
         value = resolved[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise ValueError(f"{name} is an integer of at least {smallest}. Received: {name}={value!r}")
+        check_integer(name, value, smallest)
     if not 0 <= resolved["label_smoothing"] < 1:
         raise ValueError(f"label_smoothing is in [0, 1). Received: label_smoothing={resolved['label_smoothing']!r}")
     return resolved

@@ -134,9 +134,9 @@ def test_bad_input(classifier, conv_classifier):
         select_branch(classifier, "attacked")
     with pytest.raises(ValueError, match="Received: branch='attacked'"), use_branch("attacked"):
         pass
-    with pytest.raises(ValueError, match="Received: branch='clean' for sequential"):
+    with pytest.raises(ValueError, match="Received: branch='clean' for 'sequential"):
         kr.export(conv_classifier(), "unused", branch="clean")
-    with pytest.raises(ValueError, match="without, and branch='clean'"):
+    with pytest.raises(ValueError, match="Received: branch='clean' for 'sequential"):
         select_branch(conv_classifier(), "clean")
     with pytest.raises(ValueError, match="Received: branch=None"):
         MixtureBatchNormalization(branch=None)

@@ -46,6 +46,13 @@ def test_group_normalization_keeps_scale_and_offset(batch):
     np.testing.assert_allclose(copy(images, training=True), logits, atol=1e-5)
 
 
+def test_groups_fit_the_channels(batch):
+    """Four channels: four groups where nothing is said, not Keras's 32."""
+    copy = replace_normalization(residual(), "group")
+    assert copy.get_layer("norm").groups == 4
+    assert np.isfinite(copy(batch()[0])).all()
+
+
 def test_the_copy_is_saved_and_loaded(tmp_path, batch):
     images, _ = batch()
     copy = replace_normalization(residual(), "mixture_batch")

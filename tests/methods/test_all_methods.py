@@ -89,21 +89,20 @@ def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, bat
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"free", "weight perturbation"}))
 def test_sample_weights_scale_the_loss(conv_classifier, batch, method):
-    """Weights of 2 double the loss and the update of plain SGD."""
+    """Weights of 2 double the loss and the update of plain SGD, but where a gradient depends on an earlier update."""
     images, labels = batch(count=4)
     labels = labels_for(method, labels)
     start = conv_classifier().get_weights()
-    results = []
+    results, epochs = [], 3 if method == "stale" else 1  # two batches fill its queue
     for weight in (1.0, 2.0):
         model = compiled(method, conv_classifier())
         options = {"validation_data": (images, labels), "sample_weight": np.full(4, weight, "float32")}
-        history = model.fit(images, labels, batch_size=4, shuffle=False, verbose=0, **options).history
-        results.append((history["loss"][0], model.classifier.get_weights()))
+        history = model.fit(images, labels, batch_size=4, epochs=epochs, shuffle=False, verbose=0, **options).history
+        results.append((history["loss"][-1], model.classifier.get_weights()))
     (loss, single), (double_loss, double) = results
-    if method in ("free", "weight perturbation"):  # their later gradients depend on the first
-        return
+    assert loss > 0
     np.testing.assert_allclose(double_loss, 2 * loss, rtol=1e-5)
     for origin, one, two in zip(start, single, double, strict=True):
         np.testing.assert_allclose(two - origin, 2 * (one - origin), atol=1e-5)
