@@ -55,9 +55,17 @@ class ReplicaState:
         """Sets this replica's value, in a training step."""
         self._variable.assign(value)
 
-    def assign_slot(self, index: Any, value: Any) -> None:
-        """Sets entry `index` along the first axis of this replica's value, in a training step."""
-        self._variable.assign(tf.tensor_scatter_nd_update(self.value, [[index]], [value]))
+    def exchange(self, index: Any, value: Any) -> Any:
+        """Returns entry `index` along the first axis of this replica's value and puts `value` there, in a step.
+
+        Only that entry is read and written: a queue of batches is large.
+        """
+        handle = self._variable.handle
+        value = tf.ensure_shape(value, self._variable.shape[1:])
+        old = tf.raw_ops.ResourceGather(resource=handle, indices=index, dtype=self._variable.dtype)
+        with tf.control_dependencies([old]):
+            tf.raw_ops.ResourceScatterUpdate(resource=handle, indices=index, updates=value)
+        return old
 
     def to_array(self) -> np.ndarray:
         """Returns the values of all replicas, (replicas, *shape)."""

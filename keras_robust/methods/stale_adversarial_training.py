@@ -13,6 +13,9 @@ from keras_robust.layers import ADVERSARIAL
 from keras_robust.methods.metric_sets import label_accuracy
 from keras_robust.methods.robust_model import RobustModel
 
+KERAS_BATCH_SIZE = 32
+"""Of `fit` on arrays, where none is given."""
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class StaleAdversarialTraining(RobustModel):
@@ -21,7 +24,7 @@ class StaleAdversarialTraining(RobustModel):
     A queue of that many batches is on the device, filled with the initial weights before the first update: the first
     `staleness` steps of `fit` attack and do not train. `robust_accuracy` is on the stale images that are trained on,
     `fresh_robust_accuracy` on images attacked in this step: where they part, the classifier has memorised the stale
-    ones. In the paper, on MNIST, 32 does no harm and 64 leaves no robustness.
+    ones. In the paper, on MNIST, 32 does no harm and 64 leaves no robustness. All batches have one size.
 
     Args:
         classifier: as in `RobustModel`.
@@ -30,7 +33,7 @@ class StaleAdversarialTraining(RobustModel):
         **kwargs: of `RobustModel`.
 
     Raises:
-        ValueError: if `staleness` is negative.
+        ValueError: if `staleness` is negative, or, in `fit`, the last batch of arrays is smaller than the others.
     """
 
     def __init__(self, classifier: keras.Layer, attack: Attack, *, staleness: int, **kwargs: Any) -> None:
@@ -50,6 +53,18 @@ class StaleAdversarialTraining(RobustModel):
             "weights": ((s, len(images)), "float32"),
         }
 
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains as `RobustModel.fit`, on batches of one size."""
+        size = batch_size or KERAS_BATCH_SIZE
+        if self.staleness and hasattr(x, "shape") and len(x) % size:
+            raise ValueError(
+                "Stale adversarial training needs batches of one size: leave the last examples out, or pass a data set "
+                f"batched with drop_remainder=True. Received: {len(x)} images in batches of {size}"
+            )
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Puts the attacked batch at the end of the queue, and returns the one at its head."""
         passes, labels, sample_weight = super().attack_batch(data)
@@ -63,9 +78,8 @@ class StaleAdversarialTraining(RobustModel):
         stale = {}
         for name, value in (("images", fresh), ("labels", labels), ("weights", tf.cast(weight, tf.float32))):
             queue = self.replica_state[name]
-            value.shape.assert_is_compatible_with(queue.shape[1:])
-            stale[name] = tf.where(self._is_full(), queue.value[slot], tf.cast(value, queue.dtype))
-            queue.assign_slot(slot, tf.cast(value, queue.dtype))
+            value = tf.cast(value, queue.dtype)
+            stale[name] = tf.where(self._is_full(), queue.exchange(slot, value), value)
         return {ADVERSARIAL: stale["images"]}, stale["labels"], stale["weights"]
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:

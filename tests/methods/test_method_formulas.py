@@ -308,6 +308,12 @@ def test_stale_adversarial_training(linear_classifier):
     np.testing.assert_allclose(after, p, atol=3e-6)
 
 
+def test_stale_training_needs_batches_of_one_size(linear_classifier):
+    model = kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2)
+    with pytest.raises(ValueError, match="Received: 10 images in batches of 4"):
+        train(model, batch_size=4)
+
+
 def test_staleness_0_is_adversarial_training(linear_classifier):
     attack = kr.attacks.PGD(kr.Linf(EPSILON), steps=2)
     _, stale = train(kr.StaleAdversarialTraining(linear_classifier(), attack, staleness=0), batch_size=5)
