@@ -2,15 +2,15 @@
 
 Command:  python benchmarks/step_cost.py [--networks=lenet,resnet20] [--methods=pgd,free] [--rounds=15]
 
-Each round times every contender once, in turn, so that a drift of the machine hits all alike; the median over the
-rounds is printed, in milliseconds, and the ratio of the medians. All are compiled functions on one batch in memory.
-The last lines are one JSON object per network and method.
+Each round times a method's step and the parts of its limit once, in turn, so that a drift of the machine hits all
+alike; the medians over the rounds are in milliseconds, and the ratio is theirs. All are compiled functions on one batch
+in memory. One JSON object per network and method.
 """
 
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -43,10 +43,9 @@ class Limit:
     gradients: float = 0  # input gradients on the batch
     forwards: float = 0  # forward passes on the batch
 
-    def seconds(self, times: dict[str, float]) -> float:
-        """Returns the limit in the unit of `times`."""
-        parts = ("natural step", "natural step, twice the batch", "input gradient", "forward pass")
-        return sum(count * times[part] for count, part in zip(dataclasses.astuple(self), parts, strict=True))
+    def parts(self) -> dict[str, float]:
+        """Returns how often each part is needed, without those that are not."""
+        return {name: count for name, count in dataclasses.asdict(self).items() if count}
 
 
 def methods(steps: int) -> dict[str, tuple[Callable[[keras.Model], kr.RobustModel], Limit]]:
@@ -120,9 +119,9 @@ def training_step(model: keras.Model, batch: tuple[tf.Tensor, tf.Tensor]) -> Cal
     return lambda: step((images, labels))["loss"].numpy()
 
 
-def input_gradient(classifier: keras.Model, batch: tuple[tf.Tensor, tf.Tensor], dtype: str | None) -> Callable[[], Any]:
+def input_gradient(classifier: keras.Model, batch: tuple[tf.Tensor, tf.Tensor]) -> Callable[[], Any]:
     """Returns one forward pass and gradient with respect to the images."""
-    model_fn = kr.attacks.as_model_fn(classifier, compute_dtype=dtype)
+    model_fn = kr.attacks.as_model_fn(classifier)
 
     @tf.function
     def gradient(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -152,51 +151,45 @@ def time_in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict
     return {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}
 
 
-def measure(network: str, names: list[str], steps: int, batch_size: int, rounds: int) -> list[dict[str, Any]]:
-    """Returns one result per method."""
+def measure(network: str, names: list[str], steps: int, batch_size: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yields one result per method."""
     make = CLASSIFIERS[network]
     random = np.random.default_rng(0)
     shape = (2 * batch_size, *make().input_shape[1:])
     images, labels = tf.constant(random.random(shape, np.float32)), tf.constant(random.integers(0, 10, 2 * batch_size))
     batch = (images[:batch_size], labels[:batch_size])
-    contenders = {
-        "natural step": training_step(compiled(make()), batch),
-        "natural step, twice the batch": training_step(compiled(make()), (images, labels)),
-        "input gradient": input_gradient(make(), batch, None),
-        "input gradient, bfloat16": input_gradient(make(), batch, "bfloat16"),
-        "forward pass": forward_pass(make(), batch[0]),
+    parts = {
+        "natural": training_step(compiled(make()), batch),
+        "natural_twice": training_step(compiled(make()), (images, labels)),
+        "gradients": input_gradient(make(), batch),
+        "forwards": forward_pass(make(), batch[0]),
     }
-    limits = {}
     for name in names:
-        make_method, limits[name] = methods(steps)[name]
+        make_method, limit = methods(steps)[name]
         model = compiled(make_method(make()))
         model.make_replica_state(*batch, replicas=1)
-        contenders[name] = training_step(model, batch)
-    times = time_in_turns(contenders, rounds)
-    for name, value in times.items():
-        print(f"{network:10s} {value:9.1f} ms  {name}")
-    return [
-        {
+        contenders = {part: parts[part] for part in {"natural": 1} | limit.parts()}
+        times = time_in_turns(contenders | {"step": training_step(model, batch)}, rounds)
+        limit_ms = sum(count * times[part] for part, count in limit.parts().items())
+        yield {
             "network": network,
             "method": name,
             "steps": steps,
             "batch_size": batch_size,
-            "ratio": round(times[name] / limit.seconds(times), 3),
-            "step_ms": round(times[name], 2),
-            "limit_ms": round(limit.seconds(times), 2),
-            "natural_steps": round(times[name] / times["natural step"], 2),
+            "ratio": round(times["step"] / limit_ms, 3),
+            "step_ms": round(times["step"], 1),
+            "limit_ms": round(limit_ms, 1),
+            "natural_steps": round(times["step"] / times["natural"], 2),
             "rounds": rounds,
         }
-        for name, limit in limits.items()
-    ]
 
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
     names = METHODS.value or list(methods(STEPS.value))
-    results = [measure(network, names, STEPS.value, BATCH.value, ROUNDS.value) for network in NETWORKS.value]
-    for result in (result for group in results for result in group):
-        print(json.dumps(result))
+    for network in NETWORKS.value:
+        for result in measure(network, names, STEPS.value, BATCH.value, ROUNDS.value):
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
