@@ -87,8 +87,8 @@ def methods(steps: int) -> dict[str, tuple[Callable[[keras.Model], kr.RobustMode
             Limit(1, gradients=1),
         ),
         "ensemble": (
-            lambda c: kr.EnsembleAdversarialTraining(c, attack, source_models=[keras.models.clone_model(c)]),
-            Limit(0, 1, gradients=steps),
+            lambda c: kr.EnsembleAdversarialTraining(c, once, source_models=[keras.models.clone_model(c)]),
+            Limit(0, 1, gradients=1),
         ),
         "stale": (
             lambda c: kr.StaleAdversarialTraining(c, attack, staleness=2),

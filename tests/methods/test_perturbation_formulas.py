@@ -1,0 +1,178 @@
+"""One step of each method that changes what is attacked, and when, against a numerical gradient of its formula."""
+
+import keras
+import numpy as np
+import pytest
+from softmax_regression import (
+    CLASSES,
+    CLEAN,
+    EPSILON,
+    IMAGES,
+    LABELS,
+    ONE_HOT,
+    RATE,
+    SIZE,
+    SPARSE,
+    STEP,
+    attacked,
+    check,
+    cross_entropies,
+    gradient,
+    image_gradient,
+    parameters,
+    train,
+)
+
+import keras_robust as kr
+from keras_robust.core import seeds
+from keras_robust.methods.robust_model import TRAINING_DRAWS
+
+
+def test_adversarial_weight_perturbation(linear_classifier):
+    """The update is the gradient at w + gamma ||w|| / ||g|| g, of the kernel alone; the logged loss is there, too."""
+    classifier = linear_classifier()
+    p = parameters(classifier)
+    adversarial = attacked(p)
+
+    def loss(q: np.ndarray) -> float:
+        return cross_entropies(q, adversarial).mean()
+
+    kernel = np.arange(len(p)) < SIZE * CLASSES
+    g = gradient(loss, p)
+    v = np.where(kernel, 0.1 * np.linalg.norm(p[kernel]) / np.linalg.norm(g[kernel]) * g, 0)
+    perturbation = kr.AdversarialWeightPerturbation(gamma=0.1)
+    got, after = train(kr.AdversarialTraining(classifier, STEP, weight_perturbation=perturbation))
+    np.testing.assert_allclose(got, loss(p + v), rtol=1e-5)
+    np.testing.assert_allclose(after, p - RATE * gradient(loss, p + v), atol=3e-6)
+
+
+def test_weight_perturbation_begins_after_its_steps(linear_classifier):
+    late = kr.AdversarialWeightPerturbation(gamma=0.5, after_steps=2)
+    results = [
+        train(kr.AdversarialTraining(linear_classifier(), STEP, weight_perturbation=w), batch_size=5, epochs=epochs)[1]
+        for w, epochs in ((late, 1), (None, 1), (late, 2), (None, 2))
+    ]
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
+    assert np.abs(results[2] - results[3]).max() > 1e-3
+
+
+@pytest.mark.parametrize("replays", [1, 3])
+def test_free_adversarial_training(linear_classifier, replays):
+    """Two batches: the perturbation starts at zero, grows with every replay and goes on with the second batch."""
+    classifier = linear_classifier()
+    p, delta = parameters(classifier), np.zeros((5, SIZE))
+    losses = []
+    for rows in (slice(0, 5), slice(5, 10)):
+        for _ in range(replays):
+            x = np.clip(CLEAN[rows] + delta, 0, 1)
+
+            def loss(q: np.ndarray, x: np.ndarray = x, rows: slice = rows) -> float:
+                return cross_entropies(q, x, ONE_HOT[rows]).mean()
+
+            losses.append(loss(p))
+            ascent = EPSILON * np.sign(image_gradient(p, x, ONE_HOT[rows]))
+            p = p - RATE * gradient(loss, p)
+            delta = np.clip(delta + ascent, -EPSILON, EPSILON)
+    model = kr.FreeAdversarialTraining(classifier, STEP, replays=replays)
+    got, after = train(model, batch_size=5)
+    np.testing.assert_allclose(got, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(after, p, atol=1e-5)
+    assert int(model.optimizer.iterations) == 2 * replays
+    assert int(model.steps_taken) == 2
+
+
+def test_free_training_with_epsilon_0_is_replay(linear_classifier):
+    """Natural training on a data set in which every batch comes three times (figure 1 of the paper)."""
+    plain = linear_classifier()
+    plain.compile(keras.optimizers.SGD(RATE), SPARSE)
+    rows = np.concatenate([np.tile(np.arange(5), 3), np.tile(np.arange(5, 10), 3)])
+    plain.fit(IMAGES[rows], LABELS[rows], batch_size=5, shuffle=False, verbose=0)
+    still = kr.attacks.FGSM(kr.Linf(0.0))
+    _, got = train(kr.FreeAdversarialTraining(linear_classifier(), still, replays=3), batch_size=5)
+    np.testing.assert_allclose(got, parameters(plain), atol=1e-6)
+
+
+def test_free_training_takes_a_smaller_last_batch(linear_classifier):
+    model = kr.FreeAdversarialTraining(linear_classifier(), STEP, replays=2)
+    value, _ = train(model, batch_size=4)
+    assert np.isfinite(value)
+    perturbation = model.replica_state["perturbation"].to_array()
+    assert perturbation.shape == (1, 4, 4, 4, 1)
+    assert np.abs(perturbation).max() <= EPSILON
+
+
+def test_stale_adversarial_training(linear_classifier):
+    """Staleness 2, four batches: two fill the queue, the others train on them as attacked with the first weights."""
+    classifier = linear_classifier()
+    start = p = parameters(classifier)
+    losses = []
+    for rows in (slice(0, 5), slice(5, 10)):
+        x = attacked(start, CLEAN[rows], ONE_HOT[rows])
+
+        def loss(q: np.ndarray, x: np.ndarray = x, rows: slice = rows) -> float:
+            return cross_entropies(q, x, ONE_HOT[rows]).mean()
+
+        losses.append(loss(p))
+        p = p - RATE * gradient(loss, p)
+    model = kr.StaleAdversarialTraining(classifier, STEP, staleness=2)
+    value, after = train(model, batch_size=5, epochs=1)
+    assert value == 0
+    np.testing.assert_allclose(after, start, atol=1e-7)
+    value, after = train(model, batch_size=5, epochs=1)
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(after, p, atol=3e-6)
+
+
+def test_stale_training_needs_batches_of_one_size(linear_classifier):
+    model = kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2)
+    with pytest.raises(ValueError, match="Received: 10 images in batches of 4"):
+        train(model, batch_size=4)
+
+
+def test_staleness_0_is_adversarial_training(linear_classifier):
+    attack = kr.attacks.PGD(kr.Linf(EPSILON), steps=2)
+    _, stale = train(kr.StaleAdversarialTraining(linear_classifier(), attack, staleness=0), batch_size=5)
+    _, fresh = train(kr.RobustModel(linear_classifier(), attack), batch_size=5)
+    np.testing.assert_array_equal(stale, fresh)
+
+
+def test_fast_training_is_adversarial_training_of_one_step(linear_classifier):
+    attack, strong = kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=0.125), kr.attacks.PGD(kr.Linf(EPSILON))
+    model = kr.FastAdversarialTraining(linear_classifier(), attack, validation_attack=strong)
+    _, fast = train(model, validation_data=(IMAGES, LABELS))
+    np.testing.assert_allclose(fast, train(kr.RobustModel(linear_classifier(), attack))[1], atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ensemble_attacks_the_model_that_was_drawn(linear_classifier, seed):
+    """The classifier itself, or one of two static models, by the draw of the step."""
+    classifier, others = linear_classifier(), [linear_classifier(seed=1), linear_classifier(seed=2)]
+    p = parameters(classifier)
+    draw = seeds.fold_replica(seeds.fold(seeds.as_seed(seed), TRAINING_DRAWS, 0))
+    index = int(seeds.integers((), seeds.fold(draw, 0), 3))
+    x = attacked(parameters([classifier, *others][index]))
+    model = kr.EnsembleAdversarialTraining(classifier, STEP, source_models=others, clean_fraction=0.0, seed=seed)
+    check(train(model), lambda q: cross_entropies(q, x).mean(), p)
+
+
+def test_the_draws_of_the_ensemble_differ():
+    """The seeds of the test above draw more than one of the models."""
+    draws = [seeds.fold(seeds.fold_replica(seeds.fold(seeds.as_seed(s), TRAINING_DRAWS, 0)), 0) for s in range(4)]
+    assert len({int(seeds.integers((), draw, 3)) for draw in draws}) > 1
+
+
+@pytest.mark.parametrize("taken", [0, 2, 4, 9])
+def test_epsilon_schedule(linear_classifier, taken):
+    """After `taken` of 4 steps of warm-up the attack has that fraction of epsilon and step."""
+    classifier = linear_classifier()
+    p, x = parameters(classifier), attacked(parameters(classifier), epsilon=EPSILON * min(taken / 4, 1))
+    schedule = kr.optimizers.PiecewiseLinear([0, 4], [0.0, 1.0])
+    model = kr.RobustModel(classifier, STEP, epsilon_schedule=schedule)
+    model.steps_taken.assign(taken)
+    check(train(model), lambda q: cross_entropies(q, x).mean(), p)
+
+
+def test_an_epsilon_schedule_needs_an_attack(linear_classifier):
+    schedule = kr.optimizers.PiecewiseLinear([0, 4], [0.0, 1.0])
+    with pytest.raises(ValueError, match="without an attack"):
+        kr.NaturalTraining(linear_classifier(), epsilon_schedule=schedule)
