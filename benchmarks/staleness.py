@@ -1,10 +1,11 @@
 """Trains with several values of staleness and plots fresh and stale robust accuracy (Bhat et al., 2018, figures 5, 8).
 
-Command:  python benchmarks/staleness.py --workdir=runs/staleness [--staleness=0,8,32,64] [--output=staleness.png]
+Command:  python benchmarks/staleness.py --workdir=runs/staleness [--staleness=0,8,32,64]
 
-Runs that are finished are not trained again. Left and middle: accuracy on the training images by epoch, attacked
-`staleness` updates ago (trained on) and in this update (fresh). Right: robust and clean accuracy on the 2,000 test
-digits under PGD-40 with 5 restarts, of the model after the last epoch.
+Runs that are finished are not trained again. WORKDIR/staleness.png: accuracy on the training images by epoch, attacked
+`staleness` updates ago (trained on) and in this update (fresh); right: robust and clean accuracy on the 2,000 test
+digits under PGD-40 with 5 restarts, of the model after the last epoch. WORKDIR/cycles.png: how one test digit is
+attacked, from the same random start, in the course of the last epochs (figure 6).
 """
 
 import importlib.util
@@ -12,6 +13,9 @@ import json
 import pathlib
 from typing import Any
 
+import keras
+import numpy as np
+import tensorflow as tf
 from absl import app, flags
 from matplotlib.figure import Figure
 
@@ -21,7 +25,7 @@ from keras_robust.reports import canvas
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 STALENESS = flags.DEFINE_list("staleness", ["0", "8", "32", "64"], "Values of staleness, in updates.")
-OUTPUT = flags.DEFINE_string("output", None, "Plot, a PNG file; WORKDIR/staleness.png where not given.")
+UPDATES_PER_EPOCH, SNAPSHOT_EPOCHS, SNAPSHOT_INTERVAL = 74, 2, 10
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "mnist_small_stale.py"
 
 
@@ -33,13 +37,39 @@ def load_config(staleness: str) -> Any:
     return module.get_config(staleness)
 
 
+class Snapshots(keras.callbacks.Callback):
+    """Attacks one digit every `SNAPSHOT_INTERVAL` updates of the last epochs, and writes the attacked images."""
+
+    def __init__(self, digit: np.ndarray, label: np.ndarray, first_step: int, path: pathlib.Path) -> None:
+        super().__init__()
+        self.digit, self.label = tf.constant(digit[None]), tf.constant(label[None])
+        self.first_step = first_step
+        self.path = path
+        self.images: list[np.ndarray] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Attacks."""
+        step = int(self.model.steps_taken.numpy())
+        if step > self.first_step and step % SNAPSHOT_INTERVAL == 0:
+            model_fn = kr.attacks.as_model_fn(self.model.classifier)
+            self.images.append(self.model.attack(model_fn, self.digit, self.label, seed=0).numpy()[0, ..., 0])
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Writes (snapshots, height, width)."""
+        np.save(self.path, np.stack(self.images))
+
+
 def result_of(staleness: str, folder: pathlib.Path) -> dict[str, Any]:
     """Returns history and test accuracies of a run, which is trained and evaluated where it is not finished."""
     done = folder / "result.json"
     if not done.exists():
-        model = kr.training.train(load_config(staleness), folder, verbose=2)
-        attack = kr.attacks.PGD(kr.Linf(0.3), steps=40, step_size=0.01, restarts=5)
+        config = load_config(staleness)
         test = kr.data.evaluation_batches("mnist_small", "test", batch_size=250)
+        images, labels = next(test.as_numpy_iterator())
+        first_step = UPDATES_PER_EPOCH * (config.epochs - SNAPSHOT_EPOCHS)
+        snapshots = Snapshots(images[0], labels[0], first_step, folder / "snapshots.npy")
+        model = kr.training.train(config, folder, callbacks=[snapshots], verbose=2)
+        attack = kr.attacks.PGD(kr.Linf(0.3), steps=40, step_size=0.01, restarts=5)
         report = kr.evaluate(model, test, attack, checks=False)
         done.write_text(json.dumps({"clean": report.clean_accuracy, "robust": report.robust_accuracy}))
     return json.loads(done.read_text()) | {"history": read_history(folder / "history.csv")}
@@ -72,6 +102,21 @@ def plot(results: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
         figure.savefig(path, dpi=110)
 
 
+def plot_cycles(snapshots: dict[str, np.ndarray], path: pathlib.Path) -> None:
+    """Draws the attacked digit, a row per staleness."""
+    columns = min(len(images) for images in snapshots.values())
+    with canvas.style():
+        size = (0.7 * columns + 0.8, 0.8 * len(snapshots))
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        for row, (staleness, images) in zip(figure.subplots(len(snapshots), columns), snapshots.items(), strict=True):
+            for axis, image in zip(row, images, strict=False):
+                axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+                axis.set_xticks([])
+                axis.set_yticks([])
+            row[0].set_ylabel(f"s = {staleness}", fontsize=9)
+        figure.savefig(path, dpi=110)
+
+
 def main(_: list[str]) -> None:
     """Trains what is missing, prints the accuracies and plots."""
     folder = pathlib.Path(WORKDIR.value)
@@ -80,9 +125,9 @@ def main(_: list[str]) -> None:
         last = {name: round(result["history"][name][-1], 3) for name in ("robust_accuracy", "fresh_robust_accuracy")}
         test = {"clean": result["clean"], "robust": result["robust"]}
         print(json.dumps({"staleness": int(staleness), "last_epoch": last, "test": test}))
-    path = pathlib.Path(OUTPUT.value or folder / "staleness.png")
-    plot(results, path)
-    print(f"Plot: {path}")
+    plot(results, folder / "staleness.png")
+    plot_cycles({value: np.load(folder / value / "snapshots.npy") for value in results}, folder / "cycles.png")
+    print(f"Plots: {folder / 'staleness.png'} {folder / 'cycles.png'}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ import os
 
 import tensorflow as tf
 
+from keras_robust.core import seeds
+from keras_robust.data.augmentation import get_augmentation
 from keras_robust.data.loading import DatasetInfo, describe, load_split
 
+AUGMENTATION_DRAWS = 2  # 0 and 1 are those of `methods.robust_model`, from the same seed
 MAX_SHUFFLE_BUFFER = 100_000  # examples; above MNIST's 60,000, SVHN's 73,257 and Tiny ImageNet's 100,000
 
 
@@ -16,6 +19,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    augmentation: str | None = None,
     one_hot: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
@@ -35,6 +39,7 @@ def training_batches(
         batch_size: global batch size, at least 1 and at most the number of examples.
         seed: seed of the orders.
         start_step: number of batches already consumed, at least 0.
+        augmentation: of the images, a name in `augmentation.AUGMENTATIONS` or None; its draws depend on (seed, step).
         one_hot: whether labels are one-hot.
         data_dir: as of `load_split`.
         download: as of `load_split`.
@@ -46,8 +51,10 @@ def training_batches(
         [0, 1] and labels (batch_size,) int64 or (batch_size, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `describe`, and if `batch_size`, `start_step` or `shuffle_buffer` is out of its range.
+        ValueError: as `describe`, if `batch_size`, `start_step` or `shuffle_buffer` is out of its range, or the
+            augmentation is unknown.
     """
+    augment = None if augmentation is None else get_augmentation(augmentation)
     info = describe(name, split, data_dir=data_dir, download=download)
     _check_training_arguments(info, batch_size, start_step, shuffle_buffer)
     buffer = shuffle_buffer or min(info.num_examples, MAX_SHUFFLE_BUFFER)
@@ -64,6 +71,14 @@ def training_batches(
     first_epoch, batches_to_skip = divmod(start_step, info.num_examples // batch_size)
     batches = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_batches).skip(batches_to_skip)
     batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    if augment is not None:
+
+        def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+            images, labels = batch
+            return augment(images, seeds.fold(seeds.as_seed(seed), AUGMENTATION_DRAWS, step)), labels
+
+        steps = tf.data.Dataset.counter(start_step)
+        batches = tf.data.Dataset.zip(steps, batches).map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
     return _finish(batches, info.num_classes if one_hot else None)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_robust.training.averaging import averaged_weights
 from keras_robust.training.workdir import Workdir
 
 
@@ -30,7 +31,8 @@ class StartWorkdir(keras.callbacks.Callback):
 class SaveModels(keras.callbacks.Callback):
     """Writes the best and the last model after each epoch, each in one atomic step.
 
-    It comes after callbacks that log, so that an epoch whose model is saved is in the history.
+    It comes after callbacks that log, so that an epoch whose model is saved is in the history. The best model has the
+    averaged weights, where the optimizer keeps them; the last one has what training goes on from.
 
     `keras.callbacks.ModelCheckpoint` writes in place, and `BackupAndRestore` writes weights and epoch number one after
     the other: a run that is killed at that moment has lost its models, or goes on at the wrong epoch. Here the whole
@@ -53,7 +55,8 @@ class SaveModels(keras.callbacks.Callback):
         value = float((logs or {})[self.monitor])
         if value > self.best:
             self.best = value
-            self._save(self.workdir.best)
+            with averaged_weights(self.model):
+                self._save(self.workdir.best)
         self._save(self.workdir.last)
 
     def _save(self, path: pathlib.Path) -> None:

@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "dataset": REQUIRED,  # name, as in TFDS, or "mnist_small"
     "train_split": REQUIRED,  # in TFDS's syntax
     "validation_split": REQUIRED,
+    "augmentation": None,  # of training images: see data.augmentation
     "classifier": REQUIRED,  # sections: see training.build
     "method": REQUIRED,
     "attack": None,  # of methods that attack in training

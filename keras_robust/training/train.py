@@ -1,7 +1,7 @@
 """One call from config to trained model, which goes on where an earlier call stopped."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
 from keras_robust.distribution import create_strategy
 from keras_robust.methods import FreezeBatchStatistics, RobustModel
+from keras_robust.training.averaging import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
 from keras_robust.training.config import resolve
@@ -23,6 +24,7 @@ def train(
     data_dir: str | None = None,
     download: bool = False,
     strategy: str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> RobustModel:
     """Trains the model of a config in `workdir`, or goes on with the run that is there.
@@ -36,10 +38,11 @@ def train(
         data_dir: where TFDS keeps its data sets; None is its default.
         download: let TFDS download a data set that is missing.
         strategy: see `create_strategy`.
+        callbacks: further ones for `fit`, after those of the run.
         verbose: as in `keras.Model.fit`.
 
     Returns:
-        The model after the last epoch.
+        The model after the last epoch; with averaged weights, where the optimizer keeps them (`use_ema=True`).
 
     Raises:
         ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then.
@@ -66,18 +69,23 @@ def train(
     options = {"batch_size": config["batch_size"], "one_hot": needs_one_hot_labels(config), "data_dir": data_dir}
     steps_taken = int(model.steps_taken.numpy())
     monitor = "val_robust_accuracy" if config["validation_attack"] else "val_accuracy"
-    callbacks = _callbacks(config, folder, monitor, steps_taken // steps_per_epoch)
+    own_callbacks = _callbacks(config, folder, monitor, steps_taken // steps_per_epoch)
     if 0 < config["early_stopping_patience"] <= folder.epochs_without_progress(monitor):
         return model
     model.fit(
         training_batches(
-            config["dataset"], config["train_split"], seed=config["seed"], start_step=steps_taken, **options
+            config["dataset"],
+            config["train_split"],
+            seed=config["seed"],
+            start_step=steps_taken,
+            augmentation=config["augmentation"],
+            **options,
         ),
         validation_data=evaluation_batches(config["dataset"], config["validation_split"], **options),
         initial_epoch=steps_taken // steps_per_epoch,
         epochs=config["epochs"],
         steps_per_epoch=steps_per_epoch,
-        callbacks=callbacks,
+        callbacks=[*own_callbacks, *callbacks],
         shuffle=False,  # the stream is shuffled
         verbose=verbose,
     )
@@ -94,6 +102,7 @@ def _callbacks(
         optional.append(StopWithoutProgress(folder, monitor, config["early_stopping_patience"]))
     return [
         StopAtNaN(),
+        ValidateAverages(),
         StartWorkdir(folder, config),
         keras.callbacks.CSVLogger(str(folder.history), append=True),
         keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),

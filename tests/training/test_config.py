@@ -26,6 +26,7 @@ def test_a_config_is_completed_with_defaults(wrap):
     resolved = config.resolve(wrap(SMALL))
     assert resolved == {
         **SMALL,
+        "augmentation": None,
         "validation_attack": None,
         "epsilon_warmup_epochs": 0,
         "weight_perturbation": None,

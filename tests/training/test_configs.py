@@ -10,6 +10,7 @@ from keras_robust.training import build, config
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 VARIANTS = {
+    "cifar10_mixture_batch_norm": [],
     "mnist_alp": ["paper", "fast"],
     "mnist_mpgd": ["paper", "fast"],
     "mnist_pgd": ["paper", "fast"],

@@ -165,6 +165,7 @@ def test_the_best_model_has_the_highest_robust_validation_accuracy(tmp_path):
     workdir = Workdir(tmp_path)
     callback = SaveModels(workdir, "val_robust_accuracy", 0.3)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile("sgd", "mse")
     callback.set_model(model)
     for epoch, value in enumerate([0.2, 0.5, 0.4]):
         model.set_weights([np.array([[epoch]])])

@@ -1,0 +1,62 @@
+"""Augmented images are exactly the crops and mirror images that they may be, and the same on every run."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_robust import data
+from keras_robust.data.augmentation import flip_and_crop
+
+
+def candidates(image: np.ndarray, padding: int) -> list[bytes]:
+    """All crops of an image, then their mirror images."""
+    height, width = image.shape[:2]
+    padded = np.pad(image, [(padding, padding), (padding, padding), (0, 0)])
+    places = [(row, column) for row in range(2 * padding + 1) for column in range(2 * padding + 1)]
+    crops = [padded[row : row + height, column : column + width] for row, column in places]
+    return [crop.tobytes() for crop in crops] + [crop[:, ::-1].tobytes() for crop in crops]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_all_crops_are_equally_likely(padding):
+    image = np.random.default_rng(0).integers(1, 256, (3, 5, 2), np.uint8)
+    count = 400 * 2 * (2 * padding + 1) ** 2
+    augmented = flip_and_crop(tf.constant(np.stack([image] * count)), tf.constant([0, 1]), padding)
+    assert augmented.shape == (count, 3, 5, 2)
+    assert augmented.dtype == tf.uint8
+    places = [candidates(image, padding).index(one.tobytes()) for one in augmented.numpy()]
+    frequencies = np.bincount(places, minlength=2 * (2 * padding + 1) ** 2)
+    assert np.all(abs(frequencies - 400) < 5 * np.sqrt(400))
+
+
+def test_each_image_stays_itself():
+    images = np.random.default_rng(0).integers(1, 256, (20, 6, 4, 3), np.uint8)
+    for image, augmented in zip(images, flip_and_crop(images, tf.constant([0, 5])).numpy(), strict=True):
+        assert augmented.tobytes() in candidates(image, 4)
+
+
+def test_compiled_draws_are_the_same():
+    images, seed = tf.random.stateless_uniform((9, 6, 6, 1), [0, 1]), tf.constant([2, 3])
+    compiled = tf.function(flip_and_crop, jit_compile=True)
+    np.testing.assert_array_equal(compiled(images, seed), flip_and_crop(images, seed))
+
+
+def test_the_stream_is_augmented_and_resumes(data_dir):
+    def batches(count, **options):
+        stream = data.training_batches("mnist_small", "train[:50]", batch_size=8, seed=3, data_dir=data_dir, **options)
+        return list(stream.take(count).as_numpy_iterator())
+
+    plain, augmented = batches(14), batches(14, augmentation="flip_and_crop")
+    for (images, labels), (others, other_labels) in zip(plain, augmented, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        for image, other in zip(images, others, strict=True):
+            assert other.tobytes() in candidates(image, 4)
+    for (images, _), (others, _) in zip(
+        batches(5, augmentation="flip_and_crop", start_step=9), augmented[9:], strict=True
+    ):
+        np.testing.assert_array_equal(images, others)
+
+
+def test_an_unknown_augmentation_is_named(data_dir):
+    with pytest.raises(ValueError, match="augmentation='cutout'"):
+        data.training_batches("mnist_small", "train", batch_size=8, seed=0, data_dir=data_dir, augmentation="cutout")
