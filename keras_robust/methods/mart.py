@@ -29,7 +29,7 @@ class MART(DivergenceTraining):
         **kwargs: of `DivergenceTraining`.
 
     Raises:
-        ValueError: if `divergence_weight` is negative.
+        ValueError: if `divergence_weight` is negative, or, in `compile`, the loss has label smoothing.
     """
 
     def __init__(
@@ -37,6 +37,14 @@ class MART(DivergenceTraining):
     ) -> None:
         super().__init__(classifier, attack, divergence_weight=divergence_weight, **kwargs)
         self.boosted = BoostedCrossEntropy()
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Configures training as `RobustModel.compile`."""
+        if isinstance(loss, keras.losses.Loss) and loss.get_config().get("label_smoothing"):
+            raise ValueError(
+                f"MART trains on a loss of its own, which has no label smoothing. Received: loss={loss.get_config()}"
+            )
+        super().compile(optimizer, loss, *args, **kwargs)
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
         """Returns the loss above, with gradients through everything in it."""

@@ -198,3 +198,10 @@ def test_bounds_are_those_of_the_threat_model():
     model = kr.RobustModel(classifier(), FGSM(Linf(8, (0, 255))))
     model.compile("sgd", SPARSE)
     assert "300" in failing_fit(model, IMAGES * 0 + 300, LABELS)
+
+
+def test_mart_has_no_label_smoothing(linear_classifier):
+    model = kr.MART(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.1)))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"label_smoothing': 0\.1"):
+        model.compile("sgd", loss)
