@@ -16,6 +16,7 @@ from keras_robust.core.checks import check_integer
 from keras_robust.evaluation.arguments import check_attack
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.setting import make_setting
+from keras_robust.evaluation.subject import as_keras_classifier
 from keras_robust.layers import (
     ADVERSARIAL,
     BRANCHES,
@@ -30,7 +31,7 @@ KINDS = (keras.layers.BatchNormalization, MixtureBatchNormalization)
 
 
 def normalization_statistics(
-    model: keras.Model,
+    model: Any,
     dataset: Any,
     attack: Attack,
     *,
@@ -45,7 +46,7 @@ def normalization_statistics(
     which come to the layer as they do at inference (through the adversarial branch where there are two).
 
     Args:
-        model: a `RobustModel`, or a functional or sequential classifier.
+        model: a `RobustModel`, a functional or sequential classifier, or the path of a `.keras` file of one.
         dataset: see `evaluate`; of at least two batches.
         attack: see `evaluate`.
         layer: name of a batch normalisation; the one in the middle where not given.
@@ -65,11 +66,11 @@ def normalization_statistics(
     begin = time.perf_counter()
     check_attack(attack)
     check_integer("channels", channels)
-    classifier = getattr(model, "classifier", model)
+    classifier = as_keras_classifier(model)
     chosen = _layer(classifier, layer)
     with use_branch(ADVERSARIAL if has_branches(classifier) else None):
         bounds = attack.threat_model.bounds
-        setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False)
+        setting = make_setting(classifier, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False)
         setting = setting.first(2 * batch_size)
         if len(setting.images) < 2 * batch_size:
             raise ValueError(

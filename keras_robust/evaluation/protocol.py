@@ -12,13 +12,14 @@ from keras_robust.evaluation.evaluate import Analysis, evaluate
 from keras_robust.evaluation.iteration_curve import iteration_curve
 from keras_robust.evaluation.large_epsilon_images import large_epsilon_images
 from keras_robust.evaluation.loss_surface import loss_surface
+from keras_robust.evaluation.normalization_statistics import normalization_statistics
 from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.suite import Combined, Suite
 from keras_robust.evaluation.transfer_matrix import transfer_matrix
 from keras_robust.layers import use_branch
 
-SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "all")
+SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "normalization", "all")
 EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Points of the epsilon curve, in units of epsilon; the pixel range is added."""
 LARGE = 2
@@ -48,7 +49,8 @@ def evaluate_suite(
     "autoattack" is `AutoAttack` and "paper" is `PaperSuite`, both in the threat model of `attack`; "masking" is
     `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve`, `epsilon_curve`,
     `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of `model` and
-    `models`; "all" is all of them, its attacks those of "paper" and then those of "autoattack".
+    `models`; "normalization" is `attack` and the `normalization_statistics`; "all" is all of them but the last, its
+    attacks those of "paper" and then those of "autoattack".
 
     Args:
         suite: one of these names, or None for `attack` alone.
@@ -138,6 +140,10 @@ def _analyses(
             f"loss surface ({ball})": lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, **options),
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }
+    if suite == "normalization":
+        analyses[f"statistics of normalisation under {attack.name}"] = lambda: normalization_statistics(
+            model, dataset, attack, **options
+        )
     if models:
         everyone, names = {_short_name(model): model, **models}, [attack.name for attack in transferred]
         if len(everyone) == len(models):

@@ -67,6 +67,22 @@ def _from_path(path: pathlib.Path) -> Subject:
     return _from_keras(keras.models.load_model(path), str(path))
 
 
+def as_keras_classifier(model: Any) -> keras.Layer:
+    """Returns the classifier of a model that has layers to look into.
+
+    Args:
+        model: a Keras model (a `RobustModel`, too), or the path of a `.keras` file.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if isinstance(model, str | pathlib.Path) and pathlib.Path(model).is_file():
+        model = keras.models.load_model(model)
+    if not isinstance(model, keras.Layer):
+        raise ValueError(f"Layers are those of a Keras model or a .keras file. Received: model={model!r}")
+    return getattr(model, "classifier", model)
+
+
 def _from_keras(model: keras.Layer, description: str) -> Subject:
     classifier = getattr(model, "classifier", model)
     branch = branch_in_use(classifier)

@@ -62,3 +62,20 @@ def test_bad_input(conv_classifier, batch):
         kr.evaluation.normalization_statistics(prepared(conv_classifier, False), data, ATTACK, layer="norm")
     with pytest.raises(ValueError, match="Received: 16 images"):
         kr.evaluation.normalization_statistics(prepared(conv_classifier, False), data, ATTACK, batch_size=10)
+
+
+def test_the_suite_reads_a_file(conv_classifier, batch, tmp_path):
+    prepared(conv_classifier, True).save(tmp_path / "model.keras")
+    report = kr.evaluation.evaluate_suite(
+        "normalization", str(tmp_path / "model.keras"), batch(count=16), ATTACK, batch_size=8, branch="clean"
+    )
+    (facts,) = report.record["analyses"]
+    expected = kr.evaluation.normalization_statistics(tmp_path / "model.keras", batch(count=16), ATTACK, batch_size=8)
+    assert facts["series"] == expected["series"]
+    assert "clean branch" in report.record["model"]["source"]
+
+
+def test_layers_are_those_of_a_keras_model(batch):
+    for model in ("nowhere.keras", lambda images: images):
+        with pytest.raises(ValueError, match="Received: model="):
+            kr.evaluation.normalization_statistics(model, batch(count=16), ATTACK, batch_size=8)
