@@ -6,6 +6,7 @@ accumulation, XLA, metrics, strategies and saving are Keras's own.
 """
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from keras_robust.core.checks import check_kind
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
-from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, Offsets, moved_weights
+from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, moved_weights
 from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
 from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.first_batch import check_batch, peek
@@ -99,14 +100,9 @@ class RobustModel(KeepsReplicaState, CompiledModel):
         self.weight_perturbation = weight_perturbation
         self.seed = seed
         self.batch_statistics_frozen = False  # see `FreezeBatchStatistics`
-        self._tracing = _Tracing()
+        self._tracing = types.SimpleNamespace(offsets=())  # of a step being traced; Keras looks for no state in it
         self.steps_taken = self.add_weight(
-            name="steps_taken",
-            shape=(),
-            dtype="int32",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
+            name="steps_taken", dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
         )
 
     @property
@@ -271,9 +267,8 @@ class RobustModel(KeepsReplicaState, CompiledModel):
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
         images, labels, x = peek(x, y, batch_size)
         check_batch(self.classifier, images, labels, self.bounds)
-        replicas = (
-            1 if isinstance(x, tf.distribute.DistributedDataset) else self.distribute_strategy.num_replicas_in_sync
-        )
+        is_split = isinstance(x, tf.distribute.DistributedDataset)
+        replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
         return super().fit(x, y, batch_size, *args, **kwargs)
 
@@ -299,9 +294,3 @@ class RobustModel(KeepsReplicaState, CompiledModel):
         return cls(
             **{name: keras.saving.deserialize_keras_object(value, custom_objects) for name, value in config.items()}
         )
-
-
-class _Tracing:
-    """What is known only while a step is traced; a plain object, in which Keras looks for no state."""
-
-    offsets: Offsets = ()

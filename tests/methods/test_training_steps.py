@@ -3,17 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from softmax_regression import CLASSES, COUNT, DENSE, EPSILON, IMAGES, LABELS, ONE_HOT, RATE, SPARSE, WEIGHT
 
 import keras_robust as kr
-
-RATE, EPSILON, COUNT, CLASSES = 0.5, 0.1, 10, 3
-RNG = np.random.default_rng(0)
-IMAGES = RNG.uniform(size=(COUNT, 4, 4, 1)).astype(np.float32)
-LABELS = RNG.integers(0, CLASSES, COUNT)
-ONE_HOT = np.eye(CLASSES)[LABELS]
-WEIGHT = RNG.uniform(0.2, 2.0, COUNT).astype(np.float32)
-SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-DENSE = keras.losses.CategoricalCrossentropy(from_logits=True)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

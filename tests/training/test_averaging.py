@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from tiny_run import TINY
 
 import keras_robust as kr
 from keras_robust.training.averaging import averaged_weights
@@ -12,17 +13,7 @@ from keras_robust.training.callbacks import SaveModels
 
 MOMENTUM = 0.5
 SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
-CONFIG = {
-    "config_format": 1,
-    "dataset": "mnist_small",
-    "train_split": "train[:96]",
-    "validation_split": "train[96:160]",
-    "classifier": {"name": "lenet"},
-    "method": {"name": "natural_training"},
-    "optimizer": SGD,
-    "batch_size": 32,
-    "epochs": 1,
-}
+CONFIG = TINY | {"method": {"name": "natural_training"}, "optimizer": SGD, "epochs": 1}
 EMA = CONFIG | {"optimizer": SGD | {"use_ema": True, "ema_momentum": MOMENTUM}}
 
 

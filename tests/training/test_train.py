@@ -6,22 +6,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_run import TINY
 
 import keras_robust as kr
 from keras_robust.training.callbacks import SaveModels, StopAtNaN
 from keras_robust.training.workdir import Workdir
 
-CONFIG = {
-    "config_format": 1,
-    "dataset": "mnist_small",
-    "train_split": "train[:96]",
-    "validation_split": "train[96:160]",
-    "classifier": {"name": "lenet"},
+CONFIG = TINY | {
     "method": {"name": "adversarial_training"},
     "attack": {"name": "pgd", "epsilon": 0.3, "steps": 1},
     "validation_attack": {"name": "fgsm", "epsilon": 0.3},
     "optimizer": {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 1e-3}},
-    "batch_size": 32,
     "epochs": 2,
 }
 
