@@ -31,6 +31,7 @@ setuptools.setup(
         "matplotlib>=3.9",
         "Jinja2>=3.1",
         "tqdm>=4.66",
+        "etils[epath]>=1.10",
         # Imported, but not declared, by keras.callbacks.TensorBoard and by tensorflow-datasets 4.9.10.
         "tensorboard>=2.20",
         "importlib_resources>=6.0",

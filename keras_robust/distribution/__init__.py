@@ -1,5 +1,5 @@
 """Distribution strategies, by name."""
 
-from keras_robust.distribution.strategy import create_strategy
+from keras_robust.distribution.strategy import STRATEGIES, create_strategy
 
-__all__ = ["create_strategy"]
+__all__ = ["STRATEGIES", "create_strategy"]

@@ -56,8 +56,7 @@ def commit() -> str | None:
 
 def read_history(path: pathlib.Path) -> dict[str, list[float]]:
     """Returns the columns of a training run's CSV file, epoch after epoch."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
 

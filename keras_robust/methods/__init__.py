@@ -14,6 +14,7 @@ from keras_robust.methods.freeze_batch_statistics import FreezeBatchStatistics
 from keras_robust.methods.logit_squeezing import LogitSqueezing
 from keras_robust.methods.mart import MART
 from keras_robust.methods.mixup import Mixup
+from keras_robust.methods.multi_worker import is_chief, is_multi_worker
 from keras_robust.methods.natural_training import NaturalTraining
 from keras_robust.methods.robust_model import RobustModel
 from keras_robust.methods.stale_adversarial_training import StaleAdversarialTraining
@@ -40,4 +41,6 @@ __all__ = [
     "StaleAdversarialTraining",
     "VirtualAdversarialTraining",
     "finetune_batch_norm",
+    "is_chief",
+    "is_multi_worker",
 ]

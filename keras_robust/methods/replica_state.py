@@ -1,12 +1,13 @@
 """Tensors that a method keeps from step to step, each replica its own."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
+from keras_robust.methods.multi_worker import is_multi_worker
 
 
 class ReplicaState:
@@ -17,10 +18,12 @@ class ReplicaState:
     Args:
         shape: on each replica.
         dtype: of TensorFlow, by name.
+        batch_axis: the axis of the examples, of which each replica has its share.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, batch_axis: int) -> None:
         self._strategy = tf.distribute.get_strategy()
+        self._batch_axis = batch_axis
         self._variable = tf.Variable(
             tf.zeros(shape, dtype),
             trainable=False,
@@ -68,28 +71,40 @@ class ReplicaState:
         return old
 
     def to_array(self) -> np.ndarray:
-        """Returns the values of all replicas, (replicas, *shape)."""
-        return np.stack([local.numpy() for local in self._strategy.experimental_local_results(self._variable)])
+        """Returns the values of all replicas, one after the other along the axis of the batch."""
+        values = self._strategy.run(tf.function(lambda: self.value))
+        if is_multi_worker(self._strategy):
+            return self._strategy.gather(values, self._batch_axis).numpy()
+        return np.concatenate(self._strategy.experimental_local_results(values), self._batch_axis)
 
     def from_array(self, values: np.ndarray) -> None:
-        """Sets the values of all replicas.
+        """Sets what each replica has of `values`, which `to_array` returned, perhaps of more or fewer replicas.
 
         Raises:
-            ValueError: if there are more or fewer replicas than when they were saved, or the shape is another.
+            ValueError: if the shape is another: the global batch has changed.
         """
-        local = self._strategy.experimental_local_results(self._variable)
-        expected = (len(local), *self._variable.shape)
-        if values.shape != expected:
+        replicas = self._strategy.num_replicas_in_sync
+        expected = list(self.shape)
+        expected[self._batch_axis] *= replicas
+        if list(values.shape) != expected:
             raise ValueError(
-                "What each replica keeps from step to step fits the replicas and the batch size of the run that saved "
-                f"it: {expected} here. Received: values of shape {values.shape}"
+                "What replicas keep from step to step fits the global batch of the run that saved it: "
+                f"{tuple(expected)} here. Received: values of shape {values.shape}"
             )
-        for variable, value in zip(local, values, strict=True):
-            variable.assign(value)
+        shares = tf.stack(np.split(values, replicas, self._batch_axis))
+
+        @tf.function
+        def assign_share() -> None:
+            self.assign(shares[tf.distribute.get_replica_context().replica_id_in_sync_group])
+
+        self._strategy.run(assign_share)
 
 
 class KeepsReplicaState(keras.Model):
     """A model that keeps tensors per replica from step to step, in `self.replica_state`."""
+
+    REPLICA_STATE_BATCH_AXIS: ClassVar[int] = 0
+    """Of all that a replica keeps: the axis of the examples."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -112,7 +127,7 @@ class KeepsReplicaState(keras.Model):
         with self.distribute_strategy.scope():
             for name, (shape, dtype) in specs.items():
                 if name not in self.replica_state:
-                    self.replica_state[name] = ReplicaState(shape, dtype)
+                    self.replica_state[name] = ReplicaState(shape, dtype, self.REPLICA_STATE_BATCH_AXIS)
                 self.replica_state[name].check(shape, dtype)
 
     def save_own_variables(self, store: Any) -> None:
@@ -123,12 +138,15 @@ class KeepsReplicaState(keras.Model):
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
-        prefix, own = "replica_state_", {}
+        prefix, own, axis = "replica_state_", {}, self.REPLICA_STATE_BATCH_AXIS
+        replicas = self.distribute_strategy.num_replicas_in_sync
         for key in store.keys():  # noqa: SIM118 - an h5 group
-            values = store[key]
+            values = np.asarray(store[key])
             if key.startswith(prefix):
-                state = ReplicaState(values.shape[1:], np.asarray(values).dtype.name)
-                state.from_array(np.asarray(values))
+                share = list(values.shape)
+                share[axis] //= replicas
+                state = ReplicaState(tuple(share), values.dtype.name, axis)
+                state.from_array(values)
                 self.replica_state[key.removeprefix(prefix)] = state
             else:
                 own[key] = values

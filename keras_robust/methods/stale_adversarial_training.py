@@ -36,6 +36,8 @@ class StaleAdversarialTraining(RobustModel):
         ValueError: if `staleness` is negative, or, in `fit`, the last batch of arrays is smaller than the others.
     """
 
+    REPLICA_STATE_BATCH_AXIS = 1  # a queue of batches
+
     def __init__(self, classifier: keras.Layer, attack: Attack, *, staleness: int, **kwargs: Any) -> None:
         check_integer("staleness", staleness, 0)
         super().__init__(classifier, attack, **kwargs)

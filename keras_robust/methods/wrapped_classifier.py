@@ -5,9 +5,10 @@ from typing import Any
 import keras
 
 from keras_robust.methods.first_batch import check_ends_in_logits
+from keras_robust.methods.multi_worker import MultiWorkerModel
 
 
-class WrappedClassifier(keras.Model):
+class WrappedClassifier(MultiWorkerModel):
     """A model that is built as its classifier is.
 
     Args:

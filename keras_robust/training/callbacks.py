@@ -1,6 +1,5 @@
 """Callbacks of a training run that Keras does not have."""
 
-import pathlib
 from typing import Any
 
 import keras
@@ -56,13 +55,8 @@ class SaveModels(keras.callbacks.Callback):
         if value > self.best:
             self.best = value
             with averaged_weights(self.model):
-                self._save(self.workdir.best)
-        self._save(self.workdir.last)
-
-    def _save(self, path: pathlib.Path) -> None:
-        partial = path.with_name(f"{path.stem}.partial.keras")
-        self.model.save(partial)
-        partial.replace(path)
+                self.workdir.save_best(self.model)
+        self.workdir.save_last(self.model)
 
 
 class StopAtNaN(keras.callbacks.Callback):

@@ -1,12 +1,17 @@
 """What the launch scripts share."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, logging
 
+from keras_robust.training.preemption import Preempted
+
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
+START_AGAIN = os.EX_TEMPFAIL
+"""Exit code of a run that was interrupted: the same command goes on with it."""
 _QUOTES = "\"'"
 
 
@@ -21,6 +26,9 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(arguments)
         except USER_ERRORS as error:
             sys.exit(f"{type(error).__name__}: {error}")
+        except Preempted as reason:
+            print(reason, file=sys.stderr)
+            sys.exit(START_AGAIN)
 
     logging.set_verbosity(logging.WARNING)
     app.run(checked_main, flags_parser=_parse_flags)

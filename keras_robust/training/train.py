@@ -1,43 +1,48 @@
 """One call from config to trained model, which goes on where an earlier call stopped."""
 
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
+from etils import epath
 
-from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
+from keras_robust.core.checks import check_integer
 from keras_robust.distribution import create_strategy
-from keras_robust.methods import FreezeBatchStatistics, RobustModel
-from keras_robust.training.averaging import ValidateAverages
-from keras_robust.training.build import build_model, needs_one_hot_labels
-from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
+from keras_robust.methods import RobustModel
 from keras_robust.training.config import resolve
-from keras_robust.training.workdir import Workdir
+from keras_robust.training.preemption import catch_sigterm
+from keras_robust.training.run import Run
+from keras_robust.training.workdir import Workdir, folder_of_worker
 
 
 def train(
     config: Mapping[str, Any],
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike[str],
     *,
     data_dir: str | None = None,
     download: bool = False,
     strategy: str = "auto",
+    tpu: str | None = None,
+    checkpoint_steps: int = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> RobustModel:
     """Trains the model of a config in `workdir`, or goes on with the run that is there.
 
     The batches, the random starts and the weights are functions of the config alone: a run that was killed and started
-    again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit.
+    again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit. It may
+    go on with another number of replicas: the global batches are the same, the random starts differ.
 
     Args:
         config: see `training.config`.
         workdir: folder of the run; see `training.workdir`.
         data_dir: where TFDS keeps its data sets; None is its default.
         download: let TFDS download a data set that is missing.
-        strategy: see `create_strategy`.
+        strategy: see `create_strategy`. With several workers, all call this with the same arguments, and `workdir` is
+            one folder for all of them.
+        tpu: see `create_strategy`.
+        checkpoint_steps: write a checkpoint after so many steps, too; 0 writes after each epoch alone.
         callbacks: further ones for `fit`, after those of the run.
         verbose: as in `keras.Model.fit`.
 
@@ -47,65 +52,24 @@ def train(
     Raises:
         ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then.
         FloatingPointError: if the loss is not finite.
+        Preempted: if SIGTERM came; the checkpoint is written, and the same call goes on with the run.
     """
     config = resolve(config)
-    folder = Workdir(pathlib.Path(workdir))
+    check_integer("checkpoint_steps", checkpoint_steps, 0)
+    folder = Workdir(epath.Path(workdir))
     folder.check(config)
-    replicas = create_strategy(strategy)
-    check_batch_size(config["batch_size"], replicas.num_replicas_in_sync)
-    info = describe(config["dataset"], config["train_split"], data_dir=data_dir, download=download)
-    describe(config["dataset"], config["validation_split"], data_dir=data_dir)
-    steps_per_pass = info.num_examples // config["batch_size"]
-    steps_per_epoch = config["steps_per_epoch"] or steps_per_pass
-
-    keras.utils.set_random_seed(config["seed"])
-    if config["deterministic"]:
-        tf.config.experimental.enable_op_determinism()
-    with replicas.scope():
-        if folder.last.exists():
-            model = keras.models.load_model(folder.last)
-        else:
-            model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch)
-    options = {"batch_size": config["batch_size"], "one_hot": needs_one_hot_labels(config), "data_dir": data_dir}
-    steps_taken = int(model.steps_taken.numpy())
-    monitor = "val_robust_accuracy" if config["validation_attack"] else "val_accuracy"
-    own_callbacks = _callbacks(config, folder, monitor, steps_taken // steps_per_epoch)
-    if 0 < config["early_stopping_patience"] <= folder.epochs_without_progress(monitor):
-        return model
-    model.fit(
-        training_batches(
-            config["dataset"],
-            config["train_split"],
-            seed=config["seed"],
-            start_step=steps_taken,
-            augmentation=config["augmentation"],
-            **options,
-        ),
-        validation_data=evaluation_batches(config["dataset"], config["validation_split"], **options),
-        initial_epoch=steps_taken // steps_per_epoch,
-        epochs=config["epochs"],
-        steps_per_epoch=steps_per_epoch,
-        callbacks=[*own_callbacks, *callbacks],
-        shuffle=False,  # the stream is shuffled
-        verbose=verbose,
-    )
+    run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download)
+    model = run.load_or_build()
+    with folder_of_worker(folder, run.strategy) as output, catch_sigterm() as asked_to_end:
+        options: dict[str, Any] = {
+            "checkpoint_steps": checkpoint_steps,
+            "asked_to_end": asked_to_end,
+            "callbacks": callbacks,
+            "verbose": verbose,
+        }
+        if int(model.steps_taken.numpy()) % run.steps_per_epoch:
+            run.fit(model, output, **options)
+            model = run.load_or_build()  # `fit` leaves averaged weights: the run goes on from those that it saved
+        if not run.stops_early(output):
+            run.fit(model, output, **options)
     return model
-
-
-def _callbacks(
-    config: dict[str, Any], folder: Workdir, monitor: str, epochs_done: int
-) -> list[keras.callbacks.Callback]:
-    optional: list[keras.callbacks.Callback] = []
-    if config["freeze_batch_statistics_epochs"]:
-        optional.append(FreezeBatchStatistics(config["freeze_batch_statistics_epochs"]))
-    if config["early_stopping_patience"]:
-        optional.append(StopWithoutProgress(folder, monitor, config["early_stopping_patience"]))
-    return [
-        StopAtNaN(),
-        ValidateAverages(),
-        StartWorkdir(folder, config),
-        keras.callbacks.CSVLogger(str(folder.history), append=True),
-        keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False),
-        SaveModels(folder, monitor, folder.best_value(monitor, epochs_done)),
-        *optional,
-    ]

@@ -4,48 +4,61 @@ config.json     the resolved config
 history.csv     loss and metrics per epoch
 tensorboard/    the same for TensorBoard
 best.keras      the model with the best (robust) validation accuracy
-last.keras      the model after the last finished epoch: the run goes on from here
+last.keras      the model after the last finished epoch, or the last checkpoint: the run goes on from here
+metrics-N.npz   the metrics of the epoch so far, where the last checkpoint is in the middle of an epoch, after N steps
+
+It may be in a bucket, such as gs://bucket/run.
 """
 
-import csv
+import contextlib
 import dataclasses
 import json
-import pathlib
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
+import keras
+import tensorflow as tf
+from etils import epath
+
 from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, read_history
+from keras_robust.methods import is_chief
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     """Paths in the folder of a run."""
 
-    folder: pathlib.Path
+    folder: epath.Path
 
     @property
-    def config(self) -> pathlib.Path:
+    def config(self) -> epath.Path:
         """The resolved config."""
         return self.folder / CONFIG_FILE
 
     @property
-    def history(self) -> pathlib.Path:
+    def history(self) -> epath.Path:
         """Loss and metrics per epoch."""
         return self.folder / HISTORY_FILE
 
     @property
-    def best(self) -> pathlib.Path:
+    def best(self) -> epath.Path:
         """The model with the best validation accuracy."""
         return self.folder / "best.keras"
 
     @property
-    def last(self) -> pathlib.Path:
+    def last(self) -> epath.Path:
         """The model after the last finished epoch."""
         return self.folder / "last.keras"
 
     @property
-    def tensorboard(self) -> pathlib.Path:
+    def tensorboard(self) -> epath.Path:
         """The folder of TensorBoard's event files."""
         return self.folder / "tensorboard"
+
+    def metrics(self, step: int) -> epath.Path:
+        """The metrics of the epoch so far at a checkpoint in its middle, after `step` steps of the run."""
+        return self.folder / f"metrics-{step}.npz"
 
     def check(self, config: dict[str, Any]) -> None:
         """Checks that the folder is new, empty, or that of a run with the same `config`.
@@ -71,6 +84,17 @@ class Workdir:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(json.dumps(config, indent=1) + "\n")
 
+    def save_best(self, model: keras.Model) -> None:
+        """Writes the model in one atomic step."""
+        _save(model, self.best)
+
+    def save_last(self, model: keras.Model) -> None:
+        """Writes the model in one atomic step, and drops metrics that do not belong to it."""
+        _save(model, self.last)
+        for path in self.folder.glob("metrics-*.npz"):
+            if path != self.metrics(int(model.steps_taken.numpy())):
+                path.unlink()
+
     def best_value(self, monitor: str, epochs: int) -> float | None:
         """Returns the best value of a column in the first `epochs` rows of the history, and drops later rows.
 
@@ -78,14 +102,35 @@ class Workdir:
         """
         if not self.history.exists():
             return None
-        with self.history.open(newline="") as file:
-            rows = list(csv.reader(file))
+        rows = self.history.read_text().splitlines(keepends=True)
         if len(rows) > 1 + epochs:
-            with self.history.open("w", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(rows[: 1 + epochs])
+            self.history.write_text("".join(rows[: 1 + epochs]))
         return max(read_history(self.history).get(monitor, []), default=None)
 
     def epochs_without_progress(self, monitor: str) -> int:
         """Returns for how many epochs a column of the history has not been better than its best value before."""
         values = read_history(self.history).get(monitor, []) if self.history.exists() else []
         return len(values) - 1 - values.index(max(values)) if values else 0
+
+
+def _save(model: keras.Model, path: epath.Path) -> None:
+    partial = path.with_name(f"{path.stem}.partial.keras")
+    model.save(partial)
+    partial.replace(path)
+
+
+@contextlib.contextmanager
+def folder_of_worker(workdir: Workdir, strategy: tf.distribute.Strategy) -> Iterator[Workdir]:
+    """Gives the folder that this process writes to: `workdir`, or a temporary copy of it.
+
+    All workers of a strategy take part in saving, as values are collected from all; one of them, the chief, writes to
+    the folder of the run.
+    """
+    if is_chief(strategy):
+        yield workdir
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Workdir(epath.Path(temporary))
+        if workdir.history.exists():
+            workdir.history.copy(copy.history)
+        yield copy

@@ -1,0 +1,48 @@
+"""`fit` under a strategy of several workers, where Keras 3 fails: the one file that leans on Keras's private parts.
+
+Keras 3 does not support `tf.distribute.MultiWorkerMirroredStrategy` (https://github.com/keras-team/keras/issues/20585).
+Two places break: before the first step it averages a whole batch, labels too, over all workers; and after each step it
+averages the metrics, which are scalars, over their first axis.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether the strategy has replicas in other processes, which do the same."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and bool(
+        strategy.cluster_resolver.cluster_spec().jobs
+    )
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process is the one that writes the files of a run: any but the further ones of several."""
+    if not is_multi_worker(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    if "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"
+    return resolver.task_id == 0
+
+
+class MultiWorkerModel(keras.Model):
+    """A model that several workers can train; by one it is trained as any other."""
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds from this worker's first batch."""
+        strategy = self.distribute_strategy
+        if iterator is not None and is_multi_worker(strategy):
+            batch = next(next(iter(iterator))[2])
+            data_batch = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], batch)
+            iterator = None
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _make_function(self, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Returns the function of a training or test step, whose results have an axis for Keras to average over."""
+        if not is_multi_worker(self.distribute_strategy):
+            return super()._make_function(step_function)
+        return super()._make_function(lambda data: tf.nest.map_structure(lambda v: v[None], step_function(data)))

@@ -1,0 +1,149 @@
+"""A training run: what its config, its folder and its devices come to."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
+from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief
+from keras_robust.training.averaging import ValidateAverages
+from keras_robust.training.build import build_model, needs_one_hot_labels
+from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
+from keras_robust.training.preemption import Checkpoint, FinishEpoch
+from keras_robust.training.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of `train`.
+
+    Attributes:
+        config: resolved.
+        workdir: where the run goes on from.
+        strategy: its devices.
+        data_dir: where TFDS keeps its data sets; None is its default.
+        steps_per_pass: batches of a pass over the training data.
+    """
+
+    config: Mapping[str, Any]
+    workdir: Workdir
+    strategy: tf.distribute.Strategy
+    data_dir: str | None
+    steps_per_pass: int
+
+    @classmethod
+    def prepare(
+        cls,
+        config: dict[str, Any],
+        workdir: Workdir,
+        strategy: tf.distribute.Strategy,
+        data_dir: str | None,
+        download: bool,
+    ) -> "Run":
+        """Checks the data and seeds what is random.
+
+        Raises:
+            ValueError: if the batch does not divide among the replicas or the data are not there.
+        """
+        check_batch_size(config["batch_size"], strategy.num_replicas_in_sync)
+        info = describe(config["dataset"], config["train_split"], data_dir=data_dir, download=download)
+        describe(config["dataset"], config["validation_split"], data_dir=data_dir)
+        keras.utils.set_random_seed(config["seed"])
+        if config["deterministic"]:
+            tf.config.experimental.enable_op_determinism()
+        return cls(config, workdir, strategy, data_dir, info.num_examples // config["batch_size"])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches from one validation to the next."""
+        return self.config["steps_per_epoch"] or self.steps_per_pass
+
+    @property
+    def monitor(self) -> str:
+        """The metric whose highest value is best."""
+        return "val_robust_accuracy" if self.config["validation_attack"] else "val_accuracy"
+
+    def load_or_build(self) -> RobustModel:
+        """Returns the model from which the run goes on."""
+        with self.strategy.scope():
+            if self.workdir.last.exists():
+                return keras.models.load_model(self.workdir.last)
+            return build_model(self.config, self.steps_per_pass, self.config["epochs"] * self.steps_per_epoch)
+
+    def stops_early(self, history: Workdir) -> bool:
+        """Returns whether there was no progress for long enough to end the run."""
+        return 0 < self.config["early_stopping_patience"] <= history.epochs_without_progress(self.monitor)
+
+    def fit(
+        self,
+        model: RobustModel,
+        output: Workdir,
+        *,
+        checkpoint_steps: int,
+        asked_to_end: Callable[[], bool],
+        callbacks: Sequence[keras.callbacks.Callback],
+        verbose: str | int,
+    ) -> None:
+        """Trains the rest of the epoch that was interrupted, or else all epochs that are left.
+
+        Args:
+            model: as `load_or_build` returned it.
+            output: where to write; see `workdir.folder_of_worker`.
+            checkpoint_steps: as in `train`.
+            asked_to_end: see `preemption.Checkpoint`.
+            callbacks: as in `train`.
+            verbose: as in `train`.
+        """
+        steps_taken = int(model.steps_taken.numpy())
+        epoch, steps_of_epoch = divmod(steps_taken, self.steps_per_epoch)
+        own_callbacks = [
+            *self._callbacks(output, epoch),
+            *([FinishEpoch(self.workdir)] if steps_of_epoch else []),
+            Checkpoint(output, self.steps_per_epoch, checkpoint_steps, asked_to_end),
+        ]
+        model.fit(
+            self._training_data(steps_taken),
+            validation_data=self._validation_data(),
+            initial_epoch=epoch,
+            epochs=self.config["epochs"],
+            steps_per_epoch=self.steps_per_epoch - steps_of_epoch,
+            callbacks=[*own_callbacks, *callbacks],
+            shuffle=False,  # the stream is shuffled
+            verbose=verbose if is_chief(self.strategy) else 0,
+        )
+
+    def _data_options(self) -> dict[str, Any]:
+        one_hot = needs_one_hot_labels(self.config)
+        return {"batch_size": self.config["batch_size"], "one_hot": one_hot, "data_dir": self.data_dir}
+
+    def _training_data(self, start_step: int) -> tf.data.Dataset:
+        return training_batches(
+            self.config["dataset"],
+            self.config["train_split"],
+            seed=self.config["seed"],
+            start_step=start_step,
+            augmentation=self.config["augmentation"],
+            **self._data_options(),
+        )
+
+    def _validation_data(self) -> tf.data.Dataset:
+        return evaluation_batches(self.config["dataset"], self.config["validation_split"], **self._data_options())
+
+    def _callbacks(self, output: Workdir, epochs_done: int) -> list[keras.callbacks.Callback]:
+        optional: list[keras.callbacks.Callback] = []
+        if self.config["freeze_batch_statistics_epochs"]:
+            optional.append(FreezeBatchStatistics(self.config["freeze_batch_statistics_epochs"]))
+        if self.config["early_stopping_patience"]:
+            optional.append(StopWithoutProgress(output, self.monitor, self.config["early_stopping_patience"]))
+        return [
+            StopAtNaN(),
+            ValidateAverages(),
+            StartWorkdir(output, dict(self.config)),
+            keras.callbacks.CSVLogger(str(output.history), append=True),
+            keras.callbacks.TensorBoard(str(output.tensorboard), write_graph=False),
+            SaveModels(output, self.monitor, output.best_value(self.monitor, epochs_done)),
+            *optional,
+        ]
