@@ -15,12 +15,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.seeds import Tensor
 from keras_robust.methods import is_multi_worker
 from keras_robust.training.workdir import Workdir
 
 
 class Preempted(Exception):  # noqa: N818 - it is no error
-    """SIGTERM asked the run to end; its checkpoint is written, and the same call goes on with it."""
+    """SIGTERM asked the run to end, or another worker is lost; the same call goes on from the last checkpoint."""
+
+
+@contextlib.contextmanager
+def lost_worker_preempts(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turns TensorFlow's error where another worker has died into `Preempted`."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if not is_multi_worker(strategy):
+            raise
+        raise Preempted("Another worker is lost: start all of them again to go on with the run.") from error
 
 
 @contextlib.contextmanager
@@ -88,11 +100,14 @@ class Checkpoint(keras.callbacks.Callback):
         return int(self.model.steps_taken.numpy())
 
     def _any_worker_ends(self) -> bool:
+        asked = self.asked_to_end()
         strategy = self.model.distribute_strategy
-        if not is_multi_worker(strategy):
-            return self.asked_to_end()
-        asked = tf.constant(float(self.asked_to_end()))
-        return bool(strategy.reduce("SUM", strategy.run(lambda: asked), axis=None) > 0)
+        return bool(_sum_of_workers(tf.constant(float(asked)), strategy) > 0) if is_multi_worker(strategy) else asked
+
+
+@tf.function
+def _sum_of_workers(value: Tensor, strategy: tf.distribute.Strategy) -> Tensor:
+    return strategy.reduce("SUM", strategy.run(lambda: value), axis=None)
 
 
 class FinishEpoch(keras.callbacks.Callback):

@@ -11,7 +11,7 @@ from keras_robust.core.checks import check_integer
 from keras_robust.distribution import create_strategy
 from keras_robust.methods import RobustModel
 from keras_robust.training.config import resolve
-from keras_robust.training.preemption import catch_sigterm
+from keras_robust.training.preemption import catch_sigterm, lost_worker_preempts
 from keras_robust.training.run import Run
 from keras_robust.training.workdir import Workdir, folder_of_worker
 
@@ -52,7 +52,7 @@ def train(
     Raises:
         ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then.
         FloatingPointError: if the loss is not finite.
-        Preempted: if SIGTERM came; the checkpoint is written, and the same call goes on with the run.
+        Preempted: if SIGTERM came, or another worker is lost; the same call goes on from the last checkpoint.
     """
     config = resolve(config)
     check_integer("checkpoint_steps", checkpoint_steps, 0)
@@ -60,7 +60,11 @@ def train(
     folder.check(config)
     run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download)
     model = run.load_or_build()
-    with folder_of_worker(folder, run.strategy) as output, catch_sigterm() as asked_to_end:
+    with (
+        folder_of_worker(folder, run.strategy) as output,
+        catch_sigterm() as asked_to_end,
+        lost_worker_preempts(run.strategy),
+    ):
         options: dict[str, Any] = {
             "checkpoint_steps": checkpoint_steps,
             "asked_to_end": asked_to_end,
