@@ -18,7 +18,7 @@ def LeNet(  # noqa: N802
         input_shape: (height, width, channels) of images in [0, 1].
         initialization: "glorot", as Keras does, which trains faster; or "madry", as the code of Madry et al. (2018):
             weights from a normal distribution of deviation 0.1, truncated at two deviations, and biases 0.1.
-        normalization: None as the paper, or "batch", "mixture_batch" or "group" after each convolution.
+        normalization: None as the paper, or of `make_normalization`, after each convolution.
 
     Raises:
         ValueError: if `initialization` or `normalization` is unknown.
@@ -46,7 +46,7 @@ def LeNet(  # noqa: N802
             layers.MaxPooling2D(2),
             layers.Flatten(),
             layers.Dense(1024, activation="relu", name="hidden", **options),
-            layers.Dense(num_classes, name="logits", **options),
+            layers.Dense(num_classes, name="logits", dtype="float32", **options),
         ],
         name="lenet",
     )

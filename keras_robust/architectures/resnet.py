@@ -54,7 +54,7 @@ def ResNet20(  # noqa: N802
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
-        normalization: "batch", "mixture_batch" or "group".
+        normalization: of `make_normalization`.
 
     Raises:
         ValueError: if `normalization` is unknown.
@@ -70,5 +70,5 @@ def ResNet20(  # noqa: N802
         for index in range(3):
             x = _block(x, filters, 2 if filters > 16 and index == 0 else 1, regularizer, normalization)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    outputs = keras.layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits")(x)
+    outputs = keras.layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits", dtype="float32")(x)
     return keras.Model(inputs, outputs, name="resnet20")

@@ -4,7 +4,7 @@ from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.attack import Attack
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.iterative import IterativeAttack
-from keras_robust.attacks.model_fn import as_model_fn
+from keras_robust.attacks.model_fn import as_model_fn, low_precision_of
 from keras_robust.attacks.pgd import PGD
 from keras_robust.attacks.pgd_variants import BIM, CW, FGSM, RFGSM
 from keras_robust.attacks.spsa import SPSA
@@ -25,4 +25,5 @@ __all__ = [
     "Square",
     "VirtualAdversarial",
     "as_model_fn",
+    "low_precision_of",
 ]

@@ -51,8 +51,8 @@ class APGD(IterativeAttack):
             going on from the best point before (Croce & Hein, 2021, section 4.3). AutoAttack does.
         eot_iter: passes over which a gradient is averaged, at least 1: more than 1 is for classifiers that are random
             at inference (expectation over transformation, Athalye et al., 2018). The last pass gives the objective.
-        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
-            whoever makes `model_fn` obeys it.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
+            "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it.
 
     Raises:
         ValueError: if an argument is out of its range; the message names what was received.

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.seeds import Tensor
 
-COMPUTE_DTYPES = ("bfloat16", "float16")
+COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def check_compute_dtype(compute_dtype: str | None) -> None:
@@ -18,16 +18,24 @@ def check_compute_dtype(compute_dtype: str | None) -> None:
         raise ValueError(f"compute_dtype is one of {COMPUTE_DTYPES} or None. Received: compute_dtype={compute_dtype!r}")
 
 
+def low_precision_of(classifier: keras.Layer) -> str | None:
+    """Returns the 16-bit dtype in which layers of `classifier` compute, or None where there is no such layer."""
+    dtypes = {layer.compute_dtype for layer in _flatten(classifier)}
+    return next((dtype for dtype in ("float16", "bfloat16") if dtype in dtypes), None)
+
+
 @contextlib.contextmanager
-def low_precision(classifier: keras.Layer, compute_dtype: str | None) -> Iterator[None]:
-    """Runs the layers of `classifier` that compute in float32 in `compute_dtype`, over their float32 weights.
+def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator[None]:
+    """Runs the layers of `classifier` in `compute_dtype` over their float32 weights; those in 16 bits in float32 alone.
 
     It acts while a function is traced, so a compiled attack keeps its precision after the policies are back.
     """
-    # The only way Keras has to list nested layers of any kind of model.
-    layers = list(classifier._flatten_layers()) if compute_dtype else []
-    layers = [layer for layer in layers if layer.dtype_policy.name == "float32"]
-    policy = keras.DTypePolicy(f"mixed_{compute_dtype}") if layers else None
+    layers: list[keras.Layer] = []
+    if compute_dtype is not None:
+        name = "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}"
+        changed = ("mixed_bfloat16", "mixed_float16") if compute_dtype == "float32" else ("float32",)
+        layers = [layer for layer in _flatten(classifier) if layer.dtype_policy.name in changed]
+        policy = keras.DTypePolicy(name)
     before = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
@@ -38,6 +46,11 @@ def low_precision(classifier: keras.Layer, compute_dtype: str | None) -> Iterato
             layer.dtype_policy = old
 
 
+def _flatten(classifier: keras.Layer) -> list[keras.Layer]:
+    # The only way Keras has to list nested layers of any kind of model.
+    return list(classifier._flatten_layers())
+
+
 def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtype: str | None = None) -> ModelFn:
     """Returns the function of images to float32 logits that attacks differentiate.
 
@@ -45,8 +58,8 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
         classifier: any Keras model of images to logits, built.
         training: run it in training mode, as some published code does (batch statistics in batch normalisation, active
             dropout). What the pass would change in the classifier, such as moving averages, is dropped.
-        compute_dtype: "bfloat16" or "float16" to run in low precision over the float32 weights. Layers whose
-            policy is not float32 keep theirs.
+        compute_dtype: "bfloat16" or "float16" to run the layers that compute in float32 in low precision over their
+            float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision).
 
     Raises:
         ValueError: if `compute_dtype` is unknown.
@@ -54,7 +67,7 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
     check_compute_dtype(compute_dtype)
 
     def model_fn(images: Tensor) -> Tensor:
-        with low_precision(classifier, compute_dtype):
+        with computing_in(classifier, compute_dtype):
             if training:
                 weights = [v.value for v in classifier.trainable_variables]
                 state = [v.value for v in classifier.non_trainable_variables]

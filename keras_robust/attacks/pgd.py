@@ -50,8 +50,9 @@ class PGD(Attack):
         clean_start_per: "example" draws that for each image; "batch" once per call, as their original code.
         restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one
             that is not, then the one with the largest objective.
-        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
-            whoever makes `model_fn` obeys it, as `RobustModel` and `evaluate` do.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
+            "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it, as
+            `RobustModel` and `evaluate` do.
 
     Raises:
         ValueError: if an argument is out of its range; the message names what was received.

@@ -29,8 +29,8 @@ class VirtualAdversarial(Attack):
         power_iterations: at least 1.
         probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, where float32 loses most of
             the difference of the predictions.
-        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights;
-            whoever makes `model_fn` obeys it.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
+            "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it.
 
     Raises:
         ValueError: if an argument is out of its range.

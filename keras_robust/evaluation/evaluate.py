@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from keras_robust.evaluation.record import (
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.runner import AttackResult, run_attack
 from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.subject import Subject
 from keras_robust.evaluation.suite import Suite
 
 Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndarray]]]
@@ -79,6 +81,9 @@ def evaluate(
     Returns:
         A `Report`.
 
+    Warns:
+        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits.
+
     Raises:
         ValueError: if images, labels, model, attacks or journal are not what they must be; nothing is measured then.
     """
@@ -100,6 +105,7 @@ def evaluate(
         given = suite.attacks_for(setting.classes)
     for attack in given.values():
         setting.source.model_fn_for(attack.compute_dtype)
+        _warn_of_precision(attack, setting.source)
     if checks is None:
         checks = bool(suite and suite.strong and setting.white_box)
     further = dict(analyses or {})
@@ -122,6 +128,16 @@ def evaluate(
     }
     arrays = [samples_of(results, setting), *(arrays for _, arrays in parts)]
     return Report(record, {name: array for some in arrays for name, array in some.items()})
+
+
+def _warn_of_precision(attack: Attack, source: Subject) -> None:
+    if source.low_precision and attack.compute_dtype != "float32":
+        warnings.warn(
+            f"The classifier computes in {source.low_precision}, in which gradients are rounded: attacks that follow "
+            "them are weaker than with compute_dtype='float32', and robust accuracy looks higher than it is. "
+            f"Received: {attack.name}",
+            stacklevel=3,
+        )
 
 
 def _run(

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks import as_model_fn
+from keras_robust.attacks import as_model_fn, low_precision_of
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
@@ -24,6 +24,7 @@ class Subject:
         parameters: number of weights, where it is known.
         image_shape: (height, width, channels) that it takes, where it is known.
         sha256: of its weights, where it is known.
+        low_precision: the 16-bit dtype in which it computes, or None.
         model_fn_for: returns the function of images to float32 logits for a compute dtype (None is its own).
     """
 
@@ -31,6 +32,7 @@ class Subject:
     parameters: int | None
     image_shape: tuple[int | None, ...] | None
     sha256: str | None
+    low_precision: str | None
     model_fn_for: Callable[[str | None], ModelFn]
 
 
@@ -94,6 +96,7 @@ def _from_keras(model: keras.Layer, description: str) -> Subject:
         classifier.count_params() if classifier.built else None,
         tuple(shape[1:]) if isinstance(shape, tuple) else None,
         digest(*(weight.numpy() for weight in classifier.weights)) if classifier.built else None,
+        low_precision_of(classifier),
         lambda compute_dtype: as_model_fn(classifier, compute_dtype=compute_dtype),
     )
 
@@ -134,4 +137,4 @@ def _from_function(function: ModelFn, description: str) -> Subject:
             )
         return function
 
-    return Subject(description, None, None, None, model_fn_for)
+    return Subject(description, None, None, None, None, model_fn_for)

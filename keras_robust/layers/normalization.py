@@ -6,7 +6,7 @@ import keras
 
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
 
-NORMALIZATIONS = ("batch", "mixture_batch", "group")
+NORMALIZATIONS = ("batch", "synchronized_batch", "mixture_batch", "group")
 LARGEST_GROUPS = 32
 """Groups of a group normalisation (Wu & He, 2018), or the largest smaller number that divides the channels."""
 
@@ -15,7 +15,9 @@ def make_normalization(normalization: str, channels: int, **options: Any) -> ker
     """Returns a normalisation layer for images of `channels` channels.
 
     Args:
-        normalization: "batch", "mixture_batch" (see `MixtureBatchNormalization`) or "group".
+        normalization: "batch", whose statistics are those of each replica's share of the batch; "synchronized_batch",
+            whose statistics are those of the global batch; "mixture_batch" (see `MixtureBatchNormalization`) or
+            "group".
         channels: of its input.
         **options: of the layer, such as `epsilon`; `momentum` is dropped where there are no averages.
 
@@ -24,6 +26,8 @@ def make_normalization(normalization: str, channels: int, **options: Any) -> ker
     """
     if normalization == "batch":
         return keras.layers.BatchNormalization(**options)
+    if normalization == "synchronized_batch":
+        return keras.layers.BatchNormalization(synchronized=True, **options)
     if normalization == "mixture_batch":
         return MixtureBatchNormalization(**options)
     if normalization != "group":

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.attacks import low_precision_of
 from keras_robust.core.seeds import Tensor
 from keras_robust.layers import ADVERSARIAL, CLEAN
 from keras_robust.methods.metric_sets import MetricSets
@@ -47,7 +48,7 @@ class CompiledModel(WrappedClassifier):
         """Configures training as `keras.Model.compile` does.
 
         Args:
-            optimizer: as in Keras.
+            optimizer: as in Keras; with loss scaling where the classifier computes in float16.
             loss: on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
             loss_weights: as in Keras.
             metrics: a list; each is logged for clean images and, with the prefix `robust_`, for attacked ones.
@@ -60,6 +61,8 @@ class CompiledModel(WrappedClassifier):
         _check_loss(loss)
         self._metric_sets = MetricSets(metrics, weighted_metrics)
         self.build_as_classifier()
+        if kwargs.get("auto_scale_loss", True) and low_precision_of(self.classifier) == "float16":
+            optimizer = _scaling_loss(optimizer)
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -72,6 +75,14 @@ class CompiledModel(WrappedClassifier):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _scaling_loss(optimizer: Any) -> keras.optimizers.Optimizer:
+    """Returns the optimizer with loss scaling, as Keras does for a model that itself computes in float16."""
+    optimizer = keras.optimizers.get(optimizer)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
 def _check_loss(loss: Any) -> None:

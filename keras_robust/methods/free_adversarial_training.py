@@ -73,6 +73,9 @@ class FreeAdversarialTraining(RobustModel):
             adversarial = tf.clip_by_value(images + perturbation, *self.bounds)
             results, gradient = self._update(adversarial, labels, sample_weight)
             ascent = self._step_size * self._ball.steepest_ascent(gradient)
+            if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                # It skips a step whose scaled gradients overflow, and so must the perturbation.
+                ascent = tf.where(tf.reduce_all(tf.math.is_finite(gradient)), ascent, 0.0)
             perturbation = self._ball.project(perturbation + ascent, tf.zeros_like(perturbation))
         state.assign(tf.concat([perturbation, state.value[count:]], axis=0))
         self.steps_taken.assign_add(1)

@@ -226,10 +226,12 @@ class RobustModel(KeepsReplicaState, CompiledModel):
     # What Keras calls.
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns logits of images, or a dict of logits of a dict of images."""
-        if not isinstance(inputs, dict):
-            return self.classifier(inputs, training=training)
-        return self.run_passes(lambda images: self.classifier(images, training=training), inputs, training)
+        """Returns float32 logits of images, or a dict of logits of a dict of images."""
+
+        def classify(images: Tensor) -> Tensor:
+            return keras.ops.cast(self.classifier(images, training=training), "float32")
+
+        return self.run_passes(classify, inputs, training) if isinstance(inputs, dict) else classify(inputs)
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """Attacks the batch, then lets Keras take a step on the passes."""

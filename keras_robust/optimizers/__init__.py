@@ -1,10 +1,19 @@
 """The papers' optimizer, and the learning-rate schedules of the papers and of this toolkit's configs."""
 
 from keras_robust.optimizers.rmsprop import TensorFlow1RMSprop
-from keras_robust.optimizers.schedules import PiecewiseLinear, WarmUp, cyclic, one_cycle, staircase_decay, step_decay
+from keras_robust.optimizers.schedules import (
+    PiecewiseLinear,
+    Scaled,
+    WarmUp,
+    cyclic,
+    one_cycle,
+    staircase_decay,
+    step_decay,
+)
 
 __all__ = [
     "PiecewiseLinear",
+    "Scaled",
     "TensorFlow1RMSprop",
     "WarmUp",
     "cyclic",

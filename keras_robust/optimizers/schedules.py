@@ -87,6 +87,37 @@ class WarmUp(Schedule):
         return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["warmup_steps"])
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Scaled(Schedule):
+    """Another schedule, times a factor: such as the batch size over that of the source (Goyal et al., 2017).
+
+    Args:
+        schedule: the other one.
+        factor: positive.
+
+    Raises:
+        ValueError: if `factor` is not positive.
+    """
+
+    def __init__(self, schedule: Schedule, factor: float) -> None:
+        if not factor > 0:
+            raise ValueError(f"factor is positive. Received: factor={factor!r}")
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate at `step`, a float32 scalar."""
+        return self.factor * tf.cast(self.schedule(step), tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the schedule."""
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Scaled":
+        """Builds the schedule that `get_config` described."""
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["factor"])
+
+
 def one_cycle(total_steps: int, *, peak: float, warmup_fraction: float = 0.3) -> Schedule:
     """Returns a rate that rises linearly from peak / 25 to `peak` and falls to 0 along a cosine (Smith & Topin, 2018).
 

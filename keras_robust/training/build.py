@@ -4,8 +4,9 @@ A section of a config is a dict with a `name` and the arguments of what it names
 `config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
 """
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -71,13 +72,17 @@ def build_attack(config: Mapping[str, Any]) -> Attack:
     return _make("attack", ATTACKS, options, threat_model)
 
 
-def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int, total_steps: int) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, rate_factor: float = 1.0
+) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a section; its learning rate is a number or the section of a schedule.
 
     Args:
         config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`.
-        steps_per_epoch: updates of a pass over the training data, for schedules stated in epochs.
+        steps_per_epoch: updates of a pass over the training data, for schedules stated in epochs. Where the optimizer
+            accumulates gradients, each part of an update counts, as it does in Keras.
         total_steps: updates of the run, for schedules stated in fractions of it.
+        rate_factor: by which the learning rate is multiplied.
 
     Raises:
         ValueError: if a name or an argument is unknown.
@@ -92,7 +97,11 @@ def build_optimizer(config: Mapping[str, Any], steps_per_epoch: int, total_steps
     rate = options.pop("learning_rate", None)
     if rate is None:
         raise ValueError(f"An optimizer has a learning_rate. Received: {dict(config)}")
-    options["learning_rate"] = _make("learning_rate", schedules, rate) if isinstance(rate, Mapping) else rate
+    if isinstance(rate, Mapping):
+        schedule = _make("learning_rate", schedules, rate)
+        options["learning_rate"] = schedule if rate_factor == 1 else optimizers.Scaled(schedule, rate_factor)
+    else:
+        options["learning_rate"] = rate_factor * rate
     return _make("optimizer", OPTIMIZERS, options)
 
 
@@ -120,7 +129,8 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     method = dict(config["method"]) if isinstance(config["method"], Mapping) else {"name": config["method"]}
     if "source_models" in method:
         method["source_models"] = [_load_classifier(path) for path in method["source_models"]]
-    classifier = _make("classifier", CLASSIFIERS, config["classifier"])
+    with _dtype_policy(config["precision"]):
+        classifier = _make("classifier", CLASSIFIERS, config["classifier"])
     model = _make("method", METHODS, method, classifier, *attack, **options)
     loss: keras.losses.Loss
     if needs_one_hot_labels(config):
@@ -128,9 +138,22 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     updates = model.updates_per_batch
-    optimizer = build_optimizer(config["optimizer"], updates * steps_per_epoch, updates * total_steps)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    scaled_from = config["rates_for_batch_size"]
+    rate_factor = config["batch_size"] / scaled_from if scaled_from else 1.0
+    optimizer = build_optimizer(config["optimizer"], updates * steps_per_epoch, updates * total_steps, rate_factor)
+    model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=config["steps_per_execution"])
     return model
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Gives layers that are made inside a dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _load_classifier(path: str) -> keras.Model:

@@ -15,6 +15,7 @@ CONFIG_FORMAT = 1
 """Raised whenever configs of earlier versions would mean something else."""
 
 REQUIRED = "required"
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 DEFAULTS: dict[str, Any] = {
     "config_format": REQUIRED,
@@ -31,10 +32,13 @@ DEFAULTS: dict[str, Any] = {
     "freeze_batch_statistics_epochs": 0,  # the last so many: see FreezeBatchStatistics
     "early_stopping_patience": 0,  # epochs without a better (robust) validation accuracy; 0 never stops
     "optimizer": REQUIRED,
+    "rates_for_batch_size": 0,  # learning rates are for batches of this size, and scaled linearly; 0: as they are
     "label_smoothing": 0.0,
     "batch_size": REQUIRED,  # of all replicas together
     "epochs": REQUIRED,
     "steps_per_epoch": 0,  # validation and checkpoint after so many steps; 0 is a pass over the training data
+    "steps_per_execution": 1,  # steps between two looks of Python at the training: more is faster on accelerators
+    "precision": "float32",  # of the classifier's layers: or "mixed_bfloat16", "mixed_float16" (with loss scaling)
     "seed": 0,
     "deterministic": False,  # the same weights, bit for bit, on every run on the same machine; slower
 }
@@ -61,11 +65,18 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     missing = [name for name, value in resolved.items() if isinstance(value, str) and value == REQUIRED]
     if missing:
         raise ValueError(f"The config lacks the fields {missing}. Received: {sorted(given)}")
-    counts = {"batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "seed": 0}
-    optional = ("epsilon_warmup_epochs", "freeze_batch_statistics_epochs", "early_stopping_patience")
+    counts = {"batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "steps_per_execution": 1, "seed": 0}
+    optional = (
+        "rates_for_batch_size",
+        "epsilon_warmup_epochs",
+        "freeze_batch_statistics_epochs",
+        "early_stopping_patience",
+    )
     for name, smallest in (counts | dict.fromkeys(optional, 0)).items():
         value = resolved[name]
         check_integer(name, value, smallest)
+    if resolved["precision"] not in PRECISIONS:
+        raise ValueError(f"precision is one of {PRECISIONS}. Received: precision={resolved['precision']!r}")
     if not 0 <= resolved["label_smoothing"] < 1:
         raise ValueError(f"label_smoothing is in [0, 1). Received: label_smoothing={resolved['label_smoothing']!r}")
     return resolved

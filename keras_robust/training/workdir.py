@@ -23,6 +23,7 @@ from etils import epath
 
 from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, read_history
 from keras_robust.methods import is_chief
+from keras_robust.training.config import DEFAULTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Workdir:
             if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
                 raise ValueError(f"A workdir is new, empty, or that of a run. Received: workdir={self.folder}")
             return
-        before = json.loads(self.config.read_text())
+        before = {**DEFAULTS, **json.loads(self.config.read_text())}
         different = [name for name in {**before, **config} if before.get(name) != config.get(name)]
         if different:
             changes = "; ".join(f"{name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in different)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.attacks import PGD, as_model_fn
+from keras_robust.attacks import PGD, as_model_fn, low_precision_of
 from keras_robust.core import Linf
 
 
@@ -82,6 +82,17 @@ def test_low_precision_rounds_as_bfloat16_does(linear_classifier):
     image = tf.fill((1, 1, 1, 1), 1 + 2.0**-9)
     np.testing.assert_array_equal(as_model_fn(classifier)(image), [[1 + 2.0**-9] * 2])
     np.testing.assert_array_equal(as_model_fn(classifier, compute_dtype="bfloat16")(image), [[1.0] * 2])
+
+
+def test_full_precision_of_a_classifier_in_bfloat16(linear_classifier):
+    classifier = linear_classifier(classes=2, shape=(1, 1, 1))
+    classifier.set_weights([np.ones((1, 2)), np.zeros(2)])
+    classifier.layers[-1].dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    image = tf.fill((1, 1, 1, 1), 1 + 2.0**-9)
+    assert low_precision_of(classifier) == "bfloat16"
+    np.testing.assert_array_equal(as_model_fn(classifier)(image), [[1.0] * 2])
+    np.testing.assert_array_equal(as_model_fn(classifier, compute_dtype="float32")(image), [[1 + 2.0**-9] * 2])
+    assert classifier.layers[-1].compute_dtype == "bfloat16"
 
 
 def test_low_precision_is_undone_after_an_error(linear_classifier):

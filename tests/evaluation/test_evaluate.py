@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -190,6 +191,20 @@ def test_low_precision_attack_is_judged_in_full_precision(problem):
     images, labels, kernel = problem
     attack = dataclasses.replace(ATTACK, compute_dtype="bfloat16")
     report = evaluate(linear(kernel), (images, labels), attack)
+    np.testing.assert_allclose(report.robust_accuracy, truly_robust(*problem)[1].mean(), atol=0.03)
+
+
+def test_a_classifier_in_low_precision_is_warned_of(problem):
+    """1 + 2**-9 is 1 in bfloat16: its own gradient is rounded, and an attack in float32 is not."""
+    images, labels, kernel = problem
+    classifier = linear(kernel)
+    classifier.layers[-1].dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    with pytest.warns(UserWarning, match=f"computes in bfloat16.*Received: {ATTACK.name[:5]}"):
+        evaluate(classifier, (images, labels), ATTACK)
+    precise = dataclasses.replace(ATTACK, compute_dtype="float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = evaluate(classifier, (images, labels), precise)
     np.testing.assert_allclose(report.robust_accuracy, truly_robust(*problem)[1].mean(), atol=0.03)
 
 

@@ -136,6 +136,27 @@ def test_loss_scaling_and_float16(conv_classifier, batch):
         np.testing.assert_allclose(plain, scaled, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["logit_pairing", "free"])
+def test_a_classifier_in_float16_is_trained_with_loss_scaling(batch, method):
+    """A scale of 2**40 overflows: until it is halved often enough, steps are skipped and nothing becomes NaN."""
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, dtype="mixed_float16")]
+    classifier = keras.Sequential(layers)
+    if method == "free":
+        model = kr.FreeAdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.1)), replays=4)
+    else:
+        model = kr.AdversarialLogitPairing(classifier, ATTACK, validation_attack=ATTACK)
+    before = classifier.get_weights()[0]
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=2.0**40)
+    fit(model, batch(count=64), optimizer=optimizer, epochs=4)
+    assert model.optimizer is optimizer
+    assert 0 < float(optimizer.dynamic_scale) < 2.0**40
+    assert np.abs(classifier.get_weights()[0] - before).max() > 1e-3
+    for state in model.replica_state.values():
+        assert np.isfinite(state.to_array()).all()
+    assert np.isfinite(model.evaluate(*batch(), verbose=0)).all()
+    assert model.predict(batch()[0], verbose=0).dtype == np.float32
+
+
 def test_gradient_accumulation(conv_classifier, batch):
     """Two steps of half a batch make one update of their mean; the draws' counter counts each of them."""
     attack = kr.attacks.FGSM(kr.Linf(0.1))

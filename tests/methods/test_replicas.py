@@ -67,6 +67,24 @@ def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, bat
         np.testing.assert_allclose(of_two[name], values, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("normalization", ["batch", "synchronized_batch"])
+def test_synchronized_batch_normalisation_sees_the_global_batch(two_replicas, batch, normalization):
+    """Statistics of the halves of a batch differ from those of the whole, unless they are synchronized."""
+
+    def make() -> keras.Model:
+        layers = [keras.Input((8, 8, 1)), kr.layers.make_normalization(normalization, 1), keras.layers.Flatten()]
+        dense = keras.layers.Dense(3, kernel_initializer="ones")
+        return kr.RobustModel(keras.Sequential([*layers, dense]), STILL)
+
+    images, labels = batch(count=8)
+    images[:4] *= 0.1
+    one, two = (build(make, s) for s in (None, two_replicas))
+    run(one, images, labels, 8, 3)
+    run(two, images, labels, 8, 3)
+    apart = max(np.abs(a - b).max() for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
+    assert apart < 1e-5 if normalization == "synchronized_batch" else apart > 1e-3
+
+
 def test_weight_decay_is_not_doubled(two_replicas, batch):
     def make() -> keras.Model:
         dense = keras.layers.Dense(3, kernel_regularizer="l2", kernel_initializer="ones")

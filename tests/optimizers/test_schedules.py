@@ -48,6 +48,7 @@ def test_step_decay_in_steps():
         kr.optimizers.PiecewiseLinear([0, 5, 10], [0.0, 1.0, 0.5]),
         kr.optimizers.step_decay(10, warmup_epochs=1),
         kr.optimizers.cyclic(50, peak=0.1),
+        kr.optimizers.Scaled(kr.optimizers.cyclic(50, peak=0.1), 2.0),
     ],
 )
 def test_round_trip(schedule):
@@ -63,6 +64,7 @@ def test_round_trip(schedule):
         (lambda: kr.optimizers.PiecewiseLinear([1, 2], [1.0, 2.0]), r"Received: steps=\[1, 2\]"),
         (lambda: kr.optimizers.PiecewiseLinear([0, 2, 2], [1.0, 2.0, 3.0]), r"Received: steps=\[0, 2, 2\]"),
         (lambda: kr.optimizers.WarmUp(kr.optimizers.cyclic(9, peak=1.0), 0), "Received: warmup_steps=0"),
+        (lambda: kr.optimizers.Scaled(kr.optimizers.cyclic(9, peak=1.0), 0), "Received: factor=0"),
         (lambda: kr.optimizers.cyclic(9, peak=1.0, peak_fraction=1.0), "Received: peak_fraction=1.0"),
     ],
 )

@@ -33,7 +33,10 @@ def test_a_config_is_completed_with_defaults(wrap):
         "freeze_batch_statistics_epochs": 0,
         "early_stopping_patience": 0,
         "label_smoothing": 0.0,
+        "rates_for_batch_size": 0,
         "steps_per_epoch": 0,
+        "steps_per_execution": 1,
+        "precision": "float32",
         "seed": 0,
         "deterministic": False,
     }
@@ -48,6 +51,9 @@ BAD_FIELDS = {
     "seed": ({"seed": -1}, "seed=-1"),
     "label smoothing": ({"label_smoothing": 1}, "label_smoothing=1"),
     "warm-up": ({"epsilon_warmup_epochs": -1}, "epsilon_warmup_epochs=-1"),
+    "precision": ({"precision": "float16"}, "precision='float16'"),
+    "steps per execution": ({"steps_per_execution": 0}, "steps_per_execution=0"),
+    "rates": ({"rates_for_batch_size": -1}, "rates_for_batch_size=-1"),
     "patience": ({"early_stopping_patience": 0.5}, "early_stopping_patience=0.5"),
 }
 
@@ -127,6 +133,34 @@ def test_schedules_count_the_updates_of_free_training():
     model = build.build_model(config.resolve({**SMALL, **free, "optimizer": optimizer}), 10, 50)
     model.optimizer.iterations.assign(60)
     assert float(model.optimizer.learning_rate) == pytest.approx(1.0)
+
+
+def test_schedules_count_the_batches_of_accumulated_gradients():
+    """Two batches make an update: the peak of one cycle is after 30 of 100 batches, at update 15 of 50."""
+    schedule = {"name": "one_cycle", "peak": 1.0}
+    optimizer = build.build_optimizer(
+        {"name": "sgd", "learning_rate": schedule, "gradient_accumulation_steps": 2}, 10, 100
+    )
+    optimizer.variables[0].assign(30)  # batches; `iterations` are updates
+    assert float(optimizer.learning_rate) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rate", [0.1, {"name": "step_decay", "initial": 0.1, "epochs": [1000]}])
+def test_rates_are_scaled_with_the_batch_size(rate):
+    """0.1 for batches of 256 is 0.0125 for 32."""
+    optimizer = {"name": "sgd", "learning_rate": rate}
+    model = build.build_model(config.resolve({**SMALL, "optimizer": optimizer, "rates_for_batch_size": 256}), 10, 20)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.0125)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_is_that_of_the_classifier(dtype):
+    """Weights and logits are float32; float16 has its loss scaled."""
+    model = build.build_model(config.resolve({**SMALL, "precision": f"mixed_{dtype}"}), 10, 20)
+    assert keras.config.dtype_policy().name == "float32"
+    assert {layer.compute_dtype for layer in model.classifier.layers} == {dtype, "float32"}
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (dtype == "float16")
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_zero():

@@ -73,21 +73,19 @@ def assert_as_whole(model, workdir, whole):
     assert int(model.steps_taken.numpy()) == 6
     for part, of_whole in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(part, of_whole, atol=1e-6)
-    rows, expected_rows = (
-        np.loadtxt(path / "history.csv", delimiter=",", skiprows=1) for path in (workdir, folder)
-    )
+    rows, expected_rows = (np.loadtxt(path / "history.csv", delimiter=",", skiprows=1) for path in (workdir, folder))
     np.testing.assert_allclose(rows, expected_rows, atol=1e-5)
     assert {path.name for path in workdir.iterdir()} == {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.multi_device
 def test_sigterm_ends_a_run_that_then_goes_on_with_more_replicas(tmp_path, data_dir, whole):
-    with pytest.raises(Preempted, match="SIGTERM at step 5.*The same call goes on"):
+    with pytest.raises(Preempted, match=r"SIGTERM at step 5.*The same call goes on"):
         train(tmp_path, data_dir, At(4, send_sigterm))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     metrics = tmp_path / "metrics-5.npz"
     metrics.rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="metrics-5.npz"):
+    with pytest.raises(ValueError, match=r"metrics-5\.npz"):
         train(tmp_path, data_dir)
     (tmp_path / "elsewhere").rename(metrics)
     assert_as_whole(train(tmp_path, data_dir, strategy="mirrored"), tmp_path, whole)
