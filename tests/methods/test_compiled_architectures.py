@@ -1,0 +1,42 @@
+"""Every method on every kind of network under XLA: the proof that they run on accelerators."""
+
+import keras
+import makers
+import numpy as np
+import pytest
+
+import keras_robust as kr
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xla,
+    # Methods without a clean pass do not train the clean branch of mixture batch normalisation.
+    pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),
+]
+METHODS = makers.METHODS | {
+    # The loss of the first of its updates: that of later ones depends on signs of gradients that are nearly zero.
+    "free": lambda classifier: kr.FreeAdversarialTraining(classifier, kr.attacks.FGSM(makers.BALL), replays=1),
+}
+CLASSIFIERS = {
+    "lenet": (lambda: kr.architectures.LeNet(), (28, 28, 1)),
+    "resnet20": (lambda: kr.architectures.ResNet20(), (32, 32, 3)),
+    "mixture batch norm": (lambda: kr.architectures.ResNet20(normalization="mixture_batch"), (32, 32, 3)),
+    "group norm": (lambda: kr.architectures.ResNet20(normalization="group"), (32, 32, 3)),
+}
+
+
+def first_loss(method: str, classifier: str, batch, jit_compile: bool) -> float:
+    make_classifier, shape = CLASSIFIERS[classifier]
+    images, labels = batch(count=4, shape=shape, classes=10)
+    keras.utils.set_random_seed(0)
+    model = METHODS[method](make_classifier())
+    model.compile(keras.optimizers.SGD(0.01), makers.loss_for(method), jit_compile=jit_compile)
+    labels = makers.labels_for(method, labels, 10)
+    return model.fit(images, labels, batch_size=4, shuffle=False, verbose=0).history["loss"][0]
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_first_loss_is_that_without_xla(batch, method, classifier):
+    expected = first_loss(method, classifier, batch, jit_compile=False)
+    np.testing.assert_allclose(first_loss(method, classifier, batch, jit_compile=True), expected, atol=1e-4, rtol=1e-5)
