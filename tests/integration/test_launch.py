@@ -115,20 +115,30 @@ def test_bad_flags_are_named_and_nothing_is_written(name, data_dir, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(data_dir, tmp_path):
-    """SIGKILL in the middle of the second epoch; started again, the run ends as one that was never killed."""
-    arguments = [*SMALL, "--config.deterministic=True", "--config.train_split=train[:1024]", data_dir]
-    killed = start("train", *arguments, f"--workdir={tmp_path}/killed")
+def interrupt(arguments, epoch, sent):
+    """Starts a run, sends a signal in an epoch, and returns exit code and errors."""
+    process = start("train", *arguments)
     try:
-        for line in killed.stdout:
-            if "Epoch 2/2" in line:
+        for line in process.stdout:
+            if f"Epoch {epoch}/2" in line:
                 break
         time.sleep(0.5)
-        assert killed.poll() is None
-        killed.send_signal(signal.SIGKILL)
+        assert process.poll() is None
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
     finally:
-        killed.kill()
-        killed.communicate()
+        process.kill()
+    return process.returncode, errors
+
+
+def test_an_interrupted_run_ends_with_the_same_weights_bit_for_bit(data_dir, tmp_path):
+    """SIGTERM in the first epoch, SIGKILL in the second; the run ends as one that was never interrupted."""
+    arguments = [*SMALL, "--config.deterministic=True", "--config.train_split=train[:1024]", data_dir]
+    exit_code, errors = interrupt([*arguments, f"--workdir={tmp_path}/killed"], 1, signal.SIGTERM)
+    assert exit_code == 75
+    assert "The same call goes on with the run." in errors
+    assert "Traceback" not in errors
+    interrupt([*arguments, f"--workdir={tmp_path}/killed"], 2, signal.SIGKILL)
     history = (tmp_path / "killed" / "history.csv").read_text().splitlines()
     assert len(history) == 2  # the header and the first epoch: it was in the second
     output = run("train", *arguments, f"--workdir={tmp_path}/killed")
