@@ -24,11 +24,12 @@ from collections.abc import Iterable
 from keras_robust.distribution.tpu_vm import TpuVm
 
 TENSORFLOW = ("tensorflow-tpu==2.20.0", "libtpu==0.0.14")
-"""The newest on PyPI in November 2026, and of the libtpu~=0.0.14 that it requires the version it names."""
+"""The newest on PyPI in November 2026, and of the libtpu~=0.0.14 that it requires the version it names.
+
+The libtpu of 2.18 is not on PyPI: there pip needs --find-links=https://storage.googleapis.com/libtpu-tf-releases/index.html.
+"""
 API_CLIENT = ("google-api-python-client", "oauth2client")
 """Imported by TensorFlow to find the hosts of a TPU by its name."""
-LIBTPU_RELEASES = "https://storage.googleapis.com/libtpu-releases/index.html"
-"""Where TensorFlow's setup.py says that libtpu is."""
 PYTHON = "3.11"
 """The oldest that keras_robust takes; Ubuntu 22.04, of tpu-ubuntu2204-base, has 3.10."""
 FOLDER = "keras_robust"
@@ -78,7 +79,7 @@ def install(vm: TpuVm, archive_name: str, packages: Iterable[str]) -> list[str]:
         f"tar -xzf {archive_name}",
         "python3 -m pip install --quiet --user --upgrade uv",
         f"(test -x {environment}/bin/python || python3 -m uv venv --seed --python={PYTHON} {environment})",
-        f"{pip} --find-links={LIBTPU_RELEASES} {wanted}",
+        f"{pip} {wanted}",
         f"{pip} --no-deps --editable {FOLDER}",
     ]
     return vm.ssh(" && ".join(steps))

@@ -21,7 +21,7 @@ def test_flags_of_the_training_script_exist(text):
     named = set(re.findall(r"--(\w+)=", call.split("exit_code")[0]))
     assert "strategy" in named
     assert named <= TRAIN_FLAGS
-    for config in re.findall(r"--config=(\S+)", text):
+    for config in re.findall(r"--config=([\w/.]+)", text):
         assert (ROOT / config).exists()
 
 
