@@ -1,0 +1,208 @@
+"""A training run on Cloud TPU, over preemptions: runs the commands of `tpu_vm` and `tpu_training`."""
+
+import dataclasses
+import pathlib
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from keras_robust.distribution import tpu_training
+from keras_robust.distribution.tpu_training import Training
+from keras_robust.distribution.tpu_vm import LOST_STATES, READY_STATES, TpuVm
+
+STEPS = ("create", "install", "train", "fetch", "delete")
+NOT_FOUND = "NOT_FOUND"
+START_AGAIN = 75
+"""Exit code of launch/train.py: interrupted, its checkpoint is written, the same command goes on."""
+FINAL_EXIT_CODES = (1, 2)
+"""Of Python programs and gcloud: an error, which another start would meet again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a command ended with: its exit code and, where they were captured, what it printed."""
+
+    exit_code: int = 0
+    output: str = ""
+    errors: str = ""
+
+
+Run = Callable[[Sequence[str], bool], Result]
+"""Runs a command; its second argument asks to capture what it prints."""
+
+
+class StepError(ChildProcessError):
+    """A step failed on the TPU VM, which may be gone.
+
+    Attributes:
+        exit_code: of the command; None where the VM was lost before it ran.
+    """
+
+    def __init__(self, message: str, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def execute(command: Sequence[str], capture: bool) -> Result:
+    """Prints a command and runs it."""
+    print(shlex.join(command), flush=True)
+    ended = subprocess.run(command, capture_output=capture, text=True, check=False)
+    if capture:
+        print(f"# {(ended.stdout or ended.stderr).strip()}", flush=True)
+    return Result(ended.returncode, ended.stdout or "", ended.stderr or "")
+
+
+class DryRun:
+    """Prints commands and runs none of them: there is no TPU VM at first, and then one without incident."""
+
+    def __init__(self) -> None:
+        self.describes = 0
+
+    def __call__(self, command: Sequence[str], capture: bool) -> Result:
+        """Prints a command; the first one that is captured asks for a state before creation."""
+        print(shlex.join(command))
+        if not capture:
+            return Result()
+        self.describes += 1
+        return Result(1, errors=NOT_FOUND) if self.describes == 1 else Result(output=READY_STATES[0])
+
+
+@dataclasses.dataclass
+class Job:
+    """A training run on a TPU VM.
+
+    Attributes:
+        vm: where.
+        training: what.
+        repository: folder of the repository whose last commit runs.
+        archive: file to pack it into.
+        output: folder of this machine for the results.
+        run: runs the commands: `execute`, or a `DryRun`.
+        max_restarts: how often a step is tried again after an interruption, over the whole job.
+        poll_seconds: between looks at the state, and before a step is tried again.
+        sleep: waits.
+    """
+
+    vm: TpuVm
+    training: Training
+    repository: str
+    archive: str
+    output: str
+    run: Run = execute
+    max_restarts: int = 10
+    poll_seconds: float = 60
+    sleep: Callable[[float], None] = time.sleep
+
+    def do(self, steps: Sequence[str]) -> None:
+        """Does steps, in the order of `STEPS`; create, install and train over again where they are interrupted.
+
+        The same call goes on with a job that was itself interrupted: what is there is not created again.
+
+        Raises:
+            ValueError: if there is no such step, or the run cannot go on on another VM. Nothing is run then.
+            ChildProcessError: if a command fails; the VM is still there.
+        """
+        unknown = [step for step in steps if step not in STEPS]
+        if unknown or not steps:
+            raise ValueError(f"Steps are of {','.join(STEPS)}. Received: {','.join(unknown or steps)!r}")
+        if self.max_restarts < 0:
+            raise ValueError(f"max_restarts is at least 0. Received: max_restarts={self.max_restarts}")
+        if {"install", "train", "fetch"} & set(steps):
+            self.training.check(self.vm)
+        self._over_interruptions([step for step in STEPS[:3] if step in steps])
+        if "fetch" in steps:
+            self._say("Results")
+            for command in self.training.fetch(self.vm, self.output):
+                self._run(command)
+        if "delete" in steps:
+            self._say("The end of the costs")
+            self._run(self.vm.delete())
+
+    def _over_interruptions(self, pending: list[str]) -> None:
+        """Does steps until they succeed, from the first one where the VM was taken away."""
+        methods = {"create": self._create, "install": self._install, "train": self._train}
+        restarts = 0
+        while pending:
+            try:
+                methods[pending[0]]()
+                pending = pending[1:]
+            except StepError as failure:
+                self.sleep(self.poll_seconds)  # a machine that is taken away is seen to be so only after a while
+                state = self._state()
+                if not self._interrupted(failure, state) or restarts == self.max_restarts:
+                    raise ChildProcessError(
+                        f"{failure}, restarts: {restarts}, state of {self.vm.name}: {state}. It costs until it is "
+                        f"deleted: {shlex.join(self.vm.delete())}"
+                    ) from failure
+                restarts += 1
+                self._say(f"{failure}; state {state}; restart {restarts} of {self.max_restarts}")
+                if state not in READY_STATES:
+                    pending = ["create", "install", *(step for step in pending if step == "train")]
+
+    def _interrupted(self, failure: StepError, state: str) -> bool:
+        """Returns whether a step failed for a reason that is not its own."""
+        if state in READY_STATES:
+            return failure.exit_code not in FINAL_EXIT_CODES
+        return self.vm.spot or state not in (*LOST_STATES, NOT_FOUND)
+
+    def _create(self) -> None:
+        self._say("What is there already is not created again")
+        state = self._state()
+        if state in LOST_STATES:
+            if not self.vm.spot:
+                raise ChildProcessError(f"{self.vm.name} is {state}. Delete it first: {shlex.join(self.vm.delete())}")
+            self._run(self.vm.delete())
+            state = NOT_FOUND
+        if state == NOT_FOUND:
+            self._say("The TPU VM")
+            self._run(self.vm.create())
+            self._say(f"Again every {self.poll_seconds:g} s, until it is {self.vm.ready_state}")
+            state = self._state()
+        while state not in READY_STATES:
+            if state in LOST_STATES or state == NOT_FOUND:
+                raise StepError(f"{self.vm.name} was lost before it was ready", None)
+            self.sleep(self.poll_seconds)
+            state = self._state()
+
+    def _install(self) -> None:
+        self._say("The last commit of the repository, TensorFlow, and the config as it is now")
+        if self.vm.several_hosts:
+            self._say("For several workers, gcloud needs its key in an agent: ssh-add ~/.ssh/google_compute_engine")
+        self._run(tpu_training.archive(self.repository, self.archive))
+        name = pathlib.PurePath(self.archive).name
+        self._run_on_vm("copying", self.vm.copy_to(self.archive, name))
+        self._run_on_vm("installing", tpu_training.install(self.vm, name, self._requirements()))
+        self._run_on_vm("copying the config", self.training.copy_config(self.vm))
+
+    def _requirements(self) -> list[str]:
+        return tpu_training.requirements((pathlib.Path(self.repository) / "setup.py").read_text())
+
+    def _train(self) -> None:
+        if self.vm.several_hosts:
+            self._say("TensorFlow's servers, on all workers")
+            self._run_on_vm("starting the servers", tpu_training.serve(self.vm))
+        self._say(f"Training; again after exit code {START_AGAIN}, a lost connection or a preemption")
+        self._run_on_vm("training", self.training.train(self.vm))
+
+    def _state(self) -> str:
+        """Returns the state of the VM or queued resource, or `NOT_FOUND`."""
+        result = self.run(self.vm.state(), True)
+        if result.exit_code == 0:
+            return result.output.strip()
+        if NOT_FOUND in result.errors:
+            return NOT_FOUND
+        raise ChildProcessError(f"gcloud does not say how {self.vm.name} is: {result.errors.strip()}")
+
+    def _run(self, command: Sequence[str]) -> None:
+        exit_code = self.run(command, False).exit_code
+        if exit_code:
+            raise ChildProcessError(f"{shlex.join(command)} ended with exit code {exit_code}")
+
+    def _run_on_vm(self, what: str, command: Sequence[str]) -> None:
+        exit_code = self.run(command, False).exit_code
+        if exit_code:
+            raise StepError(f"{what} ended with exit code {exit_code}", exit_code)
+
+    def _say(self, comment: str) -> None:
+        print(f"# {comment}", flush=True)
