@@ -7,14 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from keras_robust.core.exit_codes import START_AGAIN
 from keras_robust.distribution import tpu_training
 from keras_robust.distribution.tpu_training import Training
 from keras_robust.distribution.tpu_vm import LOST_STATES, READY_STATES, TpuVm
 
 STEPS = ("create", "install", "train", "fetch", "delete")
 NOT_FOUND = "NOT_FOUND"
-START_AGAIN = 75
-"""Exit code of launch/train.py: interrupted, its checkpoint is written, the same command goes on."""
 FINAL_EXIT_CODES = (1, 2)
 """Of Python programs and gcloud: an error, which another start would meet again."""
 

@@ -1,17 +1,15 @@
 """What the launch scripts share."""
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from absl import app, logging
 
+from keras_robust.core.exit_codes import START_AGAIN
 from keras_robust.training.preemption import Preempted
 
 USER_ERRORS = (ValueError, FloatingPointError, OSError)
-START_AGAIN = os.EX_TEMPFAIL
-"""Exit code of a run that was interrupted: the same command goes on with it."""
 _QUOTES = "\"'"
 
 
