@@ -20,7 +20,7 @@ from absl import app, flags
 
 import keras_robust as kr
 
-NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Which of lenet and resnet20 to time.")
+NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Which of lenet, resnet20, wrn32_10 and resnet50.")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds; the median over them counts.")
 STEPS = flags.DEFINE_integer("steps", 7, "K, the steps of the attack.")
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images per step.")
@@ -31,6 +31,8 @@ REPLAYS = 4
 CLASSIFIERS: dict[str, Callable[[], keras.Model]] = {
     "lenet": kr.architectures.LeNet,
     "resnet20": kr.architectures.ResNet20,
+    "wrn32_10": lambda: kr.architectures.WideResNet(32, 10),
+    "resnet50": lambda: kr.architectures.ResNet(50),
 }
 
 

@@ -13,6 +13,7 @@ from keras_robust.layers.mixture_batch_normalization import (
     use_branch,
 )
 from keras_robust.layers.normalization import make_normalization
+from keras_robust.layers.per_image_standardization import PerImageStandardization
 from keras_robust.layers.replacement import replace_normalization
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "BRANCHES",
     "CLEAN",
     "MixtureBatchNormalization",
+    "PerImageStandardization",
     "branch_in_use",
     "check_functional",
     "frozen_statistics",

@@ -30,7 +30,9 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 }
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
     "lenet": architectures.LeNet,
+    "resnet": architectures.ResNet,
     "resnet20": architectures.ResNet20,
+    "wide_resnet": architectures.WideResNet,
 }
 METHODS: dict[str, type[methods.RobustModel]] = {
     "adversarial_training": methods.AdversarialTraining,

@@ -1,0 +1,135 @@
+"""Writes training steps as StableHLO programs, for `accelerator_run.py` to time where there is JAX and no TensorFlow.
+
+Command:  python benchmarks/accelerator_export.py --folder=steps [--networks=lenet,resnet20,wrn32_10,resnet50] \
+              [--methods=natural,pgd,free,adversarial_logit_pairing] [--batch_size=128] [--steps=7] [--precision=...]
+
+A folder per network and step, the input gradient among them:
+
+    program.mlir    StableHLO; its parameters are images and labels, then what meta.json calls state
+    state.npz       variables and constants: s0, s1, ...
+    meta.json       shapes, which result becomes which variable, floating-point operations, and the limit of the step
+
+Steps are those of `fit` under XLA: nothing is left to a host. Operations are counted by hand, a multiplication and an
+addition of a convolution or matrix being two: a forward pass on an image has F, a training step 3 F (for the output,
+the gradient in the weights, that in the activations), an input gradient 2 F.
+"""
+
+import json
+import math
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import step_cost
+import tensorflow as tf
+from absl import app, flags
+
+import keras_robust as kr
+
+FOLDER = flags.DEFINE_string("folder", "steps", "Where to write.")
+PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks.")
+DEFAULT_METHODS = ("natural", "pgd", "free", "adversarial_logit_pairing")
+PASSES = {"natural": 3, "natural_twice": 6, "gradients": 2, "forwards": 1}
+"""F of each part of a limit, per image of the batch."""
+
+
+def forward_operations(classifier: keras.Model) -> int:
+    """Returns F of a functional or sequential classifier."""
+    operations = 0
+    for layer in classifier.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            operations += 2 * math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3])
+        elif isinstance(layer, keras.layers.Dense):
+            operations += 2 * math.prod(layer.kernel.shape)
+    return operations
+
+
+def export(
+    step: Callable[..., Any], arguments: tuple[tf.Tensor, ...], meta: dict[str, Any], folder: pathlib.Path
+) -> None:
+    """Writes the program of `step`, compiled for these arguments, with its state."""
+    function = tf.function(step, jit_compile=True)
+    concrete = function.get_concrete_function(*arguments)
+    variables = {id(variable.handle): variable for variable in concrete.variables}
+    state = [variables.get(id(tensor), tensor) for tensor in concrete.captured_inputs]
+    compiler_ir = function.experimental_get_compiler_ir(*arguments)
+    header = compiler_ir(stage="hlo").partition("\n")[0]
+    aliases = re.search(r"input_output_alias=\{(.*?)\}, entry_computation_layout", header)
+    updates = re.findall(r"\{(\d*)\}: \((\d+),", aliases[1]) if aliases else []
+    meta |= {
+        "arguments": [{"shape": list(each.shape), "dtype": each.dtype.name} for each in arguments],
+        "state": len(state),
+        "updates": {int(result or 0): int(parameter) - len(arguments) for result, parameter in updates},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "program.mlir").write_text(compiler_ir(stage="stablehlo"))
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+    np.savez(folder / "state.npz", **{f"s{index}": each.numpy() for index, each in enumerate(state)})
+
+
+def make_classifier(network: str) -> keras.Model:
+    """Returns the classifier in the precision that was asked for."""
+    keras.config.set_dtype_policy(PRECISION.value)
+    try:
+        return step_cost.CLASSIFIERS[network]()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def input_gradient(classifier: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the function of one forward pass and gradient with respect to the images."""
+    model_fn = kr.attacks.as_model_fn(classifier)
+
+    def gradient(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model_fn(images))
+        return tape.gradient(losses, images)
+
+    return gradient
+
+
+def export_network(network: str) -> None:
+    """Exports the parts of limits, and the methods."""
+    steps, batch_size = step_cost.STEPS.value, step_cost.BATCH.value
+    classifier = make_classifier(network)
+    random = np.random.default_rng(0)
+    images = tf.constant(random.random((2 * batch_size, *classifier.input_shape[1:]), np.float32))
+    labels = tf.constant(random.integers(0, classifier.output_shape[1], 2 * batch_size))
+    batch = (images[:batch_size], labels[:batch_size])
+    of_batch = batch_size * forward_operations(classifier)
+    about = {"network": network, "batch_size": batch_size, "precision": PRECISION.value, "attack_steps": steps}
+    root = pathlib.Path(FOLDER.value) / network
+
+    def write(name: str, step: Callable[..., Any], arguments: tuple[tf.Tensor, ...], limit: dict[str, float]) -> None:
+        passes = sum(PASSES[part] * count for part, count in (limit or {name: 1}).items())
+        meta = about | {"step": name, "limit": limit, "operations": round(passes * of_batch)}
+        export(step, arguments, meta, root / name)
+        print(root / name, flush=True)
+
+    write("gradients", input_gradient(classifier), batch, {})
+    write("natural_twice", training_step(kr.NaturalTraining(make_classifier(network)), batch), (images, labels), {})
+    for name in step_cost.METHODS.value or DEFAULT_METHODS:
+        make_method, limit = step_cost.methods(steps)[name]
+        write(name, training_step(make_method(make_classifier(network)), batch), batch, limit.parts())
+
+
+def training_step(model: kr.RobustModel, batch: tuple[tf.Tensor, tf.Tensor]) -> Callable[..., Any]:
+    """Returns the training step of a method, of images and labels such as `batch`."""
+    model = step_cost.compiled(model)
+    model.make_replica_state(*batch, replicas=1)
+    model.optimizer.build(model.trainable_variables)
+    return lambda images, labels: model.train_step((images, labels))["loss"]
+
+
+def main(_: list[str]) -> None:
+    """Exports network after network."""
+    for network in step_cost.NETWORKS.value:
+        export_network(network)
+
+
+if __name__ == "__main__":
+    app.run(main)

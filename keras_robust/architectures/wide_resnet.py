@@ -1,0 +1,74 @@
+"""Wide residual networks (Zagoruyko & Komodakis, 2016)."""
+
+import keras
+
+from keras_robust.architectures import parts
+from keras_robust.layers import PerImageStandardization
+
+LEAK = 0.1
+"""Of the leaky ReLU in the code of Madry et al. (2018) and Shafahi et al. (2019)."""
+
+
+def WideResNet(  # noqa: N802
+    depth: int = 34,
+    width: int = 10,
+    num_classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    weight_decay: float = 0.0,
+    normalization: str = "batch",
+) -> keras.Model:
+    """Returns 3 stages of n pre-activation blocks with 16, 32 and 64 times `width` filters.
+
+    A depth of 6 n + 4 is that of the paper, with convolutions as shortcuts where the shape changes: WRN-28-10 and
+    WRN-34-10 have 36,479,194 and 46,160,474 trainable weights. A depth of 6 n + 2 is that of the code of Madry et al.
+    (2018) and Shafahi et al. (2019), whose "w32-10" has shortcuts without parameters, leaky ReLUs and images
+    standardised one by one.
+
+    Args:
+        depth: 6 n + 4 or 6 n + 2.
+        width: factor of the number of filters.
+        num_classes: number of logits.
+        input_shape: (height, width, channels) of images in [0, 1].
+        weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
+        normalization: of `make_normalization`.
+
+    Raises:
+        ValueError: if `depth`, `width` or `normalization` is not one of these.
+    """
+    if depth < 8 or depth % 6 not in (2, 4) or width < 1:
+        raise ValueError(
+            "The depth of a wide ResNet is 6 n + 4, or 6 n + 2 without convolutions as shortcuts, and its width is at "
+            f"least 1. Received: depth={depth!r}, width={width!r}"
+        )
+    original = depth % 6 == 4
+    regularizer = parts.decay_of(weight_decay)
+
+    def activate(x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.layers.ReLU(negative_slope=0.0 if original else LEAK)(parts.normalize(x, normalization))
+
+    def block(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+        changes = x.shape[-1] != filters
+        active = activate(x)
+        if not changes:
+            shortcut = x
+        elif original:
+            shortcut = parts.convolve(active, filters, 1, strides, regularizer)
+        else:
+            # As that code: only where the network begins does the shortcut start behind the activation.
+            start = active if strides == 1 else x
+            shortcut = parts.pad_channels(start, filters, strides, size=strides)
+        out = parts.convolve(active, filters, 3, strides, regularizer)
+        out = parts.convolve(activate(out), filters, 3, 1, regularizer)
+        return keras.layers.Add()([out, shortcut])
+
+    inputs = keras.Input(input_shape)
+    if original:
+        x = parts.standardize(inputs, parts.CIFAR10_MEAN, parts.CIFAR10_VARIANCE)
+    else:
+        x = PerImageStandardization()(inputs)
+    x = parts.convolve(x, 16, 3, 1, regularizer)
+    for stage, filters in enumerate((16 * width, 32 * width, 64 * width)):
+        for index in range((depth - 2) // 6):
+            x = block(x, filters, 2 if stage > 0 and index == 0 else 1)
+    outputs = parts.classify(activate(x), num_classes, regularizer)
+    return keras.Model(inputs, outputs, name=f"wide_resnet{depth}_{width}")
