@@ -6,6 +6,8 @@ import os
 
 import tensorflow as tf
 
+TASKS_PER_NODE = 1024
+"""At most, on nodes without GPUs."""
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
 
@@ -50,13 +52,23 @@ def _multi_worker() -> tf.distribute.Strategy:
     if _workers_of_environment() > 0:
         resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     elif "SLURM_PROCID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        resolver = _slurm_cluster()
     else:
         raise ValueError(
             "The strategy 'multi_worker' finds its workers in TF_CONFIG or in Slurm's variables. "
             f"Received: TF_CONFIG={os.environ.get('TF_CONFIG', '')!r} and no SLURM_PROCID"
         )
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+
+
+def _slurm_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Returns the tasks of a Slurm job step; on nodes with GPUs, these are shared out among the tasks of each."""
+    if tf.config.list_physical_devices("GPU"):
+        return tf.distribute.cluster_resolver.SlurmClusterResolver()
+    # The resolver shares out GPUs even where there are none: with enough of them it lists the tasks all the same.
+    return tf.distribute.cluster_resolver.SlurmClusterResolver(
+        gpus_per_node=TASKS_PER_NODE, gpus_per_task=1, auto_set_gpu=False
+    )
 
 
 @functools.cache

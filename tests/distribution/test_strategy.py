@@ -5,7 +5,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from keras_robust.distribution import create_strategy
+from keras_robust.distribution import create_strategy, strategy
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +51,28 @@ def test_workers_are_found_in_the_environment(monkeypatch, name):
     monkeypatch.setattr(
         tf.distribute, "MultiWorkerMirroredStrategy", lambda *, cluster_resolver: seen.append(cluster_resolver) or name
     )
-    create_strategy.__globals__["_multi_worker"].cache_clear()
+    strategy._multi_worker.cache_clear()
     assert create_strategy(name) == name
-    create_strategy.__globals__["_multi_worker"].cache_clear()
+    strategy._multi_worker.cache_clear()
     assert seen[0].cluster_spec().as_dict() == cluster
     assert seen[0].task_id == 1
+
+
+def test_tasks_of_slurm(monkeypatch):
+    """Two nodes with two tasks each, of which this is the third."""
+    seen = []
+    step = {"NUM_TASKS": "4", "NODELIST": "gpu[7-8]", "TASKS_PER_NODE": "2(x2)"}
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_STEP_{name}", value)
+    monkeypatch.setattr(
+        tf.distribute, "MultiWorkerMirroredStrategy", lambda *, cluster_resolver: seen.append(cluster_resolver)
+    )
+    strategy._multi_worker.cache_clear()
+    create_strategy("multi_worker")
+    strategy._multi_worker.cache_clear()
+    assert seen[0].cluster_spec().as_dict() == {"worker": ["gpu7:8888", "gpu7:8889", "gpu8:8888", "gpu8:8889"]}
+    assert (seen[0].task_type, seen[0].task_id) == ("worker", 2)
 
 
 def test_one_worker_in_the_environment_is_no_cluster(monkeypatch):
