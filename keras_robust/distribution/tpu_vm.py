@@ -4,7 +4,7 @@ Every function returns a command as a list of words, and runs nothing. Flags are
 https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm and .../compute/tpus/queued-resources.
 
 Runtime versions are those of https://cloud.google.com/tpu/docs/runtimes without a framework, and not
-`tpu-vm-tf-x.y.z`: these carry a TensorFlow of their own, 2.18 at the latest there, while `tpu_training` installs one.
+`tpu-vm-tf-x.y.z`: these carry a TensorFlow of their own (2.18 when this was written), and `tpu_training` installs one.
 """
 
 import dataclasses
