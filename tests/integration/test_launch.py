@@ -125,7 +125,7 @@ def interrupt(arguments, epoch, sent):
         time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     return process.returncode, errors
