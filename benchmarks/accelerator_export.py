@@ -6,8 +6,10 @@ Command:  python benchmarks/accelerator_export.py --folder=steps [--networks=len
 A folder per network and step, the input gradient among them:
 
     program.mlir    StableHLO; its parameters are images and labels, then what meta.json calls state
-    state.npz       variables and constants: s0, s1, ...
-    meta.json       shapes, which result becomes which variable, floating-point operations, and the limit of the step
+    state.npz       variables and constants: s0, s1, ...; kernels, which are large, are draws of a normal distribution
+                    that the other side draws, too
+    meta.json       shapes, which result becomes which variable, floating-point operations, the limit of the step, and
+                    what TensorFlow returns for the first step, without XLA
 
 Steps are those of `fit` under XLA: nothing is left to a host. Operations are counted by hand, a multiplication and an
 addition of a convolution or matrix being two: a forward pass on an image has F, a training step 3 F (for the output,
@@ -55,19 +57,41 @@ def export(
     concrete = function.get_concrete_function(*arguments)
     variables = {id(variable.handle): variable for variable in concrete.variables}
     state = [variables.get(id(tensor), tensor) for tensor in concrete.captured_inputs]
+    deviations = {index: draw_kernel(each, index) for index, each in enumerate(state) if is_kernel(each)}
     compiler_ir = function.experimental_get_compiler_ir(*arguments)
     header = compiler_ir(stage="hlo").partition("\n")[0]
     aliases = re.search(r"input_output_alias=\{(.*?)\}, entry_computation_layout", header)
     updates = re.findall(r"\{(\d*)\}: \((\d+),", aliases[1]) if aliases else []
     meta |= {
         "arguments": [{"shape": list(each.shape), "dtype": each.dtype.name} for each in arguments],
-        "state": len(state),
+        "state": [{"shape": list(each.shape), "deviation": deviations.get(i)} for i, each in enumerate(state)],
         "updates": {int(result or 0): int(parameter) - len(arguments) for result, parameter in updates},
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "program.mlir").write_text(compiler_ir(stage="stablehlo"))
+    stored = {f"s{index}": each.numpy() for index, each in enumerate(state) if index not in deviations}
+    np.savez_compressed(folder / "state.npz", **stored)
+    meta["first_result"] = float(np.abs(tf.function(step)(*arguments).numpy()).sum())  # it changes the state
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
-    np.savez(folder / "state.npz", **{f"s{index}": each.numpy() for index, each in enumerate(state)})
+
+
+def is_kernel(value: Any) -> bool:
+    """Returns whether a part of the state is the kernel of a convolution or matrix, and no momentum, which is zero."""
+    return isinstance(value, tf.Variable) and len(value.shape) > 1 and bool(np.any(value.numpy()))
+
+
+def draw_kernel(variable: tf.Variable, seed: int) -> float:
+    """Replaces a kernel by draws of the same standard deviation, and returns that."""
+    deviation = float(np.std(variable.numpy()))
+    draws = np.random.default_rng(seed).normal(0.0, deviation, variable.shape)
+    variable.assign(draws.astype(variable.dtype.as_numpy_dtype))
+    return deviation
+
+
+def make_batch(shape: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns images and labels, as `accelerator_run.py` draws them."""
+    random = np.random.default_rng(0)
+    return tf.constant(random.random(shape).astype("float32")), tf.constant(random.integers(0, 10, shape[0]))
 
 
 def make_classifier(network: str) -> keras.Model:
@@ -96,10 +120,7 @@ def export_network(network: str) -> None:
     """Exports the parts of limits, and the methods."""
     steps, batch_size = step_cost.STEPS.value, step_cost.BATCH.value
     classifier = make_classifier(network)
-    random = np.random.default_rng(0)
-    images = tf.constant(random.random((2 * batch_size, *classifier.input_shape[1:]), np.float32))
-    labels = tf.constant(random.integers(0, classifier.output_shape[1], 2 * batch_size))
-    batch = (images[:batch_size], labels[:batch_size])
+    batch, twice = (make_batch((count, *classifier.input_shape[1:])) for count in (batch_size, 2 * batch_size))
     of_batch = batch_size * forward_operations(classifier)
     about = {"network": network, "batch_size": batch_size, "precision": PRECISION.value, "attack_steps": steps}
     root = pathlib.Path(FOLDER.value) / network
@@ -111,7 +132,7 @@ def export_network(network: str) -> None:
         print(root / name, flush=True)
 
     write("gradients", input_gradient(classifier), batch, {})
-    write("natural_twice", training_step(kr.NaturalTraining(make_classifier(network)), batch), (images, labels), {})
+    write("natural_twice", training_step(kr.NaturalTraining(make_classifier(network)), batch), twice, {})
     for name in step_cost.METHODS.value or DEFAULT_METHODS:
         make_method, limit = step_cost.methods(steps)[name]
         write(name, training_step(make_method(make_classifier(network)), batch), batch, limit.parts())

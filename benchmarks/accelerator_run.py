@@ -4,7 +4,7 @@ Command:  python benchmarks/accelerator_run.py steps [--rounds=20] [--peak=989e1
 
 One JSON object per step: milliseconds (the median over rounds that go through the steps of a network in turn), the
 ratio to its limit (training steps and input gradients, timed here too), and operations per second, of `--peak` the
-share.
+share; and how far the result of the first step is from TensorFlow's, relative to it.
 """
 
 import argparse
@@ -36,7 +36,9 @@ class Step:
             options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
             self._program = device.client.compile_and_load(module, xla_client.DeviceList((device,)), options)
         with np.load(folder / "state.npz") as saved:
-            self._state = [jax.device_put(saved[f"s{index}"], device) for index in range(self.meta["state"])]
+            stored = dict(saved)
+        state = [_value(index, about, stored) for index, about in enumerate(self.meta["state"])]
+        self._state = [jax.device_put(value, device) for value in state]
         random = np.random.default_rng(0)
         images, labels = self.meta["arguments"]
         self._batch = [
@@ -44,20 +46,38 @@ class Step:
             jax.device_put(random.integers(0, 10, labels["shape"]).astype(labels["dtype"]), device),
         ]
 
+    def difference(self) -> float:
+        """Takes the first step; returns how far its result is from TensorFlow's, relative to it."""
+        expected = self.meta["first_result"]
+        return abs(float(np.abs(np.asarray(self._take())).sum()) - expected) / expected
+
     def seconds(self) -> float:
         """Takes the step and returns how long it took."""
         start = time.perf_counter()
+        self._take()
+        return time.perf_counter() - start
+
+    def _take(self) -> Any:
+        """Takes the step, which overwrites its state; returns its result."""
         results = self._program.execute([*self._batch, *self._state])
         for result in results:
             result.block_until_ready()
-        elapsed = time.perf_counter() - start
         for result, variable in self.meta["updates"].items():
             self._state[variable] = results[int(result)]
-        return elapsed
+        (result,) = (each for index, each in enumerate(results) if str(index) not in self.meta["updates"])
+        return result
+
+
+def _value(index: int, about: dict[str, Any], stored: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns a part of the state: what was stored, or the draws of a kernel."""
+    if about["deviation"] is None:
+        return stored[f"s{index}"]
+    return np.random.default_rng(index).normal(0.0, about["deviation"], about["shape"]).astype("float32")
 
 
 def measure(steps: list[Step], rounds: int, peak: float | None) -> None:
     """Prints what each step of a network takes."""
+    differences = {step.meta["step"]: step.difference() for step in steps}
     seconds: dict[str, list[float]] = {step.meta["step"]: [] for step in steps}
     for index in range(rounds + 3):
         for step in steps:
@@ -75,6 +95,7 @@ def measure(steps: list[Step], rounds: int, peak: float | None) -> None:
         result["teraflops"] = round(meta["operations"] / median / 1e12, 2)
         if peak:
             result["of_peak"] = round(meta["operations"] / median / peak, 4)
+        result["difference"] = float(f"{differences[meta['step']]:.2g}")
         print(json.dumps(result), flush=True)
 
 
