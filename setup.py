@@ -36,7 +36,15 @@ setuptools.setup(
         "importlib_resources>=6.0",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.11", "mypy>=1.15"],
+        "test": [
+            "pytest>=8",
+            "pytest-cov>=5",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ray>=2.40",
+            "ruff>=0.11",
+            "mypy>=1.15",
+        ],
         "async": ["ray>=2.40"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
     },

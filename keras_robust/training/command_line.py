@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import app, logging
 
-USER_ERRORS = (ValueError, FloatingPointError, OSError)
+USER_ERRORS = (ValueError, FloatingPointError, OSError, ImportError)
 _QUOTES = "\"'"
 
 

@@ -1,20 +1,24 @@
 """One call from config to trained model, which goes on where an earlier call stopped."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
-from keras_robust.distribution import create_strategy
+from keras_robust.distribution import AttackedBatches, create_strategy
 from keras_robust.methods import FreezeBatchStatistics, RobustModel
 from keras_robust.training.averaging import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
 from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
+
+Generation = Callable[..., contextlib.AbstractContextManager[AttackedBatches]]
+"""From a model, its clean batches and `steps_per_epoch`: see `asynchronous_generation`."""
 
 
 def train(
@@ -25,6 +29,7 @@ def train(
     download: bool = False,
     strategy: str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    generation: Generation | None = None,
     verbose: str | int = "auto",
 ) -> RobustModel:
     """Trains the model of a config in `workdir`, or goes on with the run that is there.
@@ -39,6 +44,7 @@ def train(
         download: let TFDS download a data set that is missing.
         strategy: see `create_strategy`.
         callbacks: further ones for `fit`, after those of the run.
+        generation: who attacks the batches: see `train_async`. None lets the training step do it.
         verbose: as in `keras.Model.fit`.
 
     Returns:
@@ -51,6 +57,7 @@ def train(
     config = resolve(config)
     folder = Workdir(pathlib.Path(workdir))
     folder.check(config)
+    folder.check_generation(generation is not None)
     replicas = create_strategy(strategy)
     check_batch_size(config["batch_size"], replicas.num_replicas_in_sync)
     info = describe(config["dataset"], config["train_split"], data_dir=data_dir, download=download)
@@ -72,23 +79,28 @@ def train(
     own_callbacks = _callbacks(config, folder, monitor, steps_taken // steps_per_epoch)
     if 0 < config["early_stopping_patience"] <= folder.epochs_without_progress(monitor):
         return model
-    model.fit(
-        training_batches(
-            config["dataset"],
-            config["train_split"],
-            seed=config["seed"],
-            start_step=steps_taken,
-            augmentation=config["augmentation"],
-            **options,
-        ),
-        validation_data=evaluation_batches(config["dataset"], config["validation_split"], **options),
-        initial_epoch=steps_taken // steps_per_epoch,
-        epochs=config["epochs"],
-        steps_per_epoch=steps_per_epoch,
-        callbacks=[*own_callbacks, *callbacks],
-        shuffle=False,  # the stream is shuffled
-        verbose=verbose,
+    batches = training_batches(
+        config["dataset"],
+        config["train_split"],
+        seed=config["seed"],
+        start_step=steps_taken,
+        augmentation=config["augmentation"],
+        **options,
     )
+    with contextlib.ExitStack() as stack:
+        if generation is not None:
+            attacked = stack.enter_context(generation(model, batches, steps_per_epoch=steps_per_epoch))
+            batches, own_callbacks = attacked.data_set, [attacked.callback, *own_callbacks]
+        model.fit(
+            batches,
+            validation_data=evaluation_batches(config["dataset"], config["validation_split"], **options),
+            initial_epoch=steps_taken // steps_per_epoch,
+            epochs=config["epochs"],
+            steps_per_epoch=steps_per_epoch,
+            callbacks=[*own_callbacks, *callbacks],
+            shuffle=False,  # the stream is shuffled
+            verbose=verbose,
+        )
     return model
 
 
