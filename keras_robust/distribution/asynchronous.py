@@ -97,6 +97,12 @@ def asynchronous_generation(
 class AttackedBatches:
     """What `asynchronous_generation` makes of clean batches.
 
+    Args:
+        clean: as its `batches`.
+        queue: of the batches.
+        callback: of the same queue; it knows the training step.
+        steps_per_epoch: as of `asynchronous_generation`.
+
     Attributes:
         data_set: for `fit`: each batch's images are a dict, see `methods.crafted_batches`.
         callback: for `fit`, before callbacks that log: publishes weights and logs counts.

@@ -44,8 +44,8 @@ class RayPool:
         crafter: the class of the actors, such as `Crafter`: with methods `ready`, `set_weights` and `craft`.
         arguments: of its constructor.
         workers: how many actors, at least 1.
-        ray_address: of a running Ray cluster, "auto" for the one of this machine; None takes the Ray that this process
-            has started already, or starts one on this machine, until `stop`.
+        ray_address: of a running Ray cluster, "auto" for the one of this machine; None starts Ray on this machine,
+            until `stop`. Where this process is connected to Ray already, that one is used.
         cpus: CPU cores of an actor, at least 1.
         gpus: GPUs of an actor; a fraction lets several share one.
         replacements: how many actors that die are replaced, in all; None for 3 times `workers`.
