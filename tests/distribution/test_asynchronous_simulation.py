@@ -6,7 +6,7 @@ from asynchronous_simulation import Costs, simulate
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 6])
 def test_few_workers_share_long_attacks_evenly_with_the_trainer(workers):
-    """n workers beside a trainer that attacks too: 1 + n times as fast, as training itself takes no time."""
+    """N workers beside a trainer that attacks too: 1 + n times as fast, as training itself takes no time."""
     assert simulate(Costs(train=1.0, attack=1000.0), workers).speed_up == pytest.approx(1 + workers, rel=3e-3)
 
 
