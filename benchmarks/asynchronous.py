@@ -43,7 +43,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=T
 PUBLISH_EVERY = flags.DEFINE_list("publish_every", ["100", "10"], "Training steps between two sets of weights.")
 WORKERS = flags.DEFINE_integer("workers", 1, "Ray workers.")
 DEVICES = range(1, 9)
-SATURATED_CAPACITY = 16  # of 8 workers
+SATURATED_CAPACITY = 16
 STEPS_PER_EPOCH, BATCH_SIZE = 74, 128
 STATED_IN_THE_PAPER = {1: 1.0, 7: 5.0, 8: 5.0}
 """Devices to speed-up, section 5: "nearly 5x" for 7 and "over 5x" for 8; the figure itself has no numbers."""

@@ -110,7 +110,7 @@ def simulate(
     pool = SimulatedPool(workers, costs.attack)
     queue = CraftingQueue(
         pool,
-        capacity=capacity or 2 * workers,
+        capacity=capacity or 3 * workers,
         max_staleness=2 * publish_every if max_staleness is None else max_staleness,
     )
     staleness = []

@@ -54,8 +54,8 @@ def asynchronous_generation(
         workers: how many, at least 1.
         publish_every: training steps, at least 1; 100 in the paper.
         max_staleness: of an attack, in training steps, at least `publish_every`; None for twice that.
-        capacity: of the queue: batches that workers have, attacked or not, at least 1; None for 2 per worker. More
-            make the attacks older.
+        capacity: of the queue: batches that workers have, attacked or not, at least 1; None for 3 per worker: with
+            fewer, workers have nothing to do while the trainer attacks; more make the attacks older.
         steps_per_epoch: of `fit`: each epoch then has the batches that it would have without workers. None lets a
             batch be late by any number of epochs, where `batches` have no end.
         ray_address: as of `RayPool`.
@@ -72,7 +72,7 @@ def asynchronous_generation(
         RuntimeError: if the workers do not start, or if none is left.
     """
     max_staleness = 2 * publish_every if max_staleness is None else max_staleness
-    capacity = 2 * workers if capacity is None else capacity
+    capacity = 3 * workers if capacity is None else capacity
     _check_arguments(workers, publish_every, max_staleness, capacity)
     _check_model(model)
     _check_batches(batches)

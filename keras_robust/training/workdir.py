@@ -72,8 +72,8 @@ class Workdir:
         Raises:
             ValueError: if it is of the other kind.
         """
-        columns = self.history.read_text().partition("\n")[0].split(",") if self.history.exists() else []
-        if columns and ("staleness" in columns) != asynchronous:
+        header = self.history.read_text().partition("\n")[0] if self.history.exists() else ""
+        if header and ("staleness" in header.split(",")) != asynchronous:
             raise ValueError(
                 "Go on with asynchronous training by train_async, and with other training by train. "
                 f"Received: workdir={self.folder} of a run {'without' if asynchronous else 'with'} workers"

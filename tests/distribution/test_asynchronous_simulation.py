@@ -22,7 +22,7 @@ def test_many_workers_leave_the_trainer_its_own_steps(attack, workers):
 def test_no_speed_up_is_above_both_limits(workers):
     """The attack of the paper: 8 times as long as the training step."""
     outcome = simulate(Costs(train=1.0, attack=8.0), workers)
-    assert 0.9 * min(1 + workers, 9) < outcome.speed_up <= min(1 + workers, 9)
+    assert 0.98 * min(1 + workers, 9) < outcome.speed_up <= min(1 + workers, 9)
 
 
 def test_transfers_and_weights_are_the_trainers_time():
