@@ -93,7 +93,7 @@ def simulate(
     workers: int,
     *,
     steps: int = 10_000,
-    publish_every: int = 100,
+    publish_every: int = 10,
     max_staleness: int | None = None,
     capacity: int | None = None,
 ) -> Outcome:
@@ -108,11 +108,9 @@ def simulate(
         capacity: likewise.
     """
     pool = SimulatedPool(workers, costs.attack)
-    queue = CraftingQueue(
-        pool,
-        capacity=capacity or 3 * workers,
-        max_staleness=2 * publish_every if max_staleness is None else max_staleness,
-    )
+    capacity = capacity or 3 * workers
+    max_staleness = publish_every + 2 * capacity if max_staleness is None else max_staleness
+    queue = CraftingQueue(pool, capacity=capacity, max_staleness=max_staleness)
     staleness = []
     batches = itertools.repeat((None, None))
     for step, (_, crafted) in enumerate(itertools.islice(queue.attacked(batches, 0), steps)):

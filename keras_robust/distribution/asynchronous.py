@@ -24,7 +24,7 @@ def asynchronous_generation(
     batches: tf.data.Dataset,
     *,
     workers: int = 1,
-    publish_every: int = 100,
+    publish_every: int = 10,
     max_staleness: int | None = None,
     capacity: int | None = None,
     steps_per_epoch: int | None = None,
@@ -52,8 +52,10 @@ def asynchronous_generation(
         model: compiled; its training runs in this process.
         batches: clean ones, as `fit` reads them: (images, labels) or (images, labels, sample weights).
         workers: how many, at least 1.
-        publish_every: training steps, at least 1; 100 in the paper.
-        max_staleness: of an attack, in training steps, at least `publish_every`; None for twice that.
+        publish_every: training steps, at least 1. The paper's 100 leaves no robustness where workers attack all batches
+            of a short training (docs/asynchronous.md); staleness up to 32 does no harm in its figure 8.
+        max_staleness: of an attack, in training steps, at least `publish_every`; None for `publish_every` plus twice
+            `capacity`, which is not reached unless a worker stalls.
         capacity: of the queue: batches that workers have, attacked or not, at least 1; None for 3 per worker: with
             fewer, workers have nothing to do while the trainer attacks; more make the attacks older.
         steps_per_epoch: of `fit`: each epoch then has the batches that it would have without workers. None lets a
@@ -71,8 +73,8 @@ def asynchronous_generation(
         ValueError: if an argument is out of its range, or the model cannot be trained so.
         RuntimeError: if the workers do not start, or if none is left.
     """
-    max_staleness = 2 * publish_every if max_staleness is None else max_staleness
     capacity = 3 * workers if capacity is None else capacity
+    max_staleness = publish_every + 2 * capacity if max_staleness is None else max_staleness
     _check_arguments(workers, publish_every, max_staleness, capacity)
     _check_model(model)
     _check_batches(batches)

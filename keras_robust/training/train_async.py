@@ -16,7 +16,7 @@ def train_async(
     workdir: str | pathlib.Path,
     *,
     workers: int = 1,
-    publish_every: int = 100,
+    publish_every: int = 10,
     max_staleness: int | None = None,
     capacity: int | None = None,
     ray_address: str | None = None,

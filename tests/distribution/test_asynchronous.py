@@ -143,7 +143,7 @@ def test_two_replicas(two_replicas, linear_classifier):
     with asynchronous_generation(model, batches(), publish_every=4, steps_per_epoch=STEPS, pool=FakePool()) as attacked:
         epochs = fit(attacked, model)
     assert int(model.steps_taken.numpy()) == 2 * STEPS
-    assert all(np.isfinite(epoch["loss"]) and 0 < epoch["staleness"] < 8 for epoch in epochs)
+    assert all(np.isfinite(epoch["loss"]) and 0 < epoch["staleness"] < 10 for epoch in epochs)
 
 
 def test_the_pool_is_stopped_and_errors_are_plain(linear_classifier):

@@ -27,7 +27,7 @@ def test_no_speed_up_is_above_both_limits(workers):
 
 def test_transfers_and_weights_are_the_trainers_time():
     """With many workers a step takes 1 + 0.5, and weights 10 more every 100 steps: 9 / 1.6."""
-    outcome = simulate(Costs(train=1.0, attack=8.0, transfer=0.5, publish=10.0), 16)
+    outcome = simulate(Costs(train=1.0, attack=8.0, transfer=0.5, publish=10.0), 16, publish_every=100)
     assert outcome.speed_up == pytest.approx(9 / 1.6, rel=2e-3)
 
 

@@ -39,7 +39,7 @@ def test_train_async(tmp_path):
 
 
 def test_a_mistake_is_one_readable_line(tmp_path):
-    options = [f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/tfds", "--max_staleness=32"]
+    options = [f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/tfds", "--max_staleness=9"]
     errors = run(*options, exit_code=1)
     assert errors.strip().splitlines()[-1].startswith("ValueError: max_staleness is at least publish_every")
     assert not (tmp_path / "run").exists()
