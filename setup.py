@@ -42,6 +42,7 @@ setuptools.setup(
             "pytest-cov>=5",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
+            "ray>=2.40",
             "ruff>=0.11",
             "mypy>=1.15",
             "PyYAML>=6",

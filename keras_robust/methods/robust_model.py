@@ -22,6 +22,7 @@ from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branc
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, moved_weights
 from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
 from keras_robust.methods.compiled_model import CompiledModel
+from keras_robust.methods.crafted_batches import TakesCraftedBatches
 from keras_robust.methods.first_batch import check_batch, peek
 from keras_robust.methods.replica_state import KeepsReplicaState
 
@@ -29,7 +30,7 @@ TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RobustModel(KeepsReplicaState, CompiledModel):
+class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
     """Trains a classifier on attacked images only; the base class of the other methods.
 
     A metric of `compile` is logged under its plain name on clean images and under `robust_` plus its name on attacked
@@ -135,7 +136,6 @@ class RobustModel(KeepsReplicaState, CompiledModel):
 
         `CLEAN` may hold fewer images than `ADVERSARIAL`: the first ones.
         """
-        del images
         return {ADVERSARIAL: adversarial}
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
@@ -209,8 +209,9 @@ class RobustModel(KeepsReplicaState, CompiledModel):
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Returns (images of the passes, labels, sample weights) of what `fit` reads, and counts the step."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        seed = seeds.fold(seeds.as_seed(self.seed), TRAINING_DRAWS, self.steps_taken.value)
-        adversarial = self.perturb(images, labels, seeds.fold_replica(seed))
+        step = self.steps_taken.value
+        seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), TRAINING_DRAWS, step))
+        images, adversarial = self.attacked(images, step, lambda clean: self.perturb(clean, labels, seed))
         self.steps_taken.assign_add(1)
         return self.passes(images, adversarial), labels, sample_weight
 
@@ -268,6 +269,7 @@ class RobustModel(KeepsReplicaState, CompiledModel):
         if not self.compiled:
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
         images, labels, x = peek(x, y, batch_size)
+        images = self.prepare_crafted(images, self.bounds)
         check_batch(self.classifier, images, labels, self.bounds)
         is_split = isinstance(x, tf.distribute.DistributedDataset)
         replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync

@@ -2,5 +2,6 @@
 
 from keras_robust.training.build import build_attack, build_model
 from keras_robust.training.train import train
+from keras_robust.training.train_async import train_async
 
-__all__ = ["build_attack", "build_model", "train"]
+__all__ = ["build_attack", "build_model", "train", "train_async"]

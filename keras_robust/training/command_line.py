@@ -9,7 +9,7 @@ from absl import app, logging
 from keras_robust.core.exit_codes import START_AGAIN
 from keras_robust.training.preemption import Preempted
 
-USER_ERRORS = (ValueError, FloatingPointError, OSError)
+USER_ERRORS = (ValueError, FloatingPointError, OSError, ImportError)
 _QUOTES = "\"'"
 
 

@@ -1,5 +1,6 @@
 """A training run: what its config, its folder and its devices come to."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,12 +9,16 @@ import keras
 import tensorflow as tf
 
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
+from keras_robust.distribution import AttackedBatches
 from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief
 from keras_robust.training.averaging import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
 from keras_robust.training.preemption import Checkpoint, FinishEpoch
 from keras_robust.training.workdir import Workdir
+
+Generation = Callable[..., contextlib.AbstractContextManager[AttackedBatches]]
+"""From a model, its clean batches and `steps_per_epoch`: see `asynchronous_generation`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +90,7 @@ class Run:
         checkpoint_steps: int,
         asked_to_end: Callable[[], bool],
         callbacks: Sequence[keras.callbacks.Callback],
+        generation: Generation | None,
         verbose: str | int,
     ) -> None:
         """Trains the rest of the epoch that was interrupted, or else all epochs that are left.
@@ -95,6 +101,7 @@ class Run:
             checkpoint_steps: as in `train`.
             asked_to_end: see `preemption.Checkpoint`.
             callbacks: as in `train`.
+            generation: as in `train`.
             verbose: as in `train`.
         """
         steps_taken = int(model.steps_taken.numpy())
@@ -104,16 +111,21 @@ class Run:
             *([FinishEpoch(self.workdir)] if steps_of_epoch else []),
             Checkpoint(output, self.steps_per_epoch, checkpoint_steps, asked_to_end),
         ]
-        model.fit(
-            self._training_data(steps_taken),
-            validation_data=self._validation_data(),
-            initial_epoch=epoch,
-            epochs=self.config["epochs"],
-            steps_per_epoch=self.steps_per_epoch - steps_of_epoch,
-            callbacks=[*own_callbacks, *callbacks],
-            shuffle=False,  # the stream is shuffled
-            verbose=verbose if is_chief(self.strategy) else 0,
-        )
+        batches = self._training_data(steps_taken)
+        with contextlib.ExitStack() as stack:
+            if generation is not None:
+                attacked = stack.enter_context(generation(model, batches, steps_per_epoch=self.steps_per_epoch))
+                batches, own_callbacks = attacked.data_set, [attacked.callback, *own_callbacks]
+            model.fit(
+                batches,
+                validation_data=self._validation_data(),
+                initial_epoch=epoch,
+                epochs=self.config["epochs"],
+                steps_per_epoch=self.steps_per_epoch - steps_of_epoch,
+                callbacks=[*own_callbacks, *callbacks],
+                shuffle=False,  # the stream is shuffled
+                verbose=verbose if is_chief(self.strategy) else 0,
+            )
 
     def _data_options(self) -> dict[str, Any]:
         one_hot = needs_one_hot_labels(self.config)

@@ -12,7 +12,7 @@ from keras_robust.distribution import create_strategy
 from keras_robust.methods import RobustModel
 from keras_robust.training.config import resolve
 from keras_robust.training.preemption import catch_sigterm, lost_worker_preempts
-from keras_robust.training.run import Run
+from keras_robust.training.run import Generation, Run
 from keras_robust.training.workdir import Workdir, folder_of_worker
 
 
@@ -26,6 +26,7 @@ def train(
     tpu: str | None = None,
     checkpoint_steps: int = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    generation: Generation | None = None,
     verbose: str | int = "auto",
 ) -> RobustModel:
     """Trains the model of a config in `workdir`, or goes on with the run that is there.
@@ -44,6 +45,7 @@ def train(
         tpu: see `create_strategy`.
         checkpoint_steps: write a checkpoint after so many steps, too; 0 writes after each epoch alone.
         callbacks: further ones for `fit`, after those of the run.
+        generation: who attacks the batches: see `train_async`. None lets the training step do it.
         verbose: as in `keras.Model.fit`.
 
     Returns:
@@ -58,6 +60,7 @@ def train(
     check_integer("checkpoint_steps", checkpoint_steps, 0)
     folder = Workdir(epath.Path(workdir))
     folder.check(config)
+    folder.check_generation(generation is not None)
     run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download)
     model = run.load_or_build()
     with (
@@ -69,6 +72,7 @@ def train(
             "checkpoint_steps": checkpoint_steps,
             "asked_to_end": asked_to_end,
             "callbacks": callbacks,
+            "generation": generation,
             "verbose": verbose,
         }
         if int(model.steps_taken.numpy()) % run.steps_per_epoch:

@@ -80,6 +80,19 @@ class Workdir:
                 f"Received: workdir={self.folder} with {changes}"
             )
 
+    def check_generation(self, asynchronous: bool) -> None:
+        """Checks that the history has the columns of a run with workers, or of one without.
+
+        Raises:
+            ValueError: if it is of the other kind.
+        """
+        header = self.history.read_text().partition("\n")[0] if self.history.exists() else ""
+        if header and ("staleness" in header.split(",")) != asynchronous:
+            raise ValueError(
+                "Go on with asynchronous training by train_async, and with other training by train. "
+                f"Received: workdir={self.folder} of a run {'without' if asynchronous else 'with'} workers"
+            )
+
     def start(self, config: dict[str, Any]) -> None:
         """Makes the folder and writes the config."""
         self.folder.mkdir(parents=True, exist_ok=True)
