@@ -4,9 +4,10 @@ Command:  python benchmarks/scaling.py [--steps=30] [--rounds=3]
 
 Adversarial logit pairing with PGD-7 on LeNet in `fit`, 64 images a replica. Each replica has one CPU thread, so that
 two replicas on two cores can be twice as fast as one; what is missing to that is the cost of working together, and of
-sharing caches and memory. `apart` is two processes that know nothing of each other: what the machine can do. Rounds go
-through the setups in turn; the median over the rounds counts. One JSON object per setup: images per second, and their
-ratio to twice those of one replica and to those of `apart`.
+sharing caches and memory. `asynchronous` is one replica that trains and a Ray worker that attacks with it. `apart` is
+two processes that know nothing of each other: what the machine can do. Rounds go through the setups in turn; the median
+over the rounds counts. One JSON object per setup: images per second, and their ratio to twice those of one replica and
+to those of `apart`.
 """
 
 import json
@@ -21,11 +22,11 @@ from typing import Any
 
 from absl import app, flags
 
-SETUPS = ("one", "mirrored", "multi_worker", "apart")
+SETUPS = ("one", "mirrored", "multi_worker", "asynchronous", "apart")
 
 STEPS = flags.DEFINE_integer("steps", 30, "Steps that are timed.")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; the median over them counts.")
-ROLE = flags.DEFINE_enum("role", None, ["one", "mirrored", "multi_worker"], "Set in the processes that this starts.")
+ROLE = flags.DEFINE_enum("role", None, SETUPS[:-1], "Set in the processes that this starts.")
 IMAGES_PER_REPLICA, WARM_UP = 64, 5
 
 
@@ -37,14 +38,14 @@ def images_per_second(setup: str, steps: int) -> float:
 
     import keras_robust as kr
 
-    replicas = 1 if setup == "one" else 2
+    replicas = 2 if setup in ("mirrored", "multi_worker") else 1
     threads = 2 if setup == "mirrored" else 1  # of the process, which has both replicas
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     if setup == "mirrored":
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-    strategy = kr.distribution.create_strategy(setup)
+    strategy = kr.distribution.create_strategy("one" if setup == "asynchronous" else setup)
 
     class Times(keras.callbacks.Callback):
         """When each step ended."""
@@ -65,7 +66,12 @@ def images_per_second(setup: str, steps: int) -> float:
         model = kr.AdversarialLogitPairing(kr.architectures.LeNet(), attack)
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     times = Times()
-    model.fit(data, steps_per_epoch=WARM_UP + steps, callbacks=[times], shuffle=False, verbose=0)
+    options = {"steps_per_epoch": WARM_UP + steps, "shuffle": False, "verbose": 0}
+    if setup == "asynchronous":
+        with kr.distribution.asynchronous_generation(model, data, workers=1) as attacked:
+            model.fit(attacked.data_set, callbacks=[attacked.callback, times], **options)
+    else:
+        model.fit(data, callbacks=[times], **options)
     return batch * steps / (times.ends[-1] - times.ends[WARM_UP - 1])
 
 
@@ -123,7 +129,7 @@ def main(_: list[str]) -> None:
     medians = {setup: statistics.median(rates) for setup, rates in rounds.items()}
     for setup, rate in medians.items():
         ideal = {} if setup == "one" else {"of_twice_one": round(rate / (2 * medians["one"]), 3)}
-        possible = {"of_apart": round(rate / medians["apart"], 3)} if setup in ("mirrored", "multi_worker") else {}
+        possible = {"of_apart": round(rate / medians["apart"], 3)} if setup not in ("one", "apart") else {}
         print(json.dumps({"setup": setup, "images_per_second": round(rate), **ideal, **possible}), flush=True)
 
 

@@ -14,7 +14,7 @@ from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief
 from keras_robust.training.averaging import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
-from keras_robust.training.preemption import Checkpoint, FinishEpoch
+from keras_robust.training.preemption import Checkpoint, FinishEpoch, catch_sigterm
 from keras_robust.training.workdir import Workdir
 
 Generation = Callable[..., contextlib.AbstractContextManager[AttackedBatches]]
@@ -88,7 +88,6 @@ class Run:
         output: Workdir,
         *,
         checkpoint_steps: int,
-        asked_to_end: Callable[[], bool],
         callbacks: Sequence[keras.callbacks.Callback],
         generation: Generation | None,
         verbose: str | int,
@@ -99,23 +98,22 @@ class Run:
             model: as `load_or_build` returned it.
             output: where to write; see `workdir.folder_of_worker`.
             checkpoint_steps: as in `train`.
-            asked_to_end: see `preemption.Checkpoint`.
             callbacks: as in `train`.
             generation: as in `train`.
             verbose: as in `train`.
         """
         steps_taken = int(model.steps_taken.numpy())
         epoch, steps_of_epoch = divmod(steps_taken, self.steps_per_epoch)
-        own_callbacks = [
-            *self._callbacks(output, epoch),
-            *([FinishEpoch(self.workdir)] if steps_of_epoch else []),
-            Checkpoint(output, self.steps_per_epoch, checkpoint_steps, asked_to_end),
-        ]
         batches = self._training_data(steps_taken)
+        own_callbacks = self._callbacks(output, epoch)
         with contextlib.ExitStack() as stack:
             if generation is not None:
                 attacked = stack.enter_context(generation(model, batches, steps_per_epoch=self.steps_per_epoch))
                 batches, own_callbacks = attacked.data_set, [attacked.callback, *own_callbacks]
+            if steps_of_epoch:
+                own_callbacks.append(FinishEpoch(self.workdir))
+            asked_to_end = stack.enter_context(catch_sigterm())  # the last to handle it: Ray does, too
+            own_callbacks.append(Checkpoint(output, self.steps_per_epoch, checkpoint_steps, asked_to_end))
             model.fit(
                 batches,
                 validation_data=self._validation_data(),

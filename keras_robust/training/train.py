@@ -11,7 +11,7 @@ from keras_robust.core.checks import check_integer
 from keras_robust.distribution import create_strategy
 from keras_robust.methods import RobustModel
 from keras_robust.training.config import resolve
-from keras_robust.training.preemption import catch_sigterm, lost_worker_preempts
+from keras_robust.training.preemption import lost_worker_preempts
 from keras_robust.training.run import Generation, Run
 from keras_robust.training.workdir import Workdir, folder_of_worker
 
@@ -63,14 +63,9 @@ def train(
     folder.check_generation(generation is not None)
     run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download)
     model = run.load_or_build()
-    with (
-        folder_of_worker(folder, run.strategy) as output,
-        catch_sigterm() as asked_to_end,
-        lost_worker_preempts(run.strategy),
-    ):
+    with folder_of_worker(folder, run.strategy) as output, lost_worker_preempts(run.strategy):
         options: dict[str, Any] = {
             "checkpoint_steps": checkpoint_steps,
-            "asked_to_end": asked_to_end,
             "callbacks": callbacks,
             "generation": generation,
             "verbose": verbose,
