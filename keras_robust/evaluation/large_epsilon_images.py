@@ -13,7 +13,7 @@ from keras_robust.core.checks import check_integer
 from keras_robust.evaluation.arguments import check_attack
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.ranks import classify
-from keras_robust.evaluation.setting import logits_of, make_setting
+from keras_robust.evaluation.setting import make_classify, make_setting
 
 PREFIX = "large_epsilon"
 
@@ -56,7 +56,7 @@ def large_epsilon_images(
     bounds = attack.threat_model.bounds
     setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
     attacked = next(craft(attack, setting))
-    logits = logits_of(setting.target, attacked, setting.batch_size, setting.strategy)
+    logits = make_classify(setting.target, setting.batch_size, setting.strategy)(attacked)
     arrays = {
         "images": setting.images,
         "attacked": attacked,

@@ -1,6 +1,7 @@
 """Who is attacked, on which examples: what every measurement starts from."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -78,8 +79,10 @@ class Setting:
         return dataclasses.replace(self, **parts, batch_size=batch_size, verbose=False)
 
 
-def logits_of(subject: Subject, images: np.ndarray, batch_size: int, strategy: tf.distribute.Strategy) -> np.ndarray:
-    """Returns float32 (examples, classes), of images (examples, height, width, channels)."""
+def make_classify(
+    subject: Subject, batch_size: int, strategy: tf.distribute.Strategy
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function of images (examples, height, width, channels) to float32 logits (examples, classes)."""
     model_fn = subject.model_fn_for(None)
 
     def run(batch: Tensor, seed: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ def logits_of(subject: Subject, images: np.ndarray, batch_size: int, strategy: t
         return model_fn(batch)
 
     compiled, no_seed = compile_batch_function(run, strategy), np.zeros(2, np.int32)
-    return by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
+    return lambda images: by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
 
 
 def make_setting(
@@ -127,8 +130,9 @@ def make_setting(
     target = as_subject(model)
     images, labels = load_examples(dataset, bounds, target)
     first = images[:batch_size]
-    check_logits(logits_of(target, first, batch_size, strategy), len(first))
-    logits = logits_of(target, images, batch_size, strategy)
+    classify_images = make_classify(target, batch_size, strategy)
+    check_logits(classify_images(first), len(first))
+    logits = classify_images(images)
     check_logits(logits, len(images))
     check_labels(labels, logits.shape[1], len(images))
     if top_k >= logits.shape[1]:

@@ -91,7 +91,7 @@ class ReplicaState:
                 "What replicas keep from step to step fits the global batch of the run that saved it: "
                 f"{tuple(expected)} here. Received: values of shape {values.shape}"
             )
-        shares = tf.stack(np.split(values, replicas, self._batch_axis))
+        shares = tf.constant(np.stack(np.split(values, replicas, self._batch_axis)))
 
         @tf.function
         def assign_share() -> None:

@@ -97,7 +97,7 @@ def test_free_training_takes_a_smaller_last_batch(linear_classifier):
     value, _ = train(model, batch_size=4)
     assert np.isfinite(value)
     perturbation = model.replica_state["perturbation"].to_array()
-    assert perturbation.shape == (1, 4, 4, 4, 1)
+    assert perturbation.shape == (4, 4, 4, 1)
     assert np.abs(perturbation).max() <= EPSILON
 
 

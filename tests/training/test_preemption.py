@@ -80,9 +80,10 @@ def assert_as_whole(model, workdir, whole):
 
 @pytest.mark.multi_device
 def test_sigterm_ends_a_run_that_then_goes_on_with_more_replicas(tmp_path, data_dir, whole):
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Preempted, match=r"SIGTERM at step 5.*The same call goes on"):
         train(tmp_path, data_dir, At(4, send_sigterm))
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is handler
     metrics = tmp_path / "metrics-5.npz"
     metrics.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"metrics-5\.npz"):
@@ -108,6 +109,7 @@ def test_a_run_that_dies_goes_on_from_its_last_checkpoint(tmp_path, data_dir, wh
 
 def test_sigterm_in_another_thread_is_left_alone():
     seen = []
+    handler = signal.getsignal(signal.SIGTERM)
 
     def ask():
         with catch_sigterm() as received:
@@ -116,7 +118,7 @@ def test_sigterm_in_another_thread_is_left_alone():
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
-    assert seen == [(False, signal.SIG_DFL)]
+    assert seen == [(False, handler)]
 
 
 def test_checkpoint_steps_are_counted(tmp_path, data_dir):
