@@ -13,9 +13,16 @@ pytestmark = [
     # Methods without a clean pass do not train the clean branch of mixture batch normalisation.
     pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),
 ]
+# From the start of TRADES, a thousandth of the ball away, the divergence is so small that rounding decides its signs.
+KL_FROM_ANYWHERE = kr.attacks.PGD(makers.BALL, steps=2, objective="kl_divergence")
 METHODS = makers.METHODS | {
     # The loss of the first of its updates: that of later ones depends on signs of gradients that are nearly zero.
     "free": lambda classifier: kr.FreeAdversarialTraining(classifier, kr.attacks.FGSM(makers.BALL), replays=1),
+    "fast": lambda classifier: makers.make_fast(classifier, validation_attack=None),
+    "trades": lambda classifier: kr.TRADES(classifier, KL_FROM_ANYWHERE),
+    "weight perturbation": lambda classifier: kr.TRADES(
+        classifier, KL_FROM_ANYWHERE, weight_perturbation=kr.AdversarialWeightPerturbation(gamma=0.1)
+    ),
 }
 CLASSIFIERS = {
     "lenet": (lambda: kr.architectures.LeNet(), (28, 28, 1)),
