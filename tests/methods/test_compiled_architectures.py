@@ -36,7 +36,7 @@ def first_loss(method: str, classifier: str, batch, jit_compile: bool) -> float:
     images, labels = batch(count=4, shape=shape, classes=10)
     keras.utils.set_random_seed(0)
     model = METHODS[method](make_classifier())
-    model.compile(keras.optimizers.SGD(0.01), makers.loss_for(method), jit_compile=jit_compile)
+    model.compile(keras.optimizers.SGD(0.01), makers.loss_for(method), metrics=["accuracy"], jit_compile=jit_compile)
     labels = makers.labels_for(method, labels, 10)
     data = (images, labels)
     options = {"validation_data": data} if method == "fast" else {}  # it wants to see whether it overfits
