@@ -13,7 +13,6 @@ to those of `apart`.
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import time
 from typing import Any
 
 from absl import app, flags
+from local_cluster import local_cluster
 
 SETUPS = ("one", "mirrored", "multi_worker", "asynchronous", "apart")
 
@@ -89,24 +89,10 @@ def start(role: str, environment: dict[str, str]) -> subprocess.Popen[str]:
     )
 
 
-def cluster(workers: int) -> list[dict[str, str]]:
-    """Returns the environment of each of so many workers on this machine."""
-    sockets = [socket.socket() for _ in range(workers)]
-    for each in sockets:
-        each.bind(("localhost", 0))
-    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return [
-        {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})}
-        for index in range(workers)
-    ]
-
-
 def measure(setup: str) -> float:
     """Returns the images per second of a setup; of two processes apart, of both together."""
     if setup == "multi_worker":
-        processes = [start(setup, environment) for environment in cluster(2)]
+        processes = [start(setup, environment) for environment in local_cluster(2)]
     else:
         role = "one" if setup == "apart" else setup
         processes = [start(role, {}) for _ in range(2 if setup == "apart" else 1)]

@@ -5,15 +5,11 @@ See docs/asynchronous.md.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from keras_robust.training import command_line, train_async
+from keras_robust.training import command_line, train_async, training_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/mnist_pgd.py or ...py:fast.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: models, history, config.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
-DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
-STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one", "mirrored"], "Devices of the trainer.")
+ARGUMENTS = training_flags.define(["auto", "one", "mirrored"])
+flags.adopt_module_key_flags(training_flags)
 WORKERS = flags.DEFINE_integer("workers", 1, "Workers that attack batches.")
 PUBLISH_EVERY = flags.DEFINE_integer("publish_every", 10, "Training steps between two sets of weights for workers.")
 MAX_STALENESS = flags.DEFINE_integer("max_staleness", None, "Older attacks are dropped; publish_every + 2 capacity.")
@@ -21,14 +17,13 @@ CAPACITY = flags.DEFINE_integer("capacity", None, "Batches that workers have at 
 RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "Of a Ray cluster; none starts Ray on this machine.")
 WORKER_CPUS = flags.DEFINE_integer("worker_cpus", 1, "CPU cores of each worker.")
 WORKER_GPUS = flags.DEFINE_float("worker_gpus", 0.0, "GPUs of each worker; a fraction lets several share one.")
-flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(_: list[str]) -> None:
     """Trains."""
+    arguments = ARGUMENTS()
     train_async(
-        CONFIG.value,
-        WORKDIR.value,
+        **arguments,
         workers=WORKERS.value,
         publish_every=PUBLISH_EVERY.value,
         max_staleness=MAX_STALENESS.value,
@@ -36,11 +31,8 @@ def main(_: list[str]) -> None:
         ray_address=RAY_ADDRESS.value,
         worker_cpus=WORKER_CPUS.value,
         worker_gpus=WORKER_GPUS.value,
-        data_dir=DATA_DIR.value,
-        download=DOWNLOAD.value,
-        strategy=STRATEGY.value,
     )
-    print(f"Models and history: {WORKDIR.value}")
+    print(f"Models and history: {arguments['workdir']}")
 
 
 if __name__ == "__main__":

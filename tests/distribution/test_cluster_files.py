@@ -12,7 +12,8 @@ import yaml
 ROOT = pathlib.Path(__file__).parents[2]
 SLURM = ROOT / "launch/slurm_train.sh"
 KUBERNETES = ROOT / "launch/kubernetes_jobset.yaml"
-TRAIN_FLAGS = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "launch/train.py").read_text()))
+DEFINITIONS = [ROOT / "launch/train.py", ROOT / "keras_robust/training/training_flags.py"]
+TRAIN_FLAGS = {name for path in DEFINITIONS for name in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", path.read_text())}
 
 
 @pytest.mark.parametrize("text", [SLURM.read_text(), KUBERNETES.read_text()], ids=["slurm", "kubernetes"])

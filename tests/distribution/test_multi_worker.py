@@ -1,15 +1,14 @@
 """Two workers give the weights of two replicas in one process: it fails where Keras changes what they lean on."""
 
-import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import two_workers
+from local_cluster import local_cluster
 
 from keras_robust.distribution import create_strategy
 
@@ -17,21 +16,13 @@ pytestmark = pytest.mark.multi_device
 SCRIPT = pathlib.Path(two_workers.__file__)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Of one replica, of two mirrored ones, and of each of two workers."""
     folder = tmp_path_factory.mktemp("workers")
-    workers = [f"localhost:{free_port()}" for _ in range(2)]
     processes = []
-    for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONPATH": str(SCRIPT.parents[2])}
+    for index, worker in enumerate(local_cluster(2)):
+        environment = {**os.environ, **worker, "PYTHONPATH": str(SCRIPT.parents[2])}
         command = [sys.executable, str(SCRIPT), str(folder / f"{index}.npz")]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     of_one, of_two = (two_workers.train(create_strategy(name)) for name in ("one", "mirrored"))

@@ -1,10 +1,8 @@
 """Two workers of a run, one of which is killed: both started again, the run ends as one that was not disturbed."""
 
-import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from local_cluster import local_cluster
 
 import keras_robust  # noqa: F401  (its models can be loaded)
 
@@ -31,19 +30,11 @@ RUN = [
 ]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
 def start_workers(folder, data_dir):
     """Starts both workers of a run; the chief is the first."""
-    workers = [f"localhost:{free_port()}" for _ in range(2)]
     processes = []
-    for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONPATH": str(ROOT)}
+    for worker in local_cluster(2):
+        environment = {**os.environ, **worker, "PYTHONPATH": str(ROOT)}
         processes.append(
             subprocess.Popen(
                 [sys.executable, "launch/train.py", *RUN, f"--workdir={folder}", f"--data_dir={data_dir}"],
