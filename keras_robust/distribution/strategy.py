@@ -76,7 +76,8 @@ def _tpu(address: str | None) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(address)
     except (ValueError, tf.errors.OpError) as error:
-        raise ValueError(f"There is no such TPU. Received: tpu={address!r} ({error})") from error
+        reason = str(error).partition("\n")[0]  # of many lines on kernels and devices
+        raise ValueError(f"There is no such TPU. Received: tpu={address!r} ({reason})") from error
     return tf.distribute.TPUStrategy(resolver)
 
 
