@@ -24,6 +24,7 @@ ORDER = [
     "evaluation",
     "export",
     "training",
+    "reproduction",
 ]
 """A module imports only from packages above its own; `version` is free to all."""
 
@@ -70,7 +71,7 @@ def test_every_package_has_its_place():
 
 
 def test_configs_hold_data_only():
-    configs = sorted((ROOT.parent / "configs").glob("*.py"))
+    configs = sorted((ROOT.parent / "configs").rglob("*.py"))
     for path in configs:
         assert not [
             name for name in imported_names(path) if name.split(".")[0] in ("keras_robust", "keras", "tensorflow")

@@ -39,11 +39,16 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def svg_uri(figure: Figure) -> str:
-    """The figure as the data URI of an SVG."""
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return images.data_uri(buffer.getvalue(), "image/svg+xml")
+    return buffer.getvalue()
+
+
+def svg_uri(figure: Figure) -> str:
+    """The figure as the data URI of an SVG."""
+    return images.data_uri(svg_bytes(figure), "image/svg+xml")
 
 
 def png_uri(figure: Figure) -> str:

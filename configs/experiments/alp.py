@@ -1,0 +1,175 @@
+"""The tables and the figure of Kannan et al. (2018), Adversarial Logit Pairing.
+
+Command:  python launch/reproduce.py --experiment=alp_table1 --scale=small --workdir=runs/papers --data_dir=DATA_DIR
+"""
+
+PAPER = "Kannan et al. (2018), "
+PGD_MNIST = {"name": "pgd", "epsilon": 0.3, "steps": 40, "step_size": 0.01}
+PGD_SVHN = {"name": "pgd", "epsilon": 12 / 255, "steps": 10, "step_size": 3 / 255}
+PGD_IMAGENET = {"name": "pgd", "epsilon": 16 / 255, "steps": 10, "step_size": 2 / 255, "target": "random_any"}
+IMAGENET_SPLIT = {"paper": "validation"}
+
+MPGD = {"paper": "mnist_mpgd:paper", "small": "mnist_methods:mixed_minibatch_pgd"}
+MPGD_COPY = {scale: {"config": config, "seed": 1} for scale, config in MPGD.items()}
+ALP = {"paper": "mnist_alp:paper", "small": "mnist_methods:adversarial_logit_pairing"}
+SQUEEZING = {"paper": "mnist_clean_pairing:squeezing,0.5", "small": "mnist_methods:logit_squeezing"}
+
+
+def _boxes(attack, copy):
+    """White box, black box from a copy of the M-PGD model, and clean images."""
+    return {
+        "White box": {"attack": attack},
+        "Black box": {"attack": attack, "source": copy},
+        "Clean": {"attack": attack, "measure": "clean_accuracy"},
+    }
+
+
+def _published(white, black, clean):
+    return {"White box": white, "Black box": black, "Clean": clean}
+
+
+def _top(**fields):
+    fields = {"attack": PGD_IMAGENET, "top_k": 5, **fields}
+    return {"Top 1": fields, "Top 5": fields | {"measure": "top_k/robust_accuracy"}}
+
+
+def _imagenet(variant, top1, top5):
+    model = {"model": {"paper": f"imagenet_alp:{variant}"}} if variant else {}
+    return model | {"published": {"Top 1": top1, "Top 5": top5}}
+
+
+AUTOATTACK = {"attack": PGD_MNIST, "suite": "autoattack", "split": "test[:300]", "scales": ["small"]}
+MNIST_COLUMNS = _boxes(PGD_MNIST, MPGD_COPY) | {"AutoAttack, 300 images": AUTOATTACK}
+SVHN_COLUMNS = _boxes(PGD_SVHN, {"paper": {"config": "svhn_alp:mpgd", "seed": 1}})
+IMAGENET_COPY = {"paper": {"config": "imagenet_alp:mpgd", "seed": 1}}
+SVHN_MPGD = {"model": {"paper": "svhn_alp:mpgd"}, "published": _published(44.4, 55.4, 96.9)}
+
+WEIGHTS = {"paper": (0.0, 0.25, 0.5, 0.75, 1.0), "small": (0.0, 0.1, 0.5, 1.0)}
+PENALTIES = {
+    "squeezing": ("logit squeezing", "mnist_methods:logit_squeezing", "method.squeezing_weight"),
+    "pairing": ("clean logit pairing", "mnist_methods:clean_logit_pairing", "method.pairing_weight"),
+}
+
+
+def _weight_rows():
+    """A row per penalty and weight; without a penalty both are noise alone, trained once."""
+    rows = {}
+    for name, (label, small, field) in PENALTIES.items():
+        for weight in sorted({*WEIGHTS["paper"], *WEIGHTS["small"]}):
+            model = {}
+            if weight in WEIGHTS["paper"]:
+                model["paper"] = f"mnist_clean_pairing:{name if weight else 'squeezing'},{weight}"
+            if weight in WEIGHTS["small"]:
+                differs = {"config": small, field: weight} if weight else {}
+                model["small"] = small if weight == 0.5 else differs or NOISE_ALONE
+            rows[f"{label}, weight {weight}"] = {"model": model, "series": label, "x": weight}
+    return rows
+
+
+NOISE_ALONE = {"config": "mnist_methods:logit_squeezing", "method.squeezing_weight": 0.0}
+
+EXPERIMENTS = {
+    "alp_table1": {
+        "title": "adversarial logit pairing on MNIST",
+        "source": PAPER + "table 1",
+        "columns": MNIST_COLUMNS,
+        "rows": {
+            "M-PGD": {"model": MPGD, "published": _published(93.2, 96.0, 98.5)},
+            "ALP": {"model": ALP, "published": _published(96.4, 97.5, 98.8)},
+        },
+    },
+    "alp_table2": {
+        "title": "adversarial logit pairing on SVHN",
+        "source": PAPER + "table 2",
+        "columns": SVHN_COLUMNS,
+        "rows": {
+            "M-PGD": SVHN_MPGD,
+            "ALP": {"model": {"paper": "svhn_alp:alp"}, "published": _published(46.9, 56.2, 96.2)},
+        },
+    },
+    "alp_table3": {
+        "title": "white-box attacks on ImageNet, worst of eight",
+        "source": PAPER + "table 3",
+        "split": IMAGENET_SPLIT,
+        "columns": _top(suite="paper"),
+        "rows": {
+            "Regular training": _imagenet("natural", 0.7, 4.4),
+            "Tramèr et al. (2018)": _imagenet("", 1.3, 6.5),
+            "Kurakin et al. (2017)": _imagenet("step_ll", 1.5, 5.5),
+            "M-PGD": _imagenet("mpgd", 3.9, 10.3),
+            "ALP": _imagenet("alp", 27.9, 55.4),
+        },
+        "remarks": {
+            "paper": "Under 1,000 targeted steps the released ALP model keeps 0.6 % (Engstrom et al., 2018). The model "
+            "of Tramèr et al. is theirs; configs/mnist_ensemble.py trains in their way."
+        },
+    },
+    "alp_table4": {
+        "title": "black-box attacks on ImageNet, worst of eight",
+        "source": PAPER + "table 4",
+        "split": IMAGENET_SPLIT,
+        "columns": _top(suite="paper", source=IMAGENET_COPY),
+        "rows": {
+            "M-PGD": _imagenet("mpgd", 36.5, 62.3),
+            "ALP": _imagenet("alp", 46.7, 74.0),
+            "Tramèr et al. (2018)": _imagenet("", 47.1, 74.3),
+        },
+    },
+    "alp_table5": {
+        "title": "architectures on ImageNet, white box",
+        "source": PAPER + "table 5",
+        "split": IMAGENET_SPLIT,
+        "columns": _top(suite="paper"),
+        "rows": {
+            "Inception-v3": _imagenet("alp", 27.9, 55.4),
+            "ResNet-101": _imagenet("alp,resnet101", 30.2, 55.8),
+        },
+    },
+    "alp_table6": {
+        "title": "architectures on ImageNet, black box",
+        "source": PAPER + "table 6",
+        "split": IMAGENET_SPLIT,
+        "columns": _top(suite="paper", source=IMAGENET_COPY),
+        "rows": {
+            "Inception-v3": _imagenet("alp", 46.7, 74.0),
+            "ResNet-101": _imagenet("alp,resnet101", 36.0, 62.2),
+        },
+    },
+    "alp_table7": {
+        "title": "logit squeezing on MNIST",
+        "source": PAPER + "table 7",
+        "columns": MNIST_COLUMNS,
+        "rows": {
+            "M-PGD": {"model": MPGD, "published": _published(93.2, 96.0, 98.8)},
+            "Logit squeezing": {"model": SQUEEZING, "published": _published(86.4, 96.8, 99.0)},
+        },
+    },
+    "alp_table8": {
+        "title": "clean logit pairing on SVHN",
+        "source": PAPER + "table 8",
+        "columns": SVHN_COLUMNS,
+        "rows": {
+            "M-PGD": SVHN_MPGD,
+            "CLP": {"model": {"paper": "svhn_alp:clp"}, "published": _published(39.1, 55.8, 95.5)},
+        },
+    },
+    "alp_table9": {
+        "title": "label smoothing and mixup on ImageNet, ResNet-101, PGD",
+        "source": PAPER + "table 9",
+        "split": IMAGENET_SPLIT,
+        "columns": _top(),
+        "rows": {
+            "Mixup": _imagenet("mixup,resnet101", 0.1, 1.5),
+            "Label smoothing": _imagenet("label_smoothing,resnet101", 1.6, 10.0),
+            "ALP": _imagenet("alp,resnet101", 30.2, 55.8),
+        },
+    },
+    "alp_figure1": {
+        "title": "the weight of clean logit pairing and squeezing on MNIST",
+        "source": PAPER + "figure 1",
+        "columns": {"PGD-40": {"attack": PGD_MNIST}, "AutoAttack, 300 images": AUTOATTACK},
+        "rows": _weight_rows(),
+        "figure": {"x": "rows", "columns": ["PGD-40", "AutoAttack, 300 images"], "label": "weight of the penalty"},
+        "remarks": {"paper": "The text says of noise alone: about 25 %."},
+    },
+}

@@ -1,0 +1,282 @@
+"""The figures and tables of Xie & Yuille (2020), Intriguing Properties of Adversarial Training at Scale.
+
+Command:  python launch/reproduce.py --experiment=scale_table1 --scale=small --workdir=runs/papers --data_dir=DATA_DIR
+
+Table 7 of the paper holds the numbers of nearly all other tables and figures: `TABLE7` is read by them all.
+"""
+
+PAPER = "Xie & Yuille (2020), "
+ATTACK = {"name": "pgd", "epsilon": 16 / 255, "step_size": 1 / 255, "target": "random"}
+SMALL_ATTACK = {"name": "pgd", "epsilon": 8 / 255, "step_size": 1 / 255}
+SPLIT = {"paper": "validation", "small": "test[:1000]"}
+ITERATIONS = (10, 20, 100, 500, 2000)
+SMALL_ITERATIONS = (10, 20, 100, 500)
+CLEAN = "Clean"
+
+# (variant, attack steps in training): clean accuracy, and under PGD of `ITERATIONS`.
+TABLE7 = {
+    ("alp", 30): (73.5, 48.8, 46.3, 34.1, 27.3, 23.0),
+    ("clean100", 30): (78.0, 56.2, 53.0, 35.6, 26.6, 20.9),
+    ("clean80", 30): (77.4, 56.8, 54.6, 39.6, 28.7, 20.3),
+    ("clean60", 30): (75.5, 54.6, 52.1, 40.3, 23.5, 15.3),
+    ("clean40", 30): (73.9, 54.1, 51.5, 40.2, 33.6, 29.1),
+    ("clean20", 30): (68.0, 54.6, 51.5, 40.6, 34.6, 32.1),
+    ("clean0", 30): (62.3, 52.5, 50.0, 41.7, 39.6, 39.2),
+    ("clean0,frozen", 30): (62.1, 52.4, 50.3, 43.9, 42.6, 42.2),
+    ("mixture", 30): (64.4, 51.8, 49.1, 40.9, 38.8, 38.3),
+    ("mixture,frozen", 30): (64.2, 52.5, 50.0, 42.1, 40.5, 39.9),
+    ("mixture_alp", 30): (65.9, 47.3, 45.0, 38.3, 35.9, 35.3),
+    ("mixture_alp,frozen", 30): (64.3, 49.0, 47.2, 40.4, 38.6, 38.1),
+    ("group", 30): (67.5, 52.1, 49.3, 41.9, 39.5, 39.0),
+    ("alp", 20): (72.7, 50.1, 47.6, 33.4, 25.2, 19.2),
+    ("clean100", 20): (78.4, 55.9, 52.5, 31.7, 20.0, 13.6),
+    ("clean0", 20): (62.5, 54.1, 51.1, 41.8, 39.0, 38.2),
+    ("clean0,frozen", 20): (65.4, 53.9, 51.0, 42.7, 40.8, 40.0),
+    ("mixture", 20): (67.9, 52.8, 49.9, 39.3, 35.5, 34.1),
+    ("mixture,frozen", 20): (67.2, 52.7, 49.9, 40.2, 37.2, 36.5),
+    ("mixture_alp", 20): (68.1, 48.8, 46.7, 39.5, 36.7, 35.8),
+    ("mixture_alp,frozen", 20): (67.4, 50.0, 47.7, 40.3, 37.4, 37.1),
+    ("alp", 10): (74.9, 47.3, 47.1, 22.4, 7.3, 3.3),
+    ("clean100", 10): (78.4, 56.6, 55.1, 28.8, 7.1, 3.2),
+    ("clean0", 10): (66.0, 53.6, 50.9, 41.1, 38.0, 36.8),
+    ("clean0,frozen", 10): (65.9, 53.5, 50.7, 42.3, 39.9, 39.2),
+    ("mixture", 10): (68.7, 53.5, 49.9, 38.7, 34.3, 32.8),
+    ("mixture,frozen", 10): (67.8, 52.6, 49.8, 40.0, 36.9, 36.1),
+    ("mixture_alp", 10): (68.7, 49.0, 46.8, 38.9, 35.4, 33.9),
+    ("mixture_alp,frozen", 10): (67.7, 50.0, 47.7, 40.2, 37.4, 36.7),
+    ("alp", 5): (75.0, 49.6, 37.6, 5.7, 0.8, 0.3),
+    ("clean100", 5): (78.6, 41.5, 17.6, 0.2, 0.0, 0.0),
+    ("clean0", 5): (67.0, 54.0, 50.5, 40.7, 37.5, 35.9),
+    ("clean0,frozen", 5): (66.9, 53.6, 50.4, 41.5, 38.8, 37.8),
+    ("mixture", 5): (69.3, 53.0, 49.8, 38.0, 33.3, 31.2),
+    ("mixture,frozen", 5): (68.9, 53.1, 49.8, 39.8, 35.9, 34.2),
+    ("mixture_alp", 5): (69.2, 49.6, 46.8, 38.9, 34.9, 32.9),
+    ("mixture_alp,frozen", 5): (69.2, 50.4, 48.3, 40.3, 37.0, 35.4),
+    ("clean0,frozen,batch512", 30): (62.6, 52.4, 50.4, 43.8, 42.4, 42.0),
+    ("clean0,frozen,batch1024", 30): (63.1, 53.3, 51.0, 44.6, 43.5, 43.1),
+    ("clean0,frozen,batch2048", 30): (62.7, 53.3, 50.7, 45.0, 43.7, 43.3),
+    ("clean0,frozen,batch8192", 30): (61.8, 52.1, 49.8, 43.4, 42.3, 41.9),
+    ("clean0,frozen,depth200", 30): (63.5, 53.8, 51.4, 45.1, 43.9, 43.8),
+    ("clean0,frozen,depth338", 30): (65.4, 55.5, 53.2, 46.6, 45.1, 44.6),
+    ("clean0,frozen,depth518", 30): (66.7, 56.7, 54.4, 48.1, 46.4, 46.2),
+    ("clean0,frozen,depth638", 30): (67.2, 57.2, 54.8, 48.7, 47.1, 46.7),
+}
+LABELS = {
+    "natural": "clean images only",
+    "alp": "100% clean, ALP",
+    "mixture": "mixture BN, 100% clean",
+    "mixture_alp": "mixture BN, 100% clean, ALP",
+    "group": "GN, 100% clean",
+    **{f"clean{percent}": f"{percent}% clean" for percent in range(0, 101, 20)},
+}
+SMALL_RATIOS = (0, 20, 60, 100)
+
+
+def _column(steps, **fields):
+    """Under PGD of so many steps: on ImageNet towards random classes; at small scale on CIFAR-10, untargeted."""
+    return {"attack": ATTACK | {"steps": steps}, "scales": ["paper", "smoke"], **fields}
+
+
+def _small_column(steps, **fields):
+    return {"attack": SMALL_ATTACK | {"steps": steps}, "scales": ["small"], **fields}
+
+
+PAPER_COLUMNS = {
+    CLEAN: _column(10, measure="clean_accuracy"),
+    **{f"PGD-{steps}": _column(steps, x=steps) for steps in ITERATIONS},
+}
+SMALL_COLUMNS = {
+    "Clean (small)": _small_column(10, measure="clean_accuracy"),
+    **{f"PGD-{steps} (small)": _small_column(steps, x=steps) for steps in SMALL_ITERATIONS},
+}
+TITLES = tuple(PAPER_COLUMNS)
+
+
+def _row(variant, steps=30, titles=TITLES, small=False, **fields):
+    """A row of table 7, or of a part of it."""
+    models = {"paper": f"imagenet_scale:{variant}" + (f",pgd{steps}" if steps != 30 else "")}
+    if small:
+        models["small"] = f"imagenet_scale:{variant},small"
+    published = dict(zip(TITLES, TABLE7[variant, steps], strict=True))
+    return {"model": models, "published": {title: published[title] for title in titles}, **fields}
+
+
+def _label(variant, steps=30):
+    strategy, *parts = variant.split(",")
+    label = LABELS[strategy] + ("*" if "frozen" in parts else "")
+    further = [part for part in parts if part != "frozen"]
+    return ", ".join([label, *further, *([f"PGD-{steps} trained"] if steps != 30 else [])])
+
+
+def _rows(variants, steps=(30,), **options):
+    return {_label(variant, number): _row(variant, number, **options) for number in steps for variant in variants}
+
+
+LAST = "PGD-2000"
+LAST_COLUMN = {LAST: PAPER_COLUMNS[LAST]}
+STRATEGIES = ("clean0", "clean100", "alp", "mixture", "mixture_alp")
+BRANCHES = {
+    "Clean, clean branch": _column(10, measure="clean_accuracy", branch="clean"),
+    "PGD-2000, adversarial branch": _column(2000, branch="adversarial"),
+    "Clean, clean branch (small)": _small_column(10, measure="clean_accuracy", branch="clean"),
+    "Clean, adversarial branch (small)": _small_column(10, measure="clean_accuracy", branch="adversarial"),
+    "PGD-500, clean branch (small)": _small_column(500, branch="clean"),
+    "PGD-500, adversarial branch (small)": _small_column(500, branch="adversarial"),
+}
+
+
+def _branches(variant, clean=None, attacked=None):
+    numbers = {"Clean, clean branch": clean, "PGD-2000, adversarial branch": attacked}
+    return {
+        "model": {"paper": f"imagenet_scale:{variant}", "small": f"imagenet_scale:{variant},small"},
+        "published": {title: number for title, number in numbers.items() if number is not None},
+    }
+
+
+def _pictures(variants):
+    rows = {LABELS[variant]: {"model": {"paper": f"imagenet_scale:{variant}"}} for variant in variants}
+    for variant, row in zip(variants, rows.values(), strict=True):
+        row["model"]["small"] = f"imagenet_scale:{variant},small"
+    return rows
+
+
+def _statistics():
+    fields = {"suite": "normalization", "measure": "report"}
+    return {"Statistics": _column(10, **fields), "Statistics (small)": _small_column(10, **fields)}
+
+
+EXPERIMENTS = {
+    "scale_figure1": {
+        "title": "the ratio of clean images",
+        "source": PAPER + "figure 1",
+        "split": SPLIT,
+        "columns": LAST_COLUMN | SMALL_COLUMNS,
+        "rows": {
+            LABELS[f"clean{percent}"]: _row(
+                f"clean{percent}",
+                titles=(LAST,),
+                small=percent in SMALL_RATIOS,
+                series="adversarial training",
+                x=percent,
+            )
+            for percent in range(0, 101, 20)
+        },
+        "figure": {"x": "rows", "columns": [LAST, "PGD-500 (small)"], "label": "clean images (%)"},
+    },
+    "scale_figure2": {
+        "title": "strategies under more and more iterations",
+        "source": PAPER + "figure 2",
+        "split": SPLIT,
+        "columns": PAPER_COLUMNS,
+        "rows": _rows(("clean100", "alp", "clean0")),
+        "figure": {"x": "columns", "label": "attack iterations"},
+    },
+    "scale_figure3": {
+        "title": "mixture batch normalisation under more and more iterations",
+        "source": PAPER + "figure 3",
+        "split": SPLIT,
+        "columns": PAPER_COLUMNS,
+        "rows": _rows(("mixture", "mixture_alp", "clean0")),
+        "figure": {"x": "columns", "label": "attack iterations"},
+    },
+    "scale_figure5": {
+        "title": "statistics of the branches of mixture batch normalisation",
+        "source": PAPER + "figure 5",
+        "split": SPLIT,
+        "columns": _statistics(),
+        "rows": _pictures(["mixture"]),
+    },
+    "scale_figure6": {
+        "title": "batch and running statistics",
+        "source": PAPER + "figure 6",
+        "split": SPLIT,
+        "columns": _statistics(),
+        "rows": _pictures(["clean0"]),
+    },
+    "scale_figure7": {
+        "title": "depth",
+        "source": PAPER + "figure 7",
+        "split": SPLIT,
+        "columns": PAPER_COLUMNS,
+        "rows": {
+            f"ResNet-{depth}": _row(
+                f"clean0,frozen,depth{depth}" if depth != 152 else "clean0,frozen", series="0% clean*", x=depth
+            )
+            for depth in (152, 200, 338, 518, 638)
+        },
+        "figure": {"x": "rows", "columns": [LAST], "label": "depth"},
+    },
+    "scale_table1": {
+        "title": "the branches of mixture batch normalisation",
+        "source": PAPER + "table 1",
+        "split": SPLIT,
+        "columns": BRANCHES,
+        "rows": {
+            LABELS["natural"]: _branches("natural", clean=78.9),
+            LABELS["clean0"]: _branches("clean0", attacked=39.2),
+            LABELS["mixture"]: _branches("mixture", clean=79.3, attacked=38.3),
+            LABELS["mixture_alp"]: _branches("mixture_alp", clean=78.4, attacked=35.3),
+        },
+    },
+    "scale_table2": {
+        "title": "running statistics in the last epochs (*)",
+        "source": PAPER + "table 2",
+        "split": SPLIT,
+        "columns": LAST_COLUMN,
+        "rows": _rows(
+            [name for strategy in ("clean0", "mixture", "mixture_alp") for name in (strategy, f"{strategy},frozen")],
+            titles=(LAST,),
+        ),
+    },
+    "scale_table3": {
+        "title": "adversarial logit pairing trained in different ways",
+        "source": PAPER + "table 3",
+        "split": SPLIT,
+        "columns": {name: PAPER_COLUMNS[name] for name in ("PGD-10", LAST)},
+        "rows": {
+            "as Kannan et al., ResNet-101": {
+                "model": {"paper": "imagenet_scale:alp_original"},
+                "published": {"PGD-10": 38.1, LAST: 2.1},
+            },
+            "PGD-10 trained": _row("alp", 10, ("PGD-10", LAST)),
+            "PGD-30 trained": _row("alp", 30, ("PGD-10", LAST)),
+        },
+    },
+    "scale_table4": {
+        "title": "attack steps in training",
+        "source": PAPER + "table 4",
+        "split": SPLIT,
+        "columns": LAST_COLUMN,
+        "rows": _rows(STRATEGIES, (30, 20, 10, 5), titles=(LAST,)),
+    },
+    "scale_table5": {
+        "title": "running statistics in the last epochs (*), by attack steps in training",
+        "source": PAPER + "table 5",
+        "split": SPLIT,
+        "columns": LAST_COLUMN,
+        "rows": _rows(
+            [name for strategy in ("clean0", "mixture", "mixture_alp") for name in (strategy, f"{strategy},frozen")],
+            (5, 10, 20, 30),
+            titles=(LAST,),
+        ),
+        "remarks": {
+            "paper": "The paper's rows of mixture BN say 0% clean; their numbers are those of 100% in table 7."
+        },
+    },
+    "scale_table6": {
+        "title": "batch size",
+        "source": PAPER + "table 6",
+        "split": SPLIT,
+        "columns": LAST_COLUMN,
+        "rows": _rows(
+            ["clean0,frozen", *(f"clean0,frozen,batch{size}" for size in (512, 1024, 2048, 8192))], titles=(LAST,)
+        ),
+    },
+    "scale_table7": {
+        "title": "all models",
+        "source": PAPER + "table 7",
+        "split": SPLIT,
+        "columns": PAPER_COLUMNS,
+        "rows": {_label(variant, steps): _row(variant, steps) for variant, steps in TABLE7},
+    },
+}

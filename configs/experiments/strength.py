@@ -1,0 +1,117 @@
+"""The table and the figures of Bhat et al. (2018), Towards Efficient Methods for Training Robust Deep Neural Networks.
+
+Command:  python launch/reproduce.py --experiment=strength_table1 --scale=small --workdir=runs/papers \
+              --data_dir=DATA_DIR
+"""
+
+PAPER = "Bhat et al. (2018), "
+PUBLISHED = {
+    1: {1: 98.55, 4: 48.63, 8: 27.16, 128: 28.36},
+    4: {1: 57.34, 4: 99.98, 8: 54.18, 128: 60.31},
+    8: {1: 96.40, 4: 97.27, 8: 93.88, 128: 94.26},
+    128: {1: 96.28, 4: 96.69, 8: 93.92, 128: 91.70},
+}
+STEPS = {"paper": (1, 4, 8, 128), "small": (1, 4, 8, 16)}
+ALL_STEPS = (1, 4, 8, 16, 128)
+PER_VALIDATION = {16: 220}
+"""Batches of the small models from validation to validation, where 370 would take more than six minutes."""
+STALENESS = {"paper": tuple(2**power for power in range(11)), "small": (0, 8, 32, 64)}
+PGD8 = {"name": "pgd", "epsilon": 0.3, "steps": 8}
+
+
+def _scales(steps):
+    at = [scale for scale, values in STEPS.items() if steps in values]
+    return [*at, "smoke"] if "paper" in at else at
+
+
+def _trained_with(steps):
+    """The models of a number of attack steps, by scale."""
+    models = {}
+    if steps in STEPS["paper"]:
+        models["paper"] = f"mnist_strength:{steps}"
+    if steps in STEPS["small"]:
+        models["small"] = {"config": "mnist_methods:pgd", "attack.steps": steps}
+        if steps in PER_VALIDATION:
+            models["small"]["steps_per_epoch"] = PER_VALIDATION[steps]
+    return models
+
+
+def _attacked_with(steps):
+    return {"attack": PGD8 | {"steps": steps}, "scales": _scales(steps), "x": steps}
+
+
+def _stale_rows(published):
+    rows = {}
+    for staleness in sorted({*STALENESS["paper"], *STALENESS["small"]}):
+        models = {}
+        if staleness in STALENESS["paper"]:
+            models["paper"] = f"mnist_strength:8,{staleness}"
+        if staleness in STALENESS["small"]:
+            models["small"] = f"mnist_small_stale:{staleness}"
+        row = {"model": models, "series": "PGD-8 trained", "x": staleness}
+        rows[f"s = {staleness}"] = row | {"published": published.get(staleness, {})}
+    return rows
+
+
+STALE_COLUMNS = {
+    "Stale, training images": {"measure": "history/robust_accuracy"},
+    "Fresh, training images": {"measure": "history/fresh_robust_accuracy"},
+}
+
+EXPERIMENTS = {
+    "strength_table1": {
+        "title": "transfer between networks trained with attacks of different strength",
+        "source": PAPER + "table 1",
+        "columns": {
+            f"From {steps}": {"attack": PGD8, "source": _trained_with(steps), "scales": _scales(steps)}
+            for steps in ALL_STEPS
+        },
+        "rows": {
+            f"Trained and attacked with {steps} steps": {
+                "model": _trained_with(steps),
+                "attack": {"steps": steps},
+                "scales": _scales(steps),
+                "published": {f"From {source}": value for source, value in PUBLISHED.get(steps, {}).items()},
+            }
+            for steps in ALL_STEPS
+        },
+    },
+    "strength_figures3_4": {
+        "title": "robust accuracy by the strength of the attack in training and in the test",
+        "source": PAPER + "figures 3 and 4, at the end of training",
+        "columns": {
+            "Training images, same attack": {"measure": "history/robust_accuracy"},
+            **{f"PGD-{steps}": _attacked_with(steps) for steps in ALL_STEPS},
+        },
+        "rows": {
+            f"Trained with {steps} steps": {"model": _trained_with(steps), "scales": _scales(steps)}
+            for steps in ALL_STEPS
+        },
+        "figure": {"x": "columns", "label": "attack steps in the test", "log": True},
+    },
+    "strength_figure5": {
+        "title": "stale and fresh robust accuracy at the end of training",
+        "source": PAPER + "figure 5",
+        "columns": STALE_COLUMNS,
+        "rows": {
+            f"s = {staleness}": {
+                "model": {"paper": f"mnist_strength:8,{staleness}", "small": f"mnist_small_stale:{staleness}"}
+            }
+            for staleness in (32, 64)
+        },
+    },
+    "strength_figure7": {
+        "title": "staleness 64 over 300,000 updates",
+        "source": PAPER + "figure 7",
+        "columns": STALE_COLUMNS,
+        "rows": {"s = 64": {"model": {"paper": {"config": "mnist_strength:8,64", "epochs": 300}}}},
+        "remarks": {"paper": "Fresh accuracy rises to that of stale examples half-way, in the paper."},
+    },
+    "strength_figure8": {
+        "title": "robust and natural accuracy by staleness",
+        "source": PAPER + "figure 8",
+        "columns": {"PGD-8": {"attack": PGD8}, "Natural": {"attack": PGD8, "measure": "clean_accuracy"}},
+        "rows": _stale_rows({32: {"PGD-8": 90, "Natural": 98}, 64: {"PGD-8": 5}}),
+        "figure": {"x": "rows", "columns": ["PGD-8", "Natural"], "label": "staleness (updates)"},
+    },
+}

@@ -1,0 +1,39 @@
+"""Attack strength and staleness on MNIST: table 1 and figures 3 to 8 of Bhat et al. (2018), section 6.
+
+Command:  python launch/train.py --config=configs/mnist_strength.py:8 --workdir=runs/strength8 --data_dir=DATA_DIR
+Variants: STEPS or STEPS,STALENESS: the attack steps in training, and how many updates old the attacks are.
+Result:   89 to 91 % robust, 98 % clean in the paper for 8 steps and a staleness of up to 32. Not measured here.
+
+As in the paper steps of 2.5 epsilon / STEPS, Adam, batch 128 and 60,000 updates; it does not give the learning rate,
+1e-4 is that of Madry et al. (2018), whose network it is. The training images are 55,000, as in the paper.
+"""
+
+import ml_collections
+
+UPDATES_PER_VALIDATION = 1000
+
+
+def get_config(variant: str = "8") -> ml_collections.ConfigDict:
+    """Returns the config of a variant "STEPS" or "STEPS,STALENESS"."""
+    steps, _, staleness = variant.partition(",")
+    if not steps.isdigit() or int(steps) < 1 or not (staleness or "0").isdigit():
+        raise ValueError(f"A variant is STEPS or STEPS,STALENESS. Received: variant={variant!r}")
+    config = ml_collections.ConfigDict()
+    config.config_format = 1
+    config.dataset = "mnist"
+    config.train_split = "train[:55000]"
+    config.validation_split = "train[55000:]"
+    config.classifier = {"name": "lenet", "initialization": "madry"}
+    if staleness:
+        config.method = {"name": "stale_adversarial_training", "staleness": int(staleness)}
+    else:
+        config.method = {"name": "adversarial_training"}
+    config.attack = {"name": "pgd", "epsilon": 0.3, "steps": int(steps)}
+    config.validation_attack = {"name": "pgd", "epsilon": 0.3, "steps": int(steps)}
+    config.optimizer = {"name": "adam", "learning_rate": 1e-4}
+    config.batch_size = 128
+    config.steps_per_epoch = UPDATES_PER_VALIDATION
+    config.epochs = 60
+    config.seed = 0
+    config.deterministic = False
+    return config

@@ -1,0 +1,220 @@
+"""What an experiment of a paper is made of: models by row, measurements by column, and the published numbers.
+
+Experiments are data, in `configs/experiments/*.py`; `Experiment.from_definition` says what they hold.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, Self
+
+PAPER, SMALL, SMOKE = "paper", "small", "smoke"
+SCALES = (PAPER, SMALL, SMOKE)
+EVALUATION_FIELDS = ("attack", "suite", "branch", "top_k", "split")
+COLUMN_FIELDS = (*EVALUATION_FIELDS, "source", "measure", "scales", "x")
+MEASURES = {
+    "robust_accuracy": "robust accuracy",
+    "clean_accuracy": "clean accuracy",
+    "top_k/robust_accuracy": "robust accuracy among the top k",
+    "top_k/clean_accuracy": "clean accuracy among the top k",
+    "report": "a report with pictures, and no number",
+    "minutes": "minutes of training",
+}
+"""What a column shows; "history/NAME" is the last value of a column of the training history."""
+ROW_FIELDS = ("model", "published", "attack", "scales", "series", "x")
+FIELDS = ("title", "source", "split", "columns", "rows", "figure", "remarks")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A model to be trained: a config file, its variant, and fields that differ from it.
+
+    Attributes:
+        config: file and variant as `launch/train.py` takes them, without folder and ending: "mnist_methods:pgd".
+        overrides: fields by dotted name, such as {"attack.steps": 4}.
+    """
+
+    config: str
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def from_definition(cls, definition: str | Mapping[str, Any]) -> Self:
+        """Reads "FILE:VARIANT", or a mapping of it under "config" and of overrides."""
+        if isinstance(definition, str):
+            return cls(definition)
+        overrides = {name: value for name, value in definition.items() if name != "config"}
+        return cls(definition["config"], tuple(sorted(overrides.items())))
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        parts = [self.config.replace(":", "-"), *(f"{name}={value}" for name, value in self.overrides)]
+        return ",".join(parts).replace("/", "_")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A measurement of every row's model.
+
+    Attributes:
+        title: heading.
+        measure: a key of `MEASURES`, or "history/NAME".
+        evaluation: what is evaluated to measure it: `EVALUATION_FIELDS`; empty for what comes from training.
+        sources: of transferred attacks, by scale; none for the white box.
+        scales: at which it is measured.
+        x: its place on the horizontal axis of a figure over columns.
+    """
+
+    title: str
+    measure: str
+    evaluation: Mapping[str, Any]
+    sources: Mapping[str, ModelSpec]
+    scales: tuple[str, ...]
+    x: float | None
+
+    def source_at(self, scale: str) -> ModelSpec | None:
+        """Returns the model on which attacks are crafted, or None: that of the row."""
+        return _at(self.sources, scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A model, and what is published of it.
+
+    Attributes:
+        label: heading.
+        models: by scale; none where the row is shown for its published numbers alone.
+        published: numbers by the title of their column, in percent (or minutes).
+        attack: what differs from the columns' attacks in this row.
+        scales: at which it is shown.
+        series: the line of a figure over rows to which it belongs.
+        x: its place on the horizontal axis of that figure.
+    """
+
+    label: str
+    models: Mapping[str, ModelSpec]
+    published: Mapping[str, float]
+    attack: Mapping[str, Any]
+    scales: tuple[str, ...]
+    series: str
+    x: float | None
+
+    def model_at(self, scale: str) -> ModelSpec | None:
+        """Returns the model of a scale, if there is one."""
+        return _at(self.models, scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A table or figure of a paper.
+
+    Attributes:
+        name: such as "alp_table1".
+        title: what it is about.
+        source: paper, and number of the table or figure.
+        split: of the data set of the models' configs, by scale, in TFDS's syntax.
+        columns: measurements.
+        rows: models.
+        figure: of a figure: "x" ("rows" or "columns"), "label" of that axis, "log" if it is logarithmic, and "columns",
+            the titles of those that are plotted over rows.
+        remarks: what is to be said of the results, by scale.
+    """
+
+    name: str
+    title: str
+    source: str
+    split: Mapping[str, str]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    figure: Mapping[str, Any]
+    remarks: Mapping[str, str]
+
+    @classmethod
+    def from_definition(cls, name: str, definition: Mapping[str, Any]) -> Self:
+        """Reads a definition: `FIELDS`, with `COLUMN_FIELDS` by title and `ROW_FIELDS` by label.
+
+        Raises:
+            ValueError: if a field is unknown or missing, or a published number has no column.
+        """
+        _check_fields(name, definition, FIELDS, required=("title", "source", "columns", "rows"))
+        columns = tuple(_column(f"{name}, {title}", title, fields) for title, fields in definition["columns"].items())
+        rows = tuple(_row(f"{name}, {label}", label, fields) for label, fields in definition["rows"].items())
+        titles = {column.title for column in columns}
+        for row in rows:
+            if not titles >= set(row.published):
+                raise ValueError(
+                    f"Published numbers are of the columns {sorted(titles)}. Received: {dict(row.published)} in the "
+                    f"row {row.label!r} of {name}"
+                )
+        split = {PAPER: "test", SMALL: "test[:1000]"} | dict(definition.get("split", {}))
+        texts = {"title": definition["title"], "source": definition["source"]}
+        return cls(name, **texts, split=split, columns=columns, rows=rows, **_optional(definition))
+
+    def runs_at(self, scale: str) -> bool:
+        """Returns whether a row has a model at a scale."""
+        return any(scale in row.scales and row.model_at(scale) for row in self.rows)
+
+    def at(self, scale: str) -> Self:
+        """Returns the experiment with the rows and columns of a scale alone.
+
+        Raises:
+            ValueError: if it has no model at that scale, or there is no such scale.
+        """
+        if scale not in SCALES:
+            raise ValueError(f"scale is one of {SCALES}. Received: scale={scale!r}")
+        if not self.runs_at(scale):
+            raise ValueError(f"{self.name} cannot be run at this scale. Received: scale={scale!r}")
+        rows = tuple(row for row in self.rows if scale in row.scales)
+        columns = tuple(column for column in self.columns if scale in column.scales)
+        return dataclasses.replace(self, rows=rows, columns=columns)
+
+
+def _optional(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {field: definition.get(field, {}) for field in ("figure", "remarks")}
+
+
+def _column(where: str, title: str, fields: Mapping[str, Any]) -> Column:
+    _check_fields(where, fields, COLUMN_FIELDS)
+    measure = fields.get("measure", "robust_accuracy")
+    if measure not in MEASURES and not measure.startswith("history/"):
+        raise ValueError(f"measure is one of {sorted(MEASURES)} or 'history/NAME'. Received: {measure!r} in {where}")
+    evaluation = {field: fields[field] for field in EVALUATION_FIELDS if field in fields}
+    if bool(evaluation) == (measure == "minutes" or measure.startswith("history/")):
+        raise ValueError(f"A column is of an evaluation or of the training. Received: {dict(fields)} in {where}")
+    scales = tuple(fields.get("scales", SCALES))
+    return Column(title, measure, evaluation, _models(fields.get("source")), scales, fields.get("x"))
+
+
+def _models(definitions: Mapping[str, Any] | None) -> dict[str, ModelSpec]:
+    return {scale: ModelSpec.from_definition(value) for scale, value in (definitions or {}).items()}
+
+
+def _at(models: Mapping[str, ModelSpec], scale: str) -> ModelSpec | None:
+    """Returns the model of a scale; the smoke test takes that of the paper."""
+    return models.get(PAPER if scale == SMOKE else scale)
+
+
+def _row(where: str, label: str, fields: Mapping[str, Any]) -> Row:
+    _check_fields(where, fields, ROW_FIELDS)
+    models = _models(fields.get("model"))
+    shown_at = (*models, *([SMOKE] if PAPER in models else [])) or SCALES
+    return Row(
+        label,
+        models,
+        fields.get("published", {}),
+        fields.get("attack", {}),
+        tuple(fields.get("scales", shown_at)),
+        fields.get("series", ""),
+        fields.get("x"),
+    )
+
+
+def _check_fields(where: str, given: Mapping[str, Any], known: tuple[str, ...], required: tuple[str, ...] = ()) -> None:
+    for field in given:
+        if field not in known:
+            close = difflib.get_close_matches(field, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the fields are {known}."
+            raise ValueError(f"An unknown field: {hint} Received: {field!r} in {where}")
+    missing = [field for field in required if field not in given]
+    if missing:
+        raise ValueError(f"The experiment lacks {missing}. Received: {sorted(given)} in {where}")

@@ -1,0 +1,208 @@
+"""Trains the models of experiments and measures them; what is finished is not done again.
+
+WORKDIR/SCALE/models/MODEL/                  the folder of a training run, and seconds.csv
+WORKDIR/SCALE/evaluations/MODEL/EVALUATION/  a report
+"""
+
+import dataclasses
+import gc
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from etils import epath
+
+from keras_robust import data, evaluation
+from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, provenance, read_history
+from keras_robust.evaluation.report import RECORD_FILE
+from keras_robust.reproduction.catalog import load_config
+from keras_robust.reproduction.experiment import SMOKE, Column, Experiment, ModelSpec, Row
+from keras_robust.reproduction.smoke import SPLIT, smoke_attack, smoke_config
+from keras_robust.training import build_attack, train
+from keras_robust.training.config import resolve
+from keras_robust.training.workdir import Workdir
+
+SECONDS_FILE, FINISHED_FILE = "seconds.csv", "finished"
+LAST_MODEL = "last.keras"
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Appends how many seconds each epoch took, validation included."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes."""
+        with self.path.open("a") as file:
+            file.write(f"{epoch},{time.perf_counter() - self._start:.1f}\n")
+
+
+def seconds_of_training(folder: pathlib.Path) -> float | None:
+    """Returns the seconds of all epochs of a run, or None where one was not timed; of an epoch run twice, the last."""
+    path = folder / SECONDS_FILE
+    if not path.exists():
+        return None
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    seconds = {int(epoch): float(value) for epoch, value in rows}
+    epochs = json.loads((folder / CONFIG_FILE).read_text())["epochs"]
+    return sum(seconds.values()) if len(seconds) == epochs else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Trains and evaluates at one scale, in one folder.
+
+    Attributes:
+        scale: one of `SCALES`.
+        workdir: folder of all experiments.
+        configs: folder of the training configs.
+        data_dir: where TFDS keeps its data sets; None is its default.
+        download: let TFDS download a data set that is missing.
+        verbose: as in `keras.Model.fit`; 0 shows nothing.
+    """
+
+    scale: str
+    workdir: pathlib.Path
+    configs: pathlib.Path
+    data_dir: str | None = None
+    download: bool = False
+    verbose: str | int = "auto"
+
+    def run(self, experiment: Experiment) -> dict[str, Any]:
+        """Trains and evaluates what is missing, and returns the results: values as fractions, by row and column.
+
+        Raises:
+            ValueError: if the experiment has no model at this scale, or a config or data set is not as it must be.
+        """
+        experiment = experiment.at(self.scale)
+        rows = {row.label: self._measure(experiment, row) for row in experiment.rows}
+        return {"experiment": experiment.name, "scale": self.scale, "rows": rows, **provenance()}
+
+    def _measure(self, experiment: Experiment, row: Row) -> dict[str, Any]:
+        """Returns the values of a row by column, as fractions, and how its model was trained."""
+        model = row.model_at(self.scale)
+        if model is None:
+            return {"values": {}, "model": None}
+        folder = self.trained(model)
+        split = SPLIT if self.scale == SMOKE else experiment.split[self.scale]
+        values = {column.title: self._value(column, row, model, split) for column in experiment.columns}
+        return {"values": values, "model": model.name, "seconds": seconds_of_training(folder)}
+
+    def _value(self, column: Column, row: Row, model: ModelSpec, split: str) -> float | str | None:
+        folder = self._model_folder(model)
+        if column.measure == "minutes":
+            seconds = seconds_of_training(folder)
+            return None if seconds is None else seconds / 60
+        kind, _, name = column.measure.partition("/")
+        if kind == "history":
+            return read_history(folder / HISTORY_FILE)[name][-1]
+        fields = {"split": split, **column.evaluation}
+        if "attack" in fields:
+            attack = {**fields["attack"], **row.attack}
+            fields["attack"] = smoke_attack(attack) if self.scale == SMOKE else attack
+        report = self.evaluated(model, fields, column.source_at(self.scale))
+        if kind == "report":
+            return str(report.relative_to(self.workdir))
+        record = json.loads((report / RECORD_FILE).read_text())
+        return record[kind][name] if name else record[kind]
+
+    def config_of(self, model: ModelSpec) -> dict[str, Any]:
+        """Returns the training config of a model at this scale."""
+        config = load_config(self.configs, model)
+        return smoke_config(config) if self.scale == SMOKE else config
+
+    def name_of(self, model: ModelSpec) -> str:
+        """Returns the name of a model's folder; models whose smoke tests are the same share one."""
+        if self.scale != SMOKE:
+            return model.name
+        content = json.dumps(self.config_of(model), sort_keys=True)
+        return f"{model.config.partition(':')[0]}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+    def trained(self, model: ModelSpec) -> pathlib.Path:
+        """Trains a model, or goes on with it, and returns its folder."""
+        folder, config = self._model_folder(model), self.config_of(model)
+        Workdir(epath.Path(folder)).check(resolve(config))
+        if not (folder / FINISHED_FILE).exists():
+            self._say(f"Training {self.name_of(model)}")
+            stopwatch = Stopwatch(folder / SECONDS_FILE)
+            options = {"data_dir": self.data_dir, "download": self.download, "verbose": self.verbose}
+            train(config, folder, callbacks=[stopwatch], **options)
+            (folder / FINISHED_FILE).touch()
+            _forget_models()
+        return folder
+
+    def evaluated(self, model: ModelSpec, fields: Mapping[str, Any], source: ModelSpec | None) -> pathlib.Path:
+        """Evaluates a model, or goes on with it, and returns the folder of the report.
+
+        Args:
+            model: is trained.
+            fields: of `EVALUATION_FIELDS`; the folder is named after them.
+            source: of transferred attacks; None, or the model itself, is the white box.
+        """
+        source = None if source == model else source
+        name = _name({**fields, "source": source and self.name_of(source)})
+        folder = self.workdir / self.scale / "evaluations" / self.name_of(model) / name
+        if not (folder / RECORD_FILE).exists():
+            source_file = None if source is None else str(self.trained(source) / LAST_MODEL)
+            self._say(f"Evaluating {self.name_of(model)}: {name}")
+            self._evaluate(model, fields, source_file, folder)
+            _forget_models()
+        return folder
+
+    def _evaluate(
+        self, model: ModelSpec, fields: Mapping[str, Any], source_file: str | None, folder: pathlib.Path
+    ) -> None:
+        batch_size = min(128, self.config_of(model)["batch_size"])
+        name = self.config_of(model)["dataset"]
+        dataset = data.evaluation_batches(name, fields["split"], batch_size=batch_size, data_dir=self.data_dir)
+        progress = folder / "progress"
+        report = evaluation.evaluate_suite(
+            fields.get("suite"),
+            str(self._model_folder(model) / LAST_MODEL),
+            dataset,
+            build_attack(fields["attack"]),
+            source=source_file,
+            branch=fields.get("branch"),
+            top_k=fields.get("top_k", 1),
+            batch_size=batch_size,
+            dataset_name=f"{name} {fields['split']}",
+            journal=progress,
+            verbose=bool(self.verbose),
+        )
+        shutil.rmtree(progress)
+        report.save(folder)
+
+    def _model_folder(self, model: ModelSpec) -> pathlib.Path:
+        return self.workdir / self.scale / "models" / self.name_of(model)
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(text, flush=True)
+
+
+def _name(fields: Mapping[str, Any]) -> str:
+    """Returns the name of an evaluation's folder: what it depends on."""
+    parts = []
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            parts += [f"{name}={entry}" for name, entry in value.items()]
+        elif value is not None:
+            parts.append(f"{key}={value}")
+    return ",".join(parts).replace("/", "_")
+
+
+def _forget_models() -> None:
+    """Frees the graphs of models that are not needed any more: dozens are trained and evaluated in one process."""
+    keras.backend.clear_session()
+    gc.collect()
