@@ -82,10 +82,15 @@ def write_results(experiment: Experiment, results: Results, folder: pathlib.Path
 
 def write_page(experiments: Mapping[str, Experiment], folder: pathlib.Path) -> pathlib.Path:
     """Writes RESULTS.md beside a folder of results, and returns its path."""
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     path = folder.parent / PAGE_FILE
-    path.write_text(results_page(experiments, sorted(results, key=lambda result: SCALES.index(result["scale"]))))
+    path.write_text(results_page(experiments, read_results(folder)))
     return path
+
+
+def read_results(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns all results in a folder, in the order of scales and names."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda result: SCALES.index(result["scale"]))
 
 
 def _overview(experiments: Mapping[str, Experiment], results: Sequence[Results]) -> str:
