@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 
-.PHONY: demo test test-slow lint bench
+.PHONY: demo test test-slow lint bench docs
 
 .venv: setup.py pyproject.toml keras_robust/version.py
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,10 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: .venv
 	$(RUN) benchmarks/step_cost.py

@@ -1,0 +1,42 @@
+"""The documentation: its links and paths exist, and the code of the pages for users runs."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def anchors_of(page):
+    """Returns the anchors of a page's headings, as MkDocs and GitHub make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_exist(page):
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page):
+    for path in re.findall(r"\b(?:configs|launch|benchmarks)/[\w/]+\.(?:py|sh|yaml)\b", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_navigation():
+    assert set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == {
+        page.name for page in PAGES
+    }
+
+
+def test_the_code_of_the_questions_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "faq.md").read_text(), re.DOTALL)
+    namespace: dict = {}
+    exec(code, namespace)
+    assert namespace["model"].classifier.output_shape == (None, 10)
