@@ -13,7 +13,7 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.evaluation.arguments import check_attacks
 from keras_robust.evaluation.journal import Journal
-from keras_robust.evaluation.masking import Check, run_checks
+from keras_robust.evaluation.masking import Check, check_of_square, run_checks
 from keras_robust.evaluation.provenance import provenance, training_run
 from keras_robust.evaluation.record import (
     accuracies,
@@ -114,6 +114,8 @@ def evaluate(
     found: list[dict[str, Any]] = []
     if checks:
         found = _remember(progress, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
+        left = {name: float(result.robust.mean()) for name, result in results.items()}
+        found += _as_record(check_of_square(given if suite else {}, left))["checks"]
     parts = _analyse(further, progress, verbose)
     record = {
         **accuracies(results, setting),

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.evaluation import masking_checks
+from keras_robust.evaluation.masking import check_of_square
 
 BALL = kr.Linf(0.2)
 
@@ -116,9 +117,29 @@ def test_bad_arguments_are_named(examples, options, message):
         masking_checks(honest, examples, **options)
 
 
+@pytest.mark.parametrize(
+    ("left", "found", "value", "suspicious"),
+    [(0.88, 0.803, 0.0875, True), (0.83, 0.795, 0.0422, False), (0.02, 0.0, 0.2, True), (0.004, 0.0, 0.04, False)],
+)
+def test_what_square_finds_after_gradients(left, found, value, suspicious):
+    """0.077 / 0.88, 0.035 / 0.83; of less than a tenth of all examples, as of a tenth: 0.02 / 0.1, 0.004 / 0.1."""
+    attacks = kr.evaluation.AutoAttack(BALL).attacks_for(10)
+    robust = dict(zip(attacks, (0.9, left, left, found), strict=True))
+    (check,) = check_of_square(attacks, robust)
+    assert check.value == pytest.approx(value, abs=1e-4)
+    assert check.suspicious is suspicious
+
+
+def test_nothing_is_said_of_square_where_it_did_not_follow_gradients():
+    square = kr.attacks.Square(BALL, queries=10)
+    assert check_of_square({square.name: square}, {square.name: 0.0}) == []
+    assert check_of_square({"PGD": kr.attacks.PGD(BALL)}, {"PGD": 0.0}) == []
+
+
 def test_a_strong_suite_runs_them_and_records_them(examples):
     few = (examples[0][:16], examples[1][:16])
     report = kr.evaluate(honest, few, kr.evaluation.AutoAttack(BALL), batch_size=16, verbose=False)
     names = [check["name"] for check in report.checks]
-    assert len(names) == len(set(names)) == 11
+    assert len(names) == len(set(names)) == 12
+    assert names[-1] == "gradient_free_finds_more"
     assert set(report.checks[0]) == {"name", "value", "threshold", "suspicious", "reason", "source"}
