@@ -100,6 +100,13 @@ EXPERIMENTS = {
             for staleness in (32, 64)
         },
     },
+    "strength_figure6": {
+        "title": "how an image is attacked in the course of training, with and without staleness",
+        "source": PAPER + "figure 6",
+        "columns": {},
+        "rows": {},
+        "remarks": {"paper": "See `benchmarks/staleness.py`, which draws it, and the training methods."},
+    },
     "strength_figure7": {
         "title": "staleness 64 over 300,000 updates",
         "source": PAPER + "figure 7",
@@ -113,5 +120,14 @@ EXPERIMENTS = {
         "columns": {"PGD-8": {"attack": PGD8}, "Natural": {"attack": PGD8, "measure": "clean_accuracy"}},
         "rows": _stale_rows({32: {"PGD-8": 90, "Natural": 98}, 64: {"PGD-8": 5}}),
         "figure": {"x": "rows", "columns": ["PGD-8", "Natural"], "label": "staleness (updates)"},
+    },
+    "strength_figure9": {
+        "title": "the speed-up by workers that attack",
+        "source": PAPER + "figure 9",
+        "columns": {},
+        "rows": {},
+        "remarks": {
+            "paper": "See asynchronous generation, with a simulation from measured costs beside the paper's curve."
+        },
     },
 }

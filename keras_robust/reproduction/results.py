@@ -110,8 +110,9 @@ def _section(experiment: Experiment, results: Sequence[Results]) -> list[str]:
         if result["scale"] in experiment.remarks:
             parts.append(experiment.remarks[result["scale"]])
     if not results:
-        table = published_table(experiment)
-        parts += [f"Not measured here. {experiment.remarks.get(PAPER, '')}".strip(), *([table] if table else [])]
+        parts.append(f"Not measured here. {experiment.remarks.get(PAPER, '')}".strip())
+    if not results and any(row.published for row in experiment.rows):
+        parts.append(published_table(experiment))
     return parts
 
 
