@@ -27,8 +27,8 @@ def smoke_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "steps_per_execution": 1,
         "precision": "float32",
     }
-    small |= dict.fromkeys(set(small) & {"augmentation", "image_size"}, None)
-    small |= dict.fromkeys(set(small) & {"early_stopping_patience", "epsilon_warmup_epochs"}, 0)
+    small |= dict.fromkeys(set(small) & {"image_size", "early_stopping_patience", "epsilon_warmup_epochs"}, 0)
+    small |= dict.fromkeys(set(small) & {"augmentation"}, None)
     if small.get("freeze_batch_statistics_epochs"):
         small["freeze_batch_statistics_epochs"] = 1
     normalization = config["classifier"].get("normalization")

@@ -5,7 +5,6 @@ import pathlib
 import pytest
 
 from keras_robust.reproduction import Experiment, ModelSpec, load_config, load_experiments
-from keras_robust.training.config import resolve
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 4}
@@ -87,23 +86,3 @@ def test_two_experiments_of_one_name_are_refused(tmp_path):
         (folder / f"{name}.py").write_text(f"EXPERIMENTS = {{'table1': {DEFINITION!r}}}\n")
     with pytest.raises(ValueError, match=r"Received: 'table1' twice, again in .*b\.py"):
         load_experiments(tmp_path)
-
-
-def models_of_all_experiments():
-    """Returns every model of every experiment, sources of transferred attacks too, by scale and name."""
-    models = {}
-    for experiment in load_experiments(CONFIGS).values():
-        for scale in filter(experiment.runs_at, ("paper", "small")):
-            parts = experiment.at(scale)
-            found = [row.model_at(scale) for row in parts.rows] + [column.source_at(scale) for column in parts.columns]
-            models |= {(scale, model.name): model for model in found if model}
-    return models
-
-
-def test_every_model_of_the_papers_has_a_config():
-    """Also those that would take weeks to train; that their classifiers can be built is tested with the configs."""
-    for (scale, name), model in models_of_all_experiments().items():
-        config = resolve(load_config(CONFIGS, model))
-        assert config["epochs"] > 0, (scale, name)
-        if scale == "small":
-            assert config["dataset"] in ("mnist", "mnist_small", "cifar10"), name

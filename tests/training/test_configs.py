@@ -1,11 +1,15 @@
-"""The config files: every variant is complete and names what there is."""
+"""The config files: every variant is complete, names what there is, and takes a step, also under XLA."""
 
 import importlib.util
+import json
 import pathlib
 
+import keras
+import numpy as np
 import pytest
 
 import keras_robust as kr
+from keras_robust.reproduction import load_config, load_experiments, smoke_config
 from keras_robust.training import build, config
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
@@ -18,6 +22,11 @@ VARIANTS = {
     "mnist_small_pgd": ["4"],
     "mnist_small_stale": ["0", "8"],
 }
+IN_EXPERIMENTS = {
+    *("cifar_free", "imagenet_alp", "imagenet_free", "imagenet_scale"),
+    *("mnist_clean_pairing", "mnist_strength", "svhn_alp"),
+}
+"""Their variants are those of the papers' experiments."""
 
 
 def load(name):
@@ -32,9 +41,70 @@ def all_configs():
     return [(name, variant) for name, values in variants.items() for variant in values or [None]]
 
 
+def configs_of_experiments():
+    """Returns every config of every experiment by the name of its model."""
+    found = {}
+    for experiment in load_experiments(FOLDER).values():
+        for scale in filter(experiment.runs_at, ("paper", "small")):
+            parts = experiment.at(scale)
+            models = [row.model_at(scale) for row in parts.rows] + [column.source_at(scale) for column in parts.columns]
+            found |= {model.name: load_config(FOLDER, model) for model in models if model}
+    return found
+
+
+def unique(configs):
+    """Returns one of those that are the same, by name."""
+    contents = {json.dumps(config, sort_keys=True): name for name, config in reversed(configs.items())}
+    return {name: configs[name] for name in sorted(contents.values())}
+
+
+EXPERIMENT_CONFIGS = configs_of_experiments()
+CLASSIFIERS = unique({name: config["classifier"] for name, config in EXPERIMENT_CONFIGS.items()})
+STEPS = unique({name: smoke_config(config) for name, config in EXPERIMENT_CONFIGS.items()})
+
+
 def test_every_file_is_tested():
-    tested = {name for name, _ in all_configs()} | {"mnist_ensemble"}
+    tested = {name for name, _ in all_configs()} | {"mnist_ensemble"} | IN_EXPERIMENTS
     assert {path.stem for path in FOLDER.glob("*.py")} == tested
+    assert {name.partition("-")[0] for name in EXPERIMENT_CONFIGS} >= IN_EXPERIMENTS
+
+
+@pytest.mark.parametrize("name", EXPERIMENT_CONFIGS)
+def test_a_config_of_an_experiment_is_complete(name):
+    resolved = config.resolve(EXPERIMENT_CONFIGS[name])
+    assert resolved["steps_per_epoch"] >= 0
+    if "small" in name:
+        assert resolved["dataset"] in ("mnist_small", "cifar10")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_of_an_experiment_builds(name):
+    """At the size of the paper, up to ResNet-638."""
+    sections = EXPERIMENT_CONFIGS[name]
+    classifier = build.build_classifier(sections["classifier"])
+    classes = {"cifar100": 100}.get(sections["dataset"], 1000 if "imagenet" in sections["dataset"] else 10)
+    assert classifier.output_shape == (None, classes)
+
+
+@pytest.mark.slow
+@pytest.mark.xla
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")  # one branch of mixture batch normalisation
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_of_an_experiment_compiles(name):
+    """With its method, normalisation, attack and optimizer, on a small network; the loss is that without XLA."""
+    resolved = config.resolve(STEPS[name])
+    images = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype("float32")
+    labels = np.arange(4)
+    if build.needs_one_hot_labels(resolved):
+        labels = keras.ops.one_hot(labels, 10)
+    losses = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = build.build_model(resolved, 10, 100)
+        model.jit_compile = jit_compile
+        losses.append(model.fit(images, labels, batch_size=4, shuffle=False, verbose=0).history["loss"][0])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
 def test_the_ensemble_loads_its_static_models(tmp_path):
@@ -58,7 +128,9 @@ def test_a_config_builds(name, variant):
     assert model.classifier.output_shape[-1] == 10
 
 
-@pytest.mark.parametrize("name", ["mnist_alp", "mnist_methods", "mnist_small_pgd", "mnist_small_stale"])
+@pytest.mark.parametrize(
+    "name", sorted({"mnist_alp", "mnist_methods", "mnist_small_pgd", "mnist_small_stale"} | IN_EXPERIMENTS)
+)
 def test_an_unknown_variant_is_named(name):
     with pytest.raises(ValueError, match="Received: variant='-1'"):
         load(name).get_config("-1")
