@@ -32,7 +32,7 @@ def get_config(variant: str = "free,8") -> ml_collections.ConfigDict:
     config.dataset = dataset
     config.train_split = "train[:49000]"
     config.validation_split = "train[49000:]"
-    config.augmentation = "flip_and_crop_2"
+    config.augmentation = "flip_and_crop_2_pixels"
     config.classifier = (SMALL if small else WIDE) | {"num_classes": DATASETS[dataset]}
     replays = 1 if kind == "pgd" else number
     if kind == "pgd":

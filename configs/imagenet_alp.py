@@ -66,6 +66,7 @@ def get_config(variant: str = "alp") -> ml_collections.ConfigDict:
     config.deterministic = False
     if architecture == "code":
         config.dataset = "imagenet_resized/64x64"
+        config.augmentation = "half_area_crop"
         config.image_size = 64
         config.classifier = {
             "name": "resnet",

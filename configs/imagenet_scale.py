@@ -77,7 +77,7 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.dataset = "imagenet2012"
     config.train_split, config.validation_split = "train", "validation"
     config.image_size = 224
-    config.augmentation = "inception_crop_and_colour"
+    config.augmentation = "inception_crop_and_colors"
     config.classifier = {"name": "resnet", "depth": options["depth"], "weight_decay": 5e-5}  # half of their 1e-4
     config.classifier.normalization = normalization
     config.attack = attack | {"clean_start_probability": 0.2}

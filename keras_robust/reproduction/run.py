@@ -163,9 +163,15 @@ class Runner:
     def _evaluate(
         self, model: ModelSpec, fields: Mapping[str, Any], source_file: str | None, folder: pathlib.Path
     ) -> None:
-        batch_size = min(128, self.config_of(model)["batch_size"])
-        name = self.config_of(model)["dataset"]
-        dataset = data.evaluation_batches(name, fields["split"], batch_size=batch_size, data_dir=self.data_dir)
+        config = self.config_of(model)
+        name, batch_size = config["dataset"], min(128, config["batch_size"])
+        dataset = data.evaluation_batches(
+            name,
+            fields["split"],
+            batch_size=batch_size,
+            image_size=config.get("image_size", 0),
+            data_dir=self.data_dir,
+        )
         progress = folder / "progress"
         report = evaluation.evaluate_suite(
             fields.get("suite"),
