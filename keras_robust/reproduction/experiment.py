@@ -17,6 +17,7 @@ MEASURES = {
     "clean_accuracy": "clean accuracy",
     "top_k/robust_accuracy": "robust accuracy among the top k",
     "top_k/clean_accuracy": "clean accuracy among the top k",
+    "masked": "whether a check for gradient masking is suspicious",
     "report": "a report with pictures, and no number",
     "minutes": "minutes of training",
 }

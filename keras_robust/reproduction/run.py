@@ -99,7 +99,7 @@ class Runner:
         values = {column.title: self._value(column, row, model, split) for column in experiment.columns}
         return {"values": values, "model": model.name, "seconds": seconds_of_training(folder)}
 
-    def _value(self, column: Column, row: Row, model: ModelSpec, split: str) -> float | str | None:
+    def _value(self, column: Column, row: Row, model: ModelSpec, split: str) -> float | str | bool | None:
         folder = self._model_folder(model)
         if column.measure == "minutes":
             seconds = seconds_of_training(folder)
@@ -115,6 +115,8 @@ class Runner:
         if kind == "report":
             return str(report.relative_to(self.workdir))
         record = json.loads((report / RECORD_FILE).read_text())
+        if kind == "masked":
+            return any(check["suspicious"] for check in record["checks"])
         return record[kind][name] if name else record[kind]
 
     def config_of(self, model: ModelSpec) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""Every training method on MNIST with the same budget, under weak and strong attacks.
+
+Command:  python launch/reproduce.py --experiment=methods_mnist --scale=small --workdir=runs/papers --data_dir=DATA_DIR
+"""
+
+PGD40 = {"name": "pgd", "epsilon": 0.3, "steps": 40, "step_size": 0.01}
+AUTOATTACK = {"attack": PGD40, "suite": "autoattack", "split": "test[:300]"}
+ROWS = {
+    "plain": "natural",
+    "label smoothing": "label_smoothing",
+    "mixup": "mixup",
+    "virtual adversarial training": "virtual_adversarial_training",
+    "clean logit pairing": "clean_logit_pairing",
+    "clean logit pairing, an hour": "clean_logit_pairing_hour",
+    "logit squeezing": "logit_squeezing",
+    "fast adversarial training": "fast",
+    "free adversarial training, m = 8": "free",
+    "adversarial training (PGD-AT)": "pgd",
+    "mixed-minibatch PGD (M-PGD)": "mixed_minibatch_pgd",
+    "M-PGD with mixture batch normalisation": "mixture_batch_norm",
+    "adversarial logit pairing": "adversarial_logit_pairing",
+    "TRADES": "trades",
+    "MART": "mart",
+    "PGD-AT with adversarial weight perturbation": "weight_perturbation",
+}
+
+EXPERIMENTS = {
+    "methods_mnist": {
+        "title": "every method on MNIST at Linf 0.3, five minutes of training each on 2 CPU cores",
+        "source": "Of this toolkit; PGD-40 is the attack of Kannan et al. (2018)",
+        "columns": {
+            "Clean": {"attack": PGD40, "measure": "clean_accuracy"},
+            "PGD-40": {"attack": PGD40},
+            "PGD-100, 10 restarts": {"attack": PGD40 | {"steps": 100, "restarts": 10}},
+            "AutoAttack, 300 images": AUTOATTACK,
+            "Masked": AUTOATTACK | {"measure": "masked"},
+            "Training (minutes)": {"measure": "minutes"},
+        },
+        "rows": {label: {"model": {"small": f"mnist_methods:{variant}"}} for label, variant in ROWS.items()},
+    },
+}
