@@ -15,6 +15,7 @@ from keras_robust.layers.mixture_batch_normalization import (
 from keras_robust.layers.normalization import make_normalization
 from keras_robust.layers.per_image_standardization import PerImageStandardization
 from keras_robust.layers.replacement import replace_normalization
+from keras_robust.layers.reversible_blocks import ReversibleBlocks, stored_activations
 
 __all__ = [
     "ADVERSARIAL",
@@ -22,6 +23,7 @@ __all__ = [
     "CLEAN",
     "MixtureBatchNormalization",
     "PerImageStandardization",
+    "ReversibleBlocks",
     "branch_in_use",
     "check_functional",
     "frozen_statistics",
@@ -29,5 +31,6 @@ __all__ = [
     "make_normalization",
     "replace_normalization",
     "select_branch",
+    "stored_activations",
     "use_branch",
 ]
