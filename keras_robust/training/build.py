@@ -29,7 +29,9 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "virtual_adversarial": attacks.VirtualAdversarial,
 }
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
+    "cifar_resnet": architectures.CifarResNet,
     "lenet": architectures.LeNet,
+    "preact_resnet18": architectures.PreActResNet18,
     "resnet": architectures.ResNet,
     "resnet20": architectures.ResNet20,
     "wide_resnet": architectures.WideResNet,
