@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.layers import branch_in_use, use_branch
+from keras_robust.layers import branch_in_use, stored_activations, use_branch
 
 
 def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -> None:
@@ -37,7 +37,7 @@ def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -
         raise ValueError(f"The export folder is new, empty, or holds a SavedModel. Received: path={path}")
     archive = keras.export.ExportArchive()
     archive.track(classifier)
-    with use_branch(branch):
+    with use_branch(branch), stored_activations(classifier):
         branch_in_use(classifier)
         archive.add_endpoint(
             "serve",

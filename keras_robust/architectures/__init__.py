@@ -1,8 +1,20 @@
 """Classifiers from images in [0, 1] to logits. Any other Keras model of that kind will do as well."""
 
+from keras_robust.architectures.cifar_resnet import CifarResNet, ResNet20
 from keras_robust.architectures.imagenet_resnet import ResNet
+from keras_robust.architectures.inception_v3 import InceptionV3
 from keras_robust.architectures.lenet import LeNet
-from keras_robust.architectures.resnet import ResNet20
+from keras_robust.architectures.preact_resnet import PreActResNet18
+from keras_robust.architectures.revnet import RevNet
 from keras_robust.architectures.wide_resnet import WideResNet
 
-__all__ = ["LeNet", "ResNet", "ResNet20", "WideResNet"]
+__all__ = [
+    "CifarResNet",
+    "InceptionV3",
+    "LeNet",
+    "PreActResNet18",
+    "ResNet",
+    "ResNet20",
+    "RevNet",
+    "WideResNet",
+]

@@ -1,13 +1,41 @@
 """Residual networks for ImageNet (He et al., 2016, section 4.1)."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 
 from keras_robust.architectures import parts
+from keras_robust.architectures.denoising import check_denoising, denoise
+from keras_robust.architectures.parts import Parts
 
-BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
-"""By depth: how many blocks each stage has (He et al., 2016, table 1; 200: He et al., 2016, identity mappings)."""
+BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+    338: (3, 42, 64, 3),
+    518: (3, 66, 100, 3),
+    638: (3, 82, 124, 3),
+}
+"""By depth: how many blocks each stage has (He et al., 2016, table 1; 200: He et al., 2016, identity mappings).
+
+Xie & Yuille (2020, section 5) name ResNet-338, -518 and -638 and no more; their public code ends at 152. The depth
+fixes the sum, (depth - 2) / 3. As between ResNet-152 and ResNet-200, the first and last stage keep their 3 blocks here;
+as in ResNet-200, the second and third share the others 2 to 3. A bottleneck costs the same in every stage, so these
+networks have the operations of the paper's figure 7 however their blocks are shared out.
+"""
+BASIC = (18, 34)
+"""Depths of networks of two 3x3 convolutions per block instead of a bottleneck's three."""
 EXPANSION = 4
 """Filters at the end of a bottleneck, per filter in it."""
+LONGEST_CHAIN = 36
+"""Blocks in a row, of which Keras, which walks a model recursively, takes about a hundred at most."""
+
+Convolutions = list[tuple[int, int, int]]
+"""Filters, size and strides of the convolutions of a block."""
 
 
 def ResNet(  # noqa: N802
@@ -15,47 +43,91 @@ def ResNet(  # noqa: N802
     num_classes: int = 1000,
     input_shape: tuple[int, int, int] = (224, 224, 3),
     weight_decay: float = 0.0,
-    normalization: str = "batch",
+    normalization: str | None = "batch",
+    version: int = 1,
+    denoising: str | None = None,
 ) -> keras.Model:
-    """Returns a ResNet-v1 with projections as shortcuts, as Xie & Yuille (2020) train it.
+    """Returns a ResNet with projections as shortcuts.
 
-    Basic blocks at depth 18, bottlenecks else, which reduce the resolution in their 3x3 convolution, and whose last
-    scale is initialised at 0 (Goyal et al., 2017). ResNet-50 has 25,557,032 weights that are trained.
+    Version 1 is as Xie & Yuille (2020) train it: bottlenecks, basic blocks at depth 18 and 34, reduce the resolution in
+    their first 3x3 convolution, and their last scale is initialised at 0 (Goyal et al., 2017). Version 2 is the
+    pre-activation network of He et al. (2016, Identity mappings in deep residual networks), which the code of Kannan et
+    al. (2018) has, too. ResNet-50 has 25,557,032 weights that are trained in version 1, 25,549,352 in version 2.
 
     Args:
-        depth: 18, 50, 101, 152 or 200.
+        depth: 18, 34, 50, 101, 152, 200, 338, 518 or 638.
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1], normalised inside with ImageNet's mean and variance.
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
-        normalization: of `make_normalization`.
+        normalization: of `make_normalization`, or None: see `parts.Parts`.
+        version: 1 or 2.
+        denoising: None, or the kind of feature denoising block (see `denoising.denoise`) at the end of each stage, as
+            in ResNet-152 Denoise of Xie et al. (2019), "embedded_gaussian".
 
     Raises:
-        ValueError: if `depth` or `normalization` is unknown.
+        ValueError: if `depth`, `version`, `denoising` or `normalization` is unknown.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth is one of {sorted(BLOCKS)}. Received: depth={depth!r}")
-    regularizer = parts.decay_of(weight_decay)
-    layers = keras.layers
-
-    def block(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
-        # (filters, size, strides) of the convolutions
-        if depth == 18:
-            convolutions = [(filters, 3, strides), (filters, 3, 1)]
-        else:
-            convolutions = [(filters, 1, 1), (filters, 3, strides), (EXPANSION * filters, 1, 1)]
-        shortcut, last = x, convolutions[-1]
-        if strides > 1 or x.shape[-1] != last[0]:
-            shortcut = parts.normalize(parts.convolve(x, last[0], 1, strides, regularizer), normalization)
-        for convolution in convolutions[:-1]:
-            x = layers.ReLU()(parts.normalize(parts.convolve(x, *convolution, regularizer), normalization))
-        x = parts.normalize(parts.convolve(x, *last, regularizer), normalization, gamma_initializer="zeros")
-        return layers.ReLU()(layers.Add()([x, shortcut]))
-
+    parts.check_version(version)
+    check_denoising(denoising)
+    make = Parts(weight_decay, normalization)
+    add_block = functools.partial(_add_block, make, is_basic=depth in BASIC, version=version)
     inputs = keras.Input(input_shape)
     x = parts.standardize(inputs, parts.IMAGENET_MEAN, parts.IMAGENET_VARIANCE)
-    x = layers.ReLU()(parts.normalize(parts.convolve(x, 64, 7, 2, regularizer), normalization))
-    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = make.convolve(x, 64, 7, 2)
+    x = keras.layers.MaxPooling2D(3, 2, padding="same")(make.activate(x) if version == 1 else x)
     for stage, blocks in enumerate(BLOCKS[depth]):
-        for index in range(blocks):
-            x = block(x, 64 * 2**stage, 2 if stage > 0 and index == 0 else 1)
-    return keras.Model(inputs, parts.classify(x, num_classes, regularizer), name=f"resnet{depth}")
+        x = add_block(x, filters=64 * 2**stage, strides=1 if stage == 0 else 2)
+        x = _repeat(functools.partial(add_block, filters=64 * 2**stage), x, blocks - 1)
+        if denoising is not None:
+            x = denoise(make, x, denoising)
+    if version == 2:
+        x = make.activate(x)
+    suffix = ("" if version == 1 else "_v2") + ("" if denoising is None else "_denoise")
+    return keras.Model(inputs, make.classify(x, num_classes), name=f"resnet{depth}{suffix}")
+
+
+def _add_block(
+    make: Parts, x: keras.KerasTensor, filters: int, is_basic: bool, version: int, strides: int = 1
+) -> keras.KerasTensor:
+    if is_basic:
+        convolutions = [(filters, 3, strides), (filters, 3, 1)]
+    else:
+        convolutions = [(filters, 1, 1), (filters, 3, strides), (EXPANSION * filters, 1, 1)]
+    return (_post_activation if version == 1 else _pre_activation)(make, x, convolutions)
+
+
+def _repeat(
+    add_block: Callable[[keras.KerasTensor], keras.KerasTensor], x: keras.KerasTensor, count: int
+) -> keras.KerasTensor:
+    """Returns `x` behind `count` blocks, of which those beyond the longest chain are in a model of their own."""
+    for _ in range(min(count, LONGEST_CHAIN)):
+        x = add_block(x)
+    if count <= LONGEST_CHAIN:
+        return x
+    inputs = keras.Input(x.shape[1:])
+    return keras.Model(inputs, _repeat(add_block, inputs, count - LONGEST_CHAIN))(x)
+
+
+def _post_activation(make: Parts, x: keras.KerasTensor, convolutions: Convolutions) -> keras.KerasTensor:
+    filters, strides = convolutions[-1][0], max(strides for _, _, strides in convolutions)
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = make.normalize(make.convolve(x, filters, 1, strides))
+    for convolution in convolutions[:-1]:
+        x = make.activate(make.convolve(x, *convolution))
+    x = make.normalize(make.convolve(x, *convolutions[-1], ends_block=True), gamma_initializer="zeros")
+    return keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))
+
+
+def _pre_activation(make: Parts, x: keras.KerasTensor, convolutions: Convolutions) -> keras.KerasTensor:
+    filters, strides = convolutions[-1][0], max(strides for _, _, strides in convolutions)
+    shortcut, active = x, make.activate(x)
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = make.convolve(active, filters, 1, strides)
+    x = make.convolve(active, *convolutions[0])
+    for convolution in convolutions[1:-1]:
+        x = make.convolve(make.activate(x), *convolution)
+    x = make.convolve(make.activate(x), *convolutions[-1], ends_block=True)
+    return keras.layers.Add()([x, shortcut])

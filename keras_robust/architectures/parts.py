@@ -1,5 +1,6 @@
-"""What residual networks are made of."""
+"""What convolutional networks are made of."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -20,29 +21,81 @@ def standardize(images: keras.KerasTensor, mean: tuple[float, ...], variance: tu
     return keras.layers.Normalization(mean=mean, variance=variance)(images)
 
 
-def decay_of(weight_decay: float) -> keras.Regularizer | None:
-    """Returns the regularizer that adds `weight_decay` times the sum of squares to the loss."""
-    return keras.regularizers.L2(weight_decay) if weight_decay else None
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The layers of one network, with its weight decay and its normalisation.
 
+    Without normalisation convolutions have biases, and the last one of a residual block starts at 0, so that the block
+    starts as its shortcut: otherwise the variance of the activations would double with each block (Zhang et al., 2019,
+    Fixup initialization).
 
-def convolve(
-    x: keras.KerasTensor, filters: int, size: int, strides: int = 1, regularizer: Any = None
-) -> keras.KerasTensor:
-    """Returns a convolution without bias, initialised as He et al. (2015)."""
-    return keras.layers.Conv2D(
-        filters,
-        size,
-        strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=regularizer,
-    )(x)
+    Args:
+        weight_decay: coefficient of the sum of squared kernel weights in the loss.
+        normalization: of `make_normalization`, or None.
+        momentum: of the normalisation's averages, where there are any.
+        epsilon: of the normalisation.
+    """
 
+    weight_decay: float
+    normalization: str | None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
 
-def normalize(x: keras.KerasTensor, normalization: str, **options: Any) -> keras.KerasTensor:
-    """Returns a normalisation of `make_normalization` with momentum 0.9 and epsilon 1e-5."""
-    return make_normalization(normalization, x.shape[-1], **{"momentum": 0.9, "epsilon": 1e-5, **options})(x)
+    @property
+    def regularizer(self) -> keras.Regularizer | None:
+        """What adds `weight_decay` times the sum of squares to the loss."""
+        return keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
+
+    def convolve(
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int | tuple[int, int],
+        strides: int = 1,
+        *,
+        ends_block: bool = False,
+        initializer: Any = "he_normal",
+        padding: str = "same",
+    ) -> keras.KerasTensor:
+        """Returns a convolution, initialised as He et al. (2015) unless told otherwise.
+
+        Args:
+            x: (batch, height, width, channels).
+            filters: number of output channels.
+            size: of the kernel.
+            strides: in both directions.
+            ends_block: whether it is the last one of a residual block.
+            initializer: of the kernel.
+            padding: "same" or "valid".
+        """
+        normalized = self.normalization is not None
+        return keras.layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding=padding,
+            use_bias=not normalized,
+            kernel_initializer=initializer if normalized or not ends_block else "zeros",
+            kernel_regularizer=self.regularizer,
+        )(x)
+
+    def normalize(self, x: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
+        """Returns `x` normalised; `options` are those of the layer."""
+        if self.normalization is None:
+            return x
+        options = {"momentum": self.momentum, "epsilon": self.epsilon, **options}
+        return make_normalization(self.normalization, x.shape[-1], **options)(x)
+
+    def activate(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns `x` normalised and rectified."""
+        return keras.layers.ReLU()(self.normalize(x))
+
+    def classify(self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0) -> keras.KerasTensor:
+        """Returns float32 logits of the mean over all pixels, of which a fraction `dropout` is left out in training."""
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout)(x)
+        return keras.layers.Dense(num_classes, kernel_regularizer=self.regularizer, name="logits", dtype="float32")(x)
 
 
 def pad_channels(x: keras.KerasTensor, filters: int, strides: int, size: int = 1) -> keras.KerasTensor:
@@ -52,7 +105,7 @@ def pad_channels(x: keras.KerasTensor, filters: int, strides: int, size: int = 1
     return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (missing, missing)))
 
 
-def classify(x: keras.KerasTensor, num_classes: int, regularizer: Any) -> keras.KerasTensor:
-    """Returns float32 logits of the mean over all pixels."""
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.layers.Dense(num_classes, kernel_regularizer=regularizer, name="logits", dtype="float32")(x)
+def check_version(version: int) -> None:
+    """Raises `ValueError` unless `version` is that of a residual network: 1, or 2 with pre-activation."""
+    if version not in (1, 2):
+        raise ValueError(f"version is 1 or 2. Received: version={version!r}")

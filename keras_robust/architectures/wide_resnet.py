@@ -3,6 +3,7 @@
 import keras
 
 from keras_robust.architectures import parts
+from keras_robust.architectures.parts import Parts
 from keras_robust.layers import PerImageStandardization
 
 LEAK = 0.1
@@ -15,7 +16,7 @@ def WideResNet(  # noqa: N802
     num_classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     weight_decay: float = 0.0,
-    normalization: str = "batch",
+    normalization: str | None = "batch",
 ) -> keras.Model:
     """Returns 3 stages of n pre-activation blocks with 16, 32 and 64 times `width` filters.
 
@@ -30,7 +31,7 @@ def WideResNet(  # noqa: N802
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
-        normalization: of `make_normalization`.
+        normalization: of `make_normalization`, or None: see `parts.Parts`.
 
     Raises:
         ValueError: if `depth`, `width` or `normalization` is not one of these.
@@ -41,10 +42,10 @@ def WideResNet(  # noqa: N802
             f"least 1. Received: depth={depth!r}, width={width!r}"
         )
     original = depth % 6 == 4
-    regularizer = parts.decay_of(weight_decay)
+    make = Parts(weight_decay, normalization)
 
     def activate(x: keras.KerasTensor) -> keras.KerasTensor:
-        return keras.layers.ReLU(negative_slope=0.0 if original else LEAK)(parts.normalize(x, normalization))
+        return keras.layers.ReLU(negative_slope=0.0 if original else LEAK)(make.normalize(x))
 
     def block(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
         changes = x.shape[-1] != filters
@@ -52,13 +53,13 @@ def WideResNet(  # noqa: N802
         if not changes:
             shortcut = x
         elif original:
-            shortcut = parts.convolve(active, filters, 1, strides, regularizer)
+            shortcut = make.convolve(active, filters, 1, strides)
         else:
             # As that code: only where the network begins does the shortcut start behind the activation.
             start = active if strides == 1 else x
             shortcut = parts.pad_channels(start, filters, strides, size=strides)
-        out = parts.convolve(active, filters, 3, strides, regularizer)
-        out = parts.convolve(activate(out), filters, 3, 1, regularizer)
+        out = make.convolve(active, filters, 3, strides)
+        out = make.convolve(activate(out), filters, 3, ends_block=True)
         return keras.layers.Add()([out, shortcut])
 
     inputs = keras.Input(input_shape)
@@ -66,9 +67,9 @@ def WideResNet(  # noqa: N802
         x = parts.standardize(inputs, parts.CIFAR10_MEAN, parts.CIFAR10_VARIANCE)
     else:
         x = PerImageStandardization()(inputs)
-    x = parts.convolve(x, 16, 3, 1, regularizer)
+    x = make.convolve(x, 16, 3)
     for stage, filters in enumerate((16 * width, 32 * width, 64 * width)):
         for index in range((depth - 2) // 6):
             x = block(x, filters, 2 if stage > 0 and index == 0 else 1)
-    outputs = parts.classify(activate(x), num_classes, regularizer)
+    outputs = make.classify(activate(x), num_classes)
     return keras.Model(inputs, outputs, name=f"wide_resnet{depth}_{width}")

@@ -1,5 +1,6 @@
 """Layers: mixture batch normalisation, and what exchanges, freezes and selects normalisation in a classifier."""
 
+from keras_robust.layers.auxiliary_logits import AuxiliaryLogits, auxiliary_layers, collect_auxiliary_logits
 from keras_robust.layers.frozen_statistics import frozen_statistics
 from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import (
@@ -15,19 +16,25 @@ from keras_robust.layers.mixture_batch_normalization import (
 from keras_robust.layers.normalization import make_normalization
 from keras_robust.layers.per_image_standardization import PerImageStandardization
 from keras_robust.layers.replacement import replace_normalization
+from keras_robust.layers.reversible_blocks import ReversibleBlocks, stored_activations
 
 __all__ = [
     "ADVERSARIAL",
     "BRANCHES",
     "CLEAN",
+    "AuxiliaryLogits",
     "MixtureBatchNormalization",
     "PerImageStandardization",
+    "ReversibleBlocks",
+    "auxiliary_layers",
     "branch_in_use",
     "check_functional",
+    "collect_auxiliary_logits",
     "frozen_statistics",
     "has_branches",
     "make_normalization",
     "replace_normalization",
     "select_branch",
+    "stored_activations",
     "use_branch",
 ]

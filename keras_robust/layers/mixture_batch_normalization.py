@@ -83,6 +83,11 @@ def use_branch(branch: str | None) -> Iterator[None]:
         _branch.reset(token)
 
 
+def current_branch() -> str | None:
+    """Returns the branch of `use_branch`, or None outside of it."""
+    return _branch.get()
+
+
 def branch_in_use(classifier: keras.Layer | None) -> str | None:
     """Returns the branch of `use_branch`, or None outside of it.
 

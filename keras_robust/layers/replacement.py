@@ -7,6 +7,7 @@ import keras
 from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
 from keras_robust.layers.normalization import make_normalization
+from keras_robust.layers.reversible_blocks import ReversibleBlocks
 
 REPLACEMENTS = ("mixture_batch", "group")
 
@@ -37,6 +38,8 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
             # A sequential model calls its layers without a mask; a functional one repeats the calls of the original.
             options_of_kind = {} if isinstance(layer, keras.Sequential) else {"call_function": _call_without_mask}
             return keras.models.clone_model(layer, clone_function=clone, **options_of_kind)
+        if isinstance(layer, ReversibleBlocks):
+            return layer.with_functions([clone(function) for function in layer.functions])
         is_exchanged = isinstance(layer, keras.layers.BatchNormalization)
         new = (
             _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from keras_robust.attacks import low_precision_of
 from keras_robust.core.seeds import Tensor
-from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
+from keras_robust.methods.auxiliary import auxiliary_loss
 from keras_robust.methods.metric_sets import MetricSets
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
@@ -19,6 +20,22 @@ class CompiledModel(WrappedClassifier):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._metric_sets = MetricSets(None, None)
+
+    def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Returns the compiled loss plus the classifier's own (weight decay), a scalar; to be called once per step."""
+        return super().compute_loss(None, labels, logits, sample_weight)
+
+    def auxiliary_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor | float:
+        """Returns the weighted loss on the auxiliary logits of all passes of a training step, 0 where there are none.
+
+        Clean and attacked images count alike. See `AuxiliaryLogits`.
+        """
+        return auxiliary_loss(auxiliary_layers(self.classifier), self.loss, labels, logits, sample_weight)
+
+    def weight_decay(self) -> Tensor:
+        """Returns the classifier's own losses alone, a scalar, for a `robust_loss` without the compiled loss."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.constant(0.0)]) / replicas
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
         """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""

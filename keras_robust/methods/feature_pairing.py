@@ -14,6 +14,7 @@ from keras_robust.core.threat_models import flatten
 from keras_robust.layers import ADVERSARIAL, CLEAN, check_functional
 from keras_robust.losses import PairingLoss, get_pairing_loss
 from keras_robust.methods.adversarial_training import AdversarialTraining
+from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -60,11 +61,13 @@ class FeaturePairing(AdversarialTraining):
         layers = [self.classifier.get_layer(name) for name in self.feature_layers]
         outputs = [self.classifier.outputs[0], *(layer.output for layer in layers)]
         with_features = keras.Model(self.classifier.inputs, outputs)
-        results = self.run_passes(lambda images: with_features(images, training=training), inputs, training)
-        logits = {name: tensors[0] for name, tensors in results.items()}
-        for name, (_, *features) in results.items():
-            logits |= {f"{name}/{layer}": tensor for layer, tensor in zip(self.feature_layers, features, strict=True)}
-        return logits
+
+        def classify(images: Tensor) -> dict[str, Tensor]:
+            (logits, *features), auxiliary = run_with_auxiliary(with_features, images, training)
+            by_layer = {f"/{layer}": tensor for layer, tensor in zip(self.feature_layers, features, strict=True)}
+            return {"": logits, **by_layer, **auxiliary}
+
+        return with_suffixes(self.run_passes(classify, inputs, training))
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
         """Returns the loss of mixed-minibatch PGD plus the weighted pairing losses of the layers."""

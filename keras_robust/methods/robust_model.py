@@ -21,6 +21,7 @@ from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, moved_weights
 from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
+from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
 from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.crafted_batches import TakesCraftedBatches
 from keras_robust.methods.first_batch import check_batch, peek
@@ -150,10 +151,6 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
 
     # What hooks are made of.
 
-    def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Returns the compiled loss plus the classifier's own (weight decay), a scalar; to be called once per step."""
-        return super().compute_loss(None, labels, logits, sample_weight)
-
     def training_attack(self) -> Attack:
         """Returns the attack as it is in this step, with the epsilon of the schedule."""
         assert self.attack is not None  # methods without an attack do not come here
@@ -172,11 +169,6 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
     ) -> Tensor:
         """Returns the images attacked on `classifier`, compiled with XLA where that pays; no gradient flows."""
         return attack_classifier(attack, classifier, images, labels, seed, training, self.compile_attack)
-
-    def weight_decay(self) -> Tensor:
-        """Returns the classifier's own losses alone, a scalar, for a `robust_loss` without the compiled loss."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.constant(0.0)]) / replicas
 
     def run_passes(
         self, function: Callable[[Tensor], Any], inputs: dict[str, Tensor], training: bool | None
@@ -227,12 +219,15 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
     # What Keras calls.
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns float32 logits of images, or a dict of logits of a dict of images."""
+        """Returns float32 logits of images, or a dict of logits of a dict of images, auxiliary ones in training too."""
 
-        def classify(images: Tensor) -> Tensor:
-            return keras.ops.cast(self.classifier(images, training=training), "float32")
+        def classify(images: Tensor) -> dict[str, Tensor]:
+            logits, auxiliary = run_with_auxiliary(self.classifier, images, training)
+            return {"": keras.ops.cast(logits, "float32"), **auxiliary}
 
-        return self.run_passes(classify, inputs, training) if isinstance(inputs, dict) else classify(inputs)
+        if not isinstance(inputs, dict):
+            return classify(inputs)[""]
+        return with_suffixes(self.run_passes(classify, inputs, training))
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """Attacks the batch, then lets Keras take a step on the passes."""
@@ -255,7 +250,7 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
-        return self.robust_loss(y, y_pred, sample_weight)
+        return self.robust_loss(y, y_pred, sample_weight) + self.auxiliary_loss(y, y_pred, sample_weight)
 
     def fit(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any

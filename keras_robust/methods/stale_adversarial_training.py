@@ -9,7 +9,7 @@ from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.layers import ADVERSARIAL
+from keras_robust.layers import ADVERSARIAL, CLEAN
 from keras_robust.methods.metric_sets import label_accuracy
 from keras_robust.methods.robust_model import RobustModel
 
@@ -89,10 +89,14 @@ class StaleAdversarialTraining(RobustModel):
         loss = super().robust_loss(labels, logits, sample_weight)
         return tf.where(self._is_full(), loss, 0.0)
 
+    def auxiliary_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor | float:
+        """Returns the loss on auxiliary logits, or 0 while the queue is being filled."""
+        return tf.where(self._is_full(), super().auxiliary_loss(labels, logits, sample_weight), 0.0)
+
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
         """Returns the metrics as `RobustModel`; the fresh accuracy in training alone."""
         results = super().compute_metrics(x, y, y_pred, sample_weight)
-        if not isinstance(y_pred, dict) or set(y_pred) != {ADVERSARIAL}:
+        if not isinstance(y_pred, dict) or CLEAN in y_pred:
             del results[self.fresh_accuracy.name]
         return results
 

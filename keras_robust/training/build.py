@@ -29,9 +29,13 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "virtual_adversarial": attacks.VirtualAdversarial,
 }
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {
+    "cifar_resnet": architectures.CifarResNet,
+    "inception_v3": architectures.InceptionV3,
     "lenet": architectures.LeNet,
+    "preact_resnet18": architectures.PreActResNet18,
     "resnet": architectures.ResNet,
     "resnet20": architectures.ResNet20,
+    "revnet": architectures.RevNet,
     "wide_resnet": architectures.WideResNet,
 }
 METHODS: dict[str, type[methods.RobustModel]] = {

@@ -1,10 +1,22 @@
 """Sizes of the classifiers, against the published numbers or a count by hand, and what they return."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.architectures import LeNet, ResNet, ResNet20, WideResNet
+from keras_robust.architectures import (
+    CifarResNet,
+    InceptionV3,
+    LeNet,
+    PreActResNet18,
+    ResNet,
+    ResNet20,
+    RevNet,
+    WideResNet,
+)
+from keras_robust.architectures.denoising import denoise
+from keras_robust.architectures.parts import Parts
 from keras_robust.layers import PerImageStandardization
 
 
@@ -56,6 +68,18 @@ def test_imagenet_resnet_size(depth, expected):
         (LeNet, (8, 8, 3), 4),
         (ResNet20, (32, 32, 3), 10),
         (ResNet20, (8, 8, 1), 3),
+        (lambda **options: CifarResNet(8, version=2, normalization=None, **options), (8, 8, 3), 3),
+        (lambda **options: WideResNet(10, 1, normalization=None, **options), (8, 8, 3), 3),
+        (lambda **options: ResNet(18, version=2, denoising="gaussian", **options), (64, 64, 3), 5),
+        (lambda **options: PreActResNet18(normalization=None, **options), (8, 8, 1), 4),
+        (lambda **options: RevNet(14, filters=(8, 8, 16, 24), normalization="group", **options), (8, 8, 3), 4),
+        (lambda **options: RevNet(26, filters=(4, 8, 8, 8), normalization=None, **options), (8, 8, 1), 4),
+        pytest.param(
+            lambda **options: InceptionV3(width=0.05, normalization=None, **options),
+            (75, 80, 3),
+            6,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_logits(make, shape, classes):
@@ -76,6 +100,58 @@ def test_madry_initialization():
     assert np.abs(LeNet().layers[-2].get_weights()[0]).max() < 0.039
 
 
+@pytest.mark.parametrize("kind", ["embedded_gaussian", "gaussian", "dot_product"])
+def test_denoising_is_a_mean_over_all_pixels(kind):
+    """Equations 3 and 4 of Xie et al. (2019) in NumPy; before training, with a scale of 0, the block does nothing."""
+    inputs = keras.Input((3, 2, 4))
+    model = keras.Model(inputs, denoise(Parts(0.0, "batch"), inputs, kind))
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(model(x), x)
+    model.set_weights([np.random.default_rng(1).uniform(0.5, 1.5, w.shape) for w in model.weights])
+    weights = {weight.path.split("/")[-1]: np.asarray(weight) for weight in model.weights}
+    kernels = [np.asarray(w)[0, 0] for w in model.weights if w.path.endswith("kernel")]
+    pixels = x.reshape(2, 6, 4)
+    theta, phi = (pixels @ kernels[0], pixels @ kernels[1]) if kind == "embedded_gaussian" else (pixels, pixels)
+    alike = np.einsum("nic,njc->nij", theta, phi)
+    if kind == "dot_product":
+        alike /= 6
+    else:
+        alike = np.exp(alike / np.sqrt(theta.shape[-1]))
+        alike /= alike.sum(axis=2, keepdims=True)
+    means = np.einsum("nij,njc->nic", alike, pixels) @ kernels[-1]
+    scale = weights["gamma"] / np.sqrt(weights["moving_variance"] + 1e-5)
+    expected = pixels + (means - weights["moving_mean"]) * scale + weights["beta"]
+    np.testing.assert_allclose(model(x), expected.reshape(x.shape), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_inception_v3_is_that_of_keras():
+    """With the weights of `keras.applications.InceptionV3`, whose normalisation has no scale, the same logits."""
+    theirs = keras.applications.InceptionV3(weights=None, input_shape=(139, 107, 3), classifier_activation=None)
+    ours = InceptionV3(input_shape=(139, 107, 3), auxiliary_weight=None)
+
+    def in_order(model: keras.Model, kind: type) -> list[keras.Layer]:
+        layers = [layer for layer in model.layers if isinstance(layer, kind)]
+        return sorted(layers, key=lambda layer: int(layer.name.rpartition("_")[2]) if layer.name[-1].isdigit() else -1)
+
+    rng = np.random.default_rng(0)
+    theirs.set_weights([w + np.abs(rng.normal(0.0, 0.1, w.shape)) for w in theirs.get_weights()])
+    for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization, keras.layers.Dense):
+        for mine, other in zip(in_order(ours, kind), in_order(theirs, kind), strict=True):
+            scale = [np.ones_like(mine.gamma)] if kind is keras.layers.BatchNormalization else []
+            mine.set_weights(scale + other.get_weights())
+    images = rng.uniform(size=(2, 139, 107, 3)).astype("float32")
+    np.testing.assert_allclose(ours(images), theirs(2 * images - 1), rtol=1e-3, atol=1e-3)
+
+
+def test_without_normalization_a_block_starts_as_its_shortcut():
+    """So the last convolution of each block gets a gradient, and not the first."""
+    model = CifarResNet(8, input_shape=(8, 8, 3), normalization=None, version=2)
+    kernels = [w for w in model.trainable_variables if w.path.endswith("kernel") and len(w.shape) == 4]
+    assert [bool(np.any(kernel)) for kernel in kernels] == [True, *[True, False] * 3]
+    assert len([w for w in model.trainable_variables if w.path.endswith("bias")]) == len(kernels) + 1
+
+
 def test_unknown_initialization():
     with pytest.raises(ValueError, match="Received: initialization='he'"):
         LeNet(initialization="he")
@@ -87,9 +163,29 @@ def test_wide_resnets_that_do_not_exist(depth, width):
         WideResNet(depth, width)
 
 
-def test_resnets_that_do_not_exist():
-    with pytest.raises(ValueError, match="depth=51"):
-        ResNet(51)
+@pytest.mark.parametrize(
+    ("make", "received"),
+    [
+        (lambda: ResNet(51), "depth=51"),
+        (lambda: ResNet(50, version=3), "version=3"),
+        (lambda: ResNet(50, denoising="mean"), "denoising='mean'"),
+        (lambda: ResNet(50, normalization="layer"), "normalization='layer'"),
+        (lambda: CifarResNet(21), "depth=21"),
+        (lambda: CifarResNet(2), "depth=2"),
+        (lambda: CifarResNet(20, version=0), "version=0"),
+        (lambda: RevNet(20), "depth=20"),
+        (lambda: RevNet(2), "depth=2"),
+        (lambda: RevNet(38, filters=(32, 32, 64)), "filters=\\(32, 32, 64\\)"),
+        (lambda: RevNet(38, filters=(32, 32, 64, 62)), "filters=\\(32, 32, 64, 62\\)"),
+        (lambda: RevNet(38, filters=(32, 64, 32, 64)), "filters=\\(32, 64, 32, 64\\)"),
+        (lambda: InceptionV3(input_shape=(299, 74, 3)), "input_shape=\\(299, 74, 3\\)"),
+        (lambda: InceptionV3(width=0), "width=0"),
+        (lambda: InceptionV3(auxiliary_weight=-1.0), "weight=-1.0"),
+    ],
+)
+def test_networks_that_do_not_exist(make, received):
+    with pytest.raises(ValueError, match=f"Received: .*{received}"):
+        make()
 
 
 def test_per_image_standardization_is_tensorflows():

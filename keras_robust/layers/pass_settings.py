@@ -1,0 +1,49 @@
+"""What a later call of a layer needs in order to be the same as one now."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from keras_robust.layers.mixture_batch_normalization import current_branch, use_branch
+
+
+def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Returns a function to contexts in which `layer` is called as it would be called now.
+
+    `use_branch`, `frozen_statistics` and an attack's `compute_dtype` act on the calls inside them. What a backward pass
+    computes once more is called after they have ended.
+
+    Args:
+        layer: the settings are its own and those of the layers in it.
+    """
+    branch = current_branch()
+    settings = [(each, _settings_of(each)) for each in layer._flatten_layers()]
+
+    @contextlib.contextmanager
+    def as_then() -> Iterator[None]:
+        changed = [(each, then, _settings_of(each)) for each, then in settings if then != _settings_of(each)]
+        for each, then, _ in changed:
+            _set(each, *then)
+        try:
+            with use_branch(branch):
+                yield
+        finally:
+            for each, _, now in changed:
+                _set(each, *now)
+
+    return as_then
+
+
+def _settings_of(layer: keras.Layer) -> tuple[keras.DTypePolicy, Callable[..., Any] | None]:
+    """Returns the precision and, where `frozen_statistics` has replaced it, the call of `layer`."""
+    return layer.dtype_policy, layer.__dict__.get("call")
+
+
+def _set(layer: keras.Layer, dtype_policy: keras.DTypePolicy, call: Callable[..., Any] | None) -> None:
+    layer.dtype_policy = dtype_policy
+    if call is None:
+        layer.__dict__.pop("call", None)
+    else:
+        layer.__dict__["call"] = call
