@@ -78,6 +78,15 @@ def build_attack(config: Mapping[str, Any]) -> Attack:
     return _make("attack", ATTACKS, options, threat_model)
 
 
+def build_classifier(config: Mapping[str, Any]) -> keras.Model:
+    """Returns the classifier of a section such as `dict(name="wide_resnet", depth=34)`, with new weights.
+
+    Raises:
+        ValueError: if the name or an argument is unknown, or out of its range.
+    """
+    return _make("classifier", CLASSIFIERS, config)
+
+
 def build_optimizer(
     config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, rate_factor: float = 1.0
 ) -> keras.optimizers.Optimizer:
@@ -136,7 +145,7 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     if "source_models" in method:
         method["source_models"] = [_load_classifier(path) for path in method["source_models"]]
     with _dtype_policy(config["precision"]):
-        classifier = _make("classifier", CLASSIFIERS, config["classifier"])
+        classifier = build_classifier(config["classifier"])
     model = _make("method", METHODS, method, classifier, *attack, **options)
     loss: keras.losses.Loss
     if needs_one_hot_labels(config):
