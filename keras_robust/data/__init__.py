@@ -1,7 +1,7 @@
 """Data sets through TFDS, folders of images, and the embedded `mnist_small`: importing this registers it with TFDS."""
 
 from keras_robust.data.augmentation import AUGMENTATIONS, Augmentation
-from keras_robust.data.loading import DatasetInfo, describe, load_split
+from keras_robust.data.loading import describe, load_split
 from keras_robust.data.mnist_small import MnistSmall
 from keras_robust.data.pipeline import (
     MAX_CACHE_BYTES,
@@ -10,6 +10,7 @@ from keras_robust.data.pipeline import (
     evaluation_batches,
     training_batches,
 )
+from keras_robust.data.source import DatasetInfo
 
 __all__ = [
     "AUGMENTATIONS",

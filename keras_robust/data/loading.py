@@ -1,124 +1,10 @@
 """One door to image classification data sets: any of TFDS, folders of images, and the embedded `mnist_small`."""
 
-import dataclasses
-import functools
 import os
-from collections.abc import Callable
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from keras_robust.core.seeds import Tensor
-from keras_robust.data.builders import available_splits, how_to_prepare, image_and_label, prepared_builder
-from keras_robust.data.decoding import cut, decode
-from keras_robust.data.image_folder import ImageFolder
-from keras_robust.data.windows import central_window
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """What is known of a split without reading it.
-
-    Attributes:
-        name: name of the data set, as it was asked for.
-        split: split in TFDS syntax, as it was asked for.
-        num_examples: number of examples in the split, at least 1.
-        num_classes: number of classes.
-        image_shape: (height, width, channels); height and width are None where images differ in size.
-    """
-
-    name: str
-    split: str
-    num_examples: int
-    num_classes: int
-    image_shape: tuple[int | None, int | None, int]
-
-    def shape_at(self, image_size: int) -> tuple[int, int, int]:
-        """Returns the shape of the images in batches.
-
-        Args:
-            image_size: height and width; 0 leaves images of one size as they are.
-
-        Raises:
-            ValueError: if the size is below 0, or 0 where images differ in size.
-        """
-        if image_size < 0:
-            raise ValueError(f"Expected an image size of at least 0. Received: image_size={image_size}")
-        height, width, channels = self.image_shape
-        if image_size:
-            return image_size, image_size, channels
-        if height is None or width is None:
-            raise ValueError(
-                f"Expected an image size, such as 224, for images that differ in size. Received: image_size=0 for "
-                f"name={self.name!r} with images of shape {self.image_shape}"
-            )
-        return height, width, channels
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A split whose images are not decoded yet.
-
-    Attributes:
-        info: what is known of it.
-        records: from None to pairs of record and label, () int64, in the order of the files; from a seed, () int64, to
-            the same with the files in an order drawn from it. A record is a string: an encoded image or a file's name.
-        are_names: whether records are names, which are small and in one file, as it were.
-        contents: from a record to the encoded image.
-        decode_other: from an encoded image that is no JPEG to (height, width, channels) uint8.
-    """
-
-    info: DatasetInfo
-    records: Callable[[Tensor | None], tf.data.Dataset]
-    are_names: bool
-    contents: Callable[[Tensor], Tensor]
-    decode_other: Callable[[Tensor], Tensor]
-
-    def decode(self, record: Tensor) -> Tensor:
-        """Returns the image of a record: (height, width, channels) uint8 in [0, 255]."""
-        return decode(self.contents(record), self.decode_other, self.info.image_shape)
-
-    def image(self, record: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        """Returns the image of a record as it is evaluated: its `central_window`, resized to `shape`, uint8."""
-        if self.info.image_shape == shape:
-            return self.decode(record)
-        return self.window(record, functools.partial(central_window, size=shape[:2]), shape)
-
-    def window(self, record: Tensor, window_of: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Tensor:
-        """Returns a window of the image of a record, resized to `shape`, uint8: see `decoding.cut`."""
-        return cut(self.contents(record), self.decode_other, window_of, shape)
-
-
-def open_split(
-    name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False
-) -> Source:
-    """Finds a split; arguments as of `load_split`.
-
-    Raises:
-        ValueError: as `load_split`.
-    """
-    builder = prepared_builder(name, data_dir, download)
-    image, label = image_and_label(name, builder)
-    try:
-        if isinstance(builder, ImageFolder):
-            files = builder.files(split)
-            records, num_examples = tf.data.Dataset.from_tensor_slices(files), len(files[0])
-        else:
-            records = _read(builder, split, None)
-            num_examples = int(records.cardinality())
-    except AssertionError:
-        raise ValueError(how_to_prepare(name, builder)) from None
-    except (KeyError, ValueError) as error:
-        raise ValueError(available_splits(name, builder, split, str(error))) from None
-    if num_examples < 1:  # a slice that ends before it starts has a negative cardinality
-        raise ValueError(available_splits(name, builder, split, "the slice is empty"))
-    info = DatasetInfo(name, split, num_examples, label.num_classes, tuple(image.shape))
-    are_names = isinstance(builder, ImageFolder)
-
-    def ordered(seed: Tensor | None) -> tf.data.Dataset:
-        return records if seed is None or are_names else _read(builder, split, seed)
-
-    return Source(info, ordered, are_names, tf.io.read_file if are_names else tf.identity, image.decode_example)
+from keras_robust.data.source import DatasetInfo, open_split
 
 
 def load_split(
@@ -141,7 +27,7 @@ def load_split(
         ValueError: if the data set is unknown, not prepared, or not one of uint8 images with one label each, if a
             folder is not laid out as it must be, or if the split is unknown or empty.
     """
-    source = open_split(name, split, data_dir=data_dir, download=download)
+    source = open_split(name, split, data_dir, download)
     options = tf.data.Options()
     options.deterministic = True
     decoded = source.records(None).map(lambda x, y: (source.decode(x), y), num_parallel_calls=tf.data.AUTOTUNE)
@@ -156,21 +42,4 @@ def describe(
     Raises:
         ValueError: as `load_split`.
     """
-    return open_split(name, split, data_dir=data_dir, download=download).info
-
-
-def _read(builder: tfds.core.DatasetBuilder, split: str, seed: Tensor | None) -> tf.data.Dataset:
-    """The split as (encoded image, label), of known length; that data can be found is TFDS's judgement, mocks included.
-
-    With a seed, () int64, the order of the files is drawn from it, where the data set has no order of its own.
-    """
-    options = tf.data.Options()
-    options.deterministic = True
-    shuffle_files = seed is not None and not builder.info.disable_shuffling
-    return builder.as_dataset(
-        split=split,
-        shuffle_files=shuffle_files,
-        decoders={builder.info.supervised_keys[0]: tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(options=options, try_autocache=False, shuffle_seed=seed),
-        as_supervised=True,
-    )
+    return open_split(name, split, data_dir, download).info

@@ -6,8 +6,8 @@ import os
 import tensorflow as tf
 
 from keras_robust.data.augmentation import get_augmentation
-from keras_robust.data.loading import DatasetInfo, Source, open_split
 from keras_robust.data.service import through_service
+from keras_robust.data.source import DatasetInfo, Source, open_split
 from keras_robust.data.stream import Stream
 
 MAX_CACHE_BYTES = 2 * 2**30  # above the 1.9e9 of SVHN with its extra images, below the 1.6e10 of ImageNet at 64 x 64
@@ -68,7 +68,7 @@ def training_batches(
             random are to be kept.
     """
     draws = get_augmentation(augmentation)
-    source = open_split(name, split, data_dir=data_dir, download=download)
+    source = open_split(name, split, data_dir, download)
     shape = source.info.shape_at(image_size)
     _check_training_arguments(source.info, batch_size, start_step, shuffle_buffer)
     if cache and draws.window is not None:
@@ -121,7 +121,7 @@ def evaluation_batches(
         ValueError: as `load_split`, if `batch_size` is below 1 or `image_size` below 0, or if images differ in size
             and there is no `image_size`.
     """
-    source = open_split(name, split, data_dir=data_dir, download=download)
+    source = open_split(name, split, data_dir, download)
     shape = source.info.shape_at(image_size)
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.data.augmentation import Augmentation
-from keras_robust.data.loading import Source
+from keras_robust.data.source import Source
 
 AUGMENTATION_DRAWS = 2  # 0 and 1 are those of `methods.robust_model`, from the same seed
 WINDOW_DRAWS = 3
@@ -42,6 +42,7 @@ class Stream:
             images: pairs of image and label where they are kept in memory; None reads records.
         """
         num_examples = self.source.info.num_examples
+        in_order = self.source.records(None) if images is None else images
         per_epoch = num_examples // self.batch_size * self.batch_size
         first_epoch, passed = divmod(start_step * self.batch_size, per_epoch)
 
@@ -50,8 +51,7 @@ class Stream:
             # tf.data mixes the global seed into a shuffle; here this pins it, for this function's graph only.
             tf.random.set_seed(1)
             order = _epoch_seed(self.seed, epoch)
-            of_files = order if buffer < num_examples else None
-            examples = self.source.records(of_files) if images is None else images
+            examples = self.source.records(order) if images is None and buffer < num_examples else in_order
             shuffled = examples.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
             to_skip = tf.where(epoch == first_epoch, tf.constant(passed, tf.int64), 0)
             return shuffled.take(per_epoch).skip(to_skip).enumerate(epoch * per_epoch + to_skip)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_robust import data
 
@@ -17,7 +18,9 @@ def numbers(images: np.ndarray) -> np.ndarray:
 
 
 def test_all_images_with_their_labels(image_folder: pathlib.Path):
-    loaded = list(data.load_split(f"folder:{image_folder}", "train").as_numpy_iterator())
+    split = data.load_split(f"folder:{image_folder}", "train")
+    assert split.element_spec == (tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.int64))
+    loaded = list(split.as_numpy_iterator())
     read = np.concatenate([numbers(image[np.newaxis] / 255) for image, _ in loaded])
     assert sorted(read) == list(range(24))
     np.testing.assert_array_equal([label for _, label in loaded], read % 3)

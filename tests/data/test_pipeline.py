@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import data
-from keras_robust.data import loading
+from keras_robust.data import source
 
 SPLIT = "train[:50]"
 
@@ -29,14 +29,14 @@ def count_decoded(monkeypatch: pytest.MonkeyPatch) -> tf.Variable:
     """Returns a variable that counts the images that are decoded from now on."""
     decoded = tf.Variable(0, dtype=tf.int64)
 
-    def counted(*args: Any, **kwargs: Any) -> loading.Source:
-        source = loading.open_split(*args, **kwargs)
+    def counted(*args: Any) -> source.Source:
+        opened = source.open_split(*args)
 
         def decode(contents: tf.Tensor) -> tf.Tensor:
             decoded.assign_add(1)
-            return source.decode_other(contents)
+            return opened.decode_other(contents)
 
-        return dataclasses.replace(source, decode_other=decode)
+        return dataclasses.replace(opened, decode_other=decode)
 
     monkeypatch.setattr("keras_robust.data.pipeline.open_split", counted)
     return decoded
