@@ -22,8 +22,13 @@ MODELS = flags.DEFINE_list("models", [], "Further models of a transfer matrix: N
 TRANSFER_STEPS = flags.DEFINE_list("transfer_steps", [], "Numbers of PGD steps of a transfer matrix: 1,4,8.")
 TOP_K = flags.DEFINE_integer("top_k", 1, "Measure accuracies among the top k, too.")
 SOURCE = flags.DEFINE_string("source", None, "Black box: craft the examples on this model instead.")
-DATASET = flags.DEFINE_string("dataset", None, "A TFDS data set, or mnist_small.")
+DATASET = flags.DEFINE_string(
+    "dataset", None, "A TFDS data set, mnist_small, or folder:PATH with images in PATH/SPLIT/CLASS."
+)
 SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:1000].")
+IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Height and width of the images; where it is not given and they differ, those of the model."
+)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
 DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
 BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
@@ -61,8 +66,14 @@ def main(_: list[str]) -> None:
     """Evaluates."""
     options = {name: flags.FLAGS[name].value for name in ATTACK_FLAGS if flags.FLAGS[name].value is not None}
     attack = build_attack({"name": flags.FLAGS["attack"].value, **options})
-    dataset = kr.data.evaluation_batches(
-        DATASET.value, SPLIT.value, batch_size=BATCH_SIZE.value, data_dir=DATA_DIR.value, download=DOWNLOAD.value
+    dataset = kr.evaluation.dataset_for(
+        MODEL.value,
+        DATASET.value,
+        SPLIT.value,
+        batch_size=BATCH_SIZE.value,
+        image_size=IMAGE_SIZE.value,
+        data_dir=DATA_DIR.value,
+        download=DOWNLOAD.value,
     )
     progress = f"{OUTPUT.value}/progress"
     report = kr.evaluation.evaluate_suite(

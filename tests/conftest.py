@@ -1,12 +1,14 @@
 """Two logical CPU devices, a strategy over them, and classifiers small enough to be computed by hand."""
 
 import os
+import pathlib
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -71,3 +73,22 @@ def batch() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return rng.uniform(size=(count, *shape)).astype("float32"), rng.integers(0, classes, count)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Images of differing size: 24 in train, 9 in test, a third each of the classes 0 cat, 1 dog and 2 emu.
+
+    In each split, image number k is of class k % 3. Red is the column and green the row of a pixel; blue is 10 k.
+    """
+    root = tmp_path_factory.mktemp("images")
+    for split, count in (("train", 24), ("test", 9)):
+        for number in range(count):
+            height, width = 20 + 7 * number % 41, 20 + 11 * number % 37
+            rows, columns = np.mgrid[:height, :width]
+            pixels = np.stack([columns, rows, np.full_like(rows, 10 * number)], axis=2).astype(np.uint8)
+            folder = root / split / ("cat", "dog", "emu")[number % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            suffix, options = [("png", {}), ("jpg", {"quality": 100, "subsampling": 0})][number % 2]
+            PIL.Image.fromarray(pixels).save(folder / f"{number}.{suffix}", **options)
+    return root

@@ -1,11 +1,22 @@
-"""Data sets through TFDS, and the embedded `mnist_small`: importing this package registers it with TFDS."""
+"""Data sets through TFDS, folders of images, and the embedded `mnist_small`: importing this registers it with TFDS."""
 
-from keras_robust.data.loading import DatasetInfo, describe, load_split
+from keras_robust.data.augmentation import AUGMENTATIONS, Augmentation
+from keras_robust.data.loading import describe, load_split
 from keras_robust.data.mnist_small import MnistSmall
-from keras_robust.data.pipeline import MAX_SHUFFLE_BUFFER, check_batch_size, evaluation_batches, training_batches
+from keras_robust.data.pipeline import (
+    MAX_CACHE_BYTES,
+    MAX_SHUFFLE_BUFFER,
+    check_batch_size,
+    evaluation_batches,
+    training_batches,
+)
+from keras_robust.data.source import DatasetInfo
 
 __all__ = [
+    "AUGMENTATIONS",
+    "MAX_CACHE_BYTES",
     "MAX_SHUFFLE_BUFFER",
+    "Augmentation",
     "DatasetInfo",
     "MnistSmall",
     "check_batch_size",

@@ -1,15 +1,17 @@
 """Batches for training, resumable at any step, and for evaluation: float32 images in [0, 1]."""
 
+import math
 import os
 
 import tensorflow as tf
 
-from keras_robust.core import seeds
 from keras_robust.data.augmentation import get_augmentation
-from keras_robust.data.loading import DatasetInfo, describe, load_split
+from keras_robust.data.service import through_service
+from keras_robust.data.source import DatasetInfo, Source, open_split
+from keras_robust.data.stream import Stream
 
-AUGMENTATION_DRAWS = 2  # 0 and 1 are those of `methods.robust_model`, from the same seed
-MAX_SHUFFLE_BUFFER = 100_000  # examples; above MNIST's 60,000, SVHN's 73,257 and Tiny ImageNet's 100,000
+MAX_CACHE_BYTES = 2 * 2**30  # above the 1.9e9 of SVHN with its extra images, below the 1.6e10 of ImageNet at 64 x 64
+MAX_SHUFFLE_BUFFER = 16_384  # encoded images, 1.8 GB of ImageNet's
 
 
 def training_batches(
@@ -19,19 +21,22 @@ def training_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    image_size: int = 0,
     augmentation: str | None = None,
     one_hot: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     shuffle_buffer: int | None = None,
-    cache: bool = True,
+    cache: bool | None = None,
+    data_service: str | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of shuffled batches, a pure function of its arguments.
 
     Each epoch is a new order of the split, without its last num_examples % batch_size examples; the order depends on
     (seed, epoch) alone, not on TensorFlow's global seed. The stream from `start_step` equals, bit for bit, the stream
     from 0 after `start_step` batches, so that an interrupted training sees the batches it would have seen. Iterating
-    the data set again starts again from `start_step`.
+    the data set again starts again from `start_step`. Images of batches already consumed are
+    not decoded, unless all images are kept in memory.
 
     Args:
         name: data set, as of `load_split`.
@@ -39,47 +44,48 @@ def training_batches(
         batch_size: global batch size, at least 1 and at most the number of examples.
         seed: seed of the orders.
         start_step: number of batches already consumed, at least 0.
+        image_size: height and width of the images, for which they are cut and resized: at random where the
+            augmentation says so, and otherwise as in `evaluation_batches`. 0 leaves images of one size as they are.
         augmentation: of the images, a name in `augmentation.AUGMENTATIONS` or None; its draws depend on (seed, step).
         one_hot: whether labels are one-hot.
         data_dir: as of `load_split`.
         download: as of `load_split`.
-        shuffle_buffer: number of examples to shuffle among; None means the whole split, at most `MAX_SHUFFLE_BUFFER`.
-        cache: whether to keep the decoded uint8 images in memory.
+        shuffle_buffer: number of examples to shuffle among. None means the whole split where the images are kept in
+            memory or are files of their own, and at most `MAX_SHUFFLE_BUFFER` otherwise. Where the buffer is smaller
+            than the split and the images are not kept, the order of the files is drawn, too.
+        cache: whether to keep the decoded uint8 images in memory. None does where they are not cut at random and take
+            `MAX_CACHE_BYTES` at most.
+        data_service: address of a tf.data service that prepares the batches; see `through_service` for what is then
+            still reproducible.
 
     Returns:
         Batches of infinite cardinality and static shapes: images (batch_size, height, width, channels) float32 in
         [0, 1] and labels (batch_size,) int64 or (batch_size, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `describe`, if `batch_size`, `start_step` or `shuffle_buffer` is out of its range, or the
-            augmentation is unknown.
+        ValueError: as `load_split`, if `batch_size`, `start_step`, `image_size` or `shuffle_buffer` is out of its
+            range, images differ in size and there is no `image_size`, the augmentation is unknown, or images cut at
+            random are to be kept.
     """
-    augment = None if augmentation is None else get_augmentation(augmentation)
-    info = describe(name, split, data_dir=data_dir, download=download)
-    _check_training_arguments(info, batch_size, start_step, shuffle_buffer)
-    buffer = shuffle_buffer or min(info.num_examples, MAX_SHUFFLE_BUFFER)
-    examples = load_split(name, split, data_dir=data_dir)
-    if cache:
-        examples = examples.cache()
-
-    def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-        # tf.data mixes the global seed into a shuffle; here this pins it, for this function's graph only.
-        tf.random.set_seed(1)
-        shuffled = examples.shuffle(buffer, seed=_epoch_seed(seed, epoch), reshuffle_each_iteration=False)
-        return shuffled.batch(batch_size, drop_remainder=True)
-
-    first_epoch, batches_to_skip = divmod(start_step, info.num_examples // batch_size)
-    batches = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_batches).skip(batches_to_skip)
+    draws = get_augmentation(augmentation)
+    source = open_split(name, split, data_dir, download)
+    shape = source.info.shape_at(image_size)
+    _check_training_arguments(source.info, batch_size, start_step, shuffle_buffer)
+    if cache and draws.window is not None:
+        raise ValueError(
+            f"Images cut at random are decoded anew in each epoch. Received: cache=True, augmentation={augmentation!r}"
+        )
+    kept = draws.window is None and _fits_in_memory(source.info, shape) if cache is None else cache
+    images = _still_images(source, shape).cache() if kept else None
+    stream = Stream(source, shape, draws, batch_size, seed)
+    examples = stream.epochs(start_step, shuffle_buffer or _default_buffer(source, kept), images)
+    if images is None:
+        examples = examples.map(stream.read, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = examples.batch(batch_size, drop_remainder=True).map(stream.change, num_parallel_calls=tf.data.AUTOTUNE)
     batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    if augment is not None:
-
-        def augmented(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-            images, labels = batch
-            return augment(images, seeds.fold(seeds.as_seed(seed), AUGMENTATION_DRAWS, step)), labels
-
-        steps = tf.data.Dataset.counter(start_step)
-        batches = tf.data.Dataset.zip(steps, batches).map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
-    return _finish(batches, info.num_classes if one_hot else None)
+    if data_service is not None:
+        batches = through_service(batches, data_service)
+    return _finish(batches, source.info.num_classes if one_hot else None)
 
 
 def evaluation_batches(
@@ -87,16 +93,22 @@ def evaluation_batches(
     split: str,
     *,
     batch_size: int,
+    image_size: int = 0,
     one_hot: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
 ) -> tf.data.Dataset:
-    """All examples of a split once, in the order of its files, decoded once and kept in memory as uint8.
+    """All examples of a split once, in the order of its files.
+
+    They are decoded once and kept in memory as uint8 where they take `MAX_CACHE_BYTES` at most.
 
     Args:
         name: data set, as of `load_split`.
         split: split, as of `load_split`.
         batch_size: global batch size, at least 1.
+        image_size: height and width of the images: of each the central square is taken, 7/8 of the shorter side long,
+            and resized. An image that has this size is left as it is; 0 leaves all images so, which must be of one
+            size.
         one_hot: whether labels are one-hot.
         data_dir: as of `load_split`.
         download: as of `load_split`.
@@ -106,13 +118,17 @@ def evaluation_batches(
         (batch,) int64 or (batch, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `describe`, and if `batch_size` is below 1.
+        ValueError: as `load_split`, if `batch_size` is below 1 or `image_size` below 0, or if images differ in size
+            and there is no `image_size`.
     """
-    info = describe(name, split, data_dir=data_dir, download=download)
+    source = open_split(name, split, data_dir, download)
+    shape = source.info.shape_at(image_size)
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
-    batches = load_split(name, split, data_dir=data_dir).cache().batch(batch_size)
-    return _finish(batches, info.num_classes if one_hot else None)
+    images = _still_images(source, shape)
+    if _fits_in_memory(source.info, shape):
+        images = images.cache()
+    return _finish(images.batch(batch_size), source.info.num_classes if one_hot else None)
 
 
 def check_batch_size(batch_size: int, replicas: int) -> None:
@@ -144,17 +160,28 @@ def _check_training_arguments(info: DatasetInfo, batch_size: int, start_step: in
         raise ValueError(f"Expected a shuffle buffer of at least 1. Received: shuffle_buffer={shuffle_buffer}")
 
 
-def _epoch_seed(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """A seed for `shuffle`, () int64, that is a pure function of `seed` and `epoch`: () int64."""
-    pair = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.random.stateless_uniform([], pair, minval=None, maxval=None, dtype=tf.int64, alg="philox")
+def _fits_in_memory(info: DatasetInfo, shape: tuple[int, int, int]) -> bool:
+    return info.num_examples * math.prod(shape) <= MAX_CACHE_BYTES
+
+
+def _default_buffer(source: Source, kept: bool) -> int:
+    count = source.info.num_examples
+    return count if kept or source.are_names else min(count, MAX_SHUFFLE_BUFFER)
+
+
+def _still_images(source: Source, shape: tuple[int, int, int]) -> tf.data.Dataset:
+    """Pairs of image and label in the order of the files, each image as it is evaluated."""
+    return source.records(None).map(
+        lambda record, label: (source.image(record, shape), label), num_parallel_calls=tf.data.AUTOTUNE
+    )
 
 
 def _finish(batches: tf.data.Dataset, one_hot_classes: int | None) -> tf.data.Dataset:
     """Converts uint8 batches to float32 in [0, 1], and the labels to one-hot if a number of classes is given."""
 
     def convert(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = tf.cast(images, tf.float32) / 255.0
+        if images.dtype == tf.uint8:
+            images = tf.cast(images, tf.float32) / 255.0
         return images, labels if one_hot_classes is None else tf.one_hot(labels, one_hot_classes, dtype=tf.float32)
 
     options = tf.data.Options()

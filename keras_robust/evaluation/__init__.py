@@ -1,6 +1,7 @@
 """Evaluation: how robust a classifier is, with the record that shows how it was measured."""
 
 from keras_robust.evaluation.autoattack import AutoAttack
+from keras_robust.evaluation.dataset_for import dataset_for
 from keras_robust.evaluation.epsilon_curve import epsilon_curve
 from keras_robust.evaluation.evaluate import evaluate
 from keras_robust.evaluation.iteration_curve import iteration_curve
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "Suite",
     "compare",
+    "dataset_for",
     "epsilon_curve",
     "evaluate",
     "evaluate_suite",

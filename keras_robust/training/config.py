@@ -19,9 +19,10 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 DEFAULTS: dict[str, Any] = {
     "config_format": REQUIRED,
-    "dataset": REQUIRED,  # name, as in TFDS, or "mnist_small"
+    "dataset": REQUIRED,  # name, as in TFDS, "mnist_small", or "folder:PATH": see data.load_split
     "train_split": REQUIRED,  # in TFDS's syntax
     "validation_split": REQUIRED,
+    "image_size": 0,  # height and width that images are resized to; 0: as they are, all of one size
     "augmentation": None,  # of training images: see data.augmentation
     "classifier": REQUIRED,  # sections: see training.build
     "method": REQUIRED,
@@ -65,7 +66,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     missing = [name for name, value in resolved.items() if isinstance(value, str) and value == REQUIRED]
     if missing:
         raise ValueError(f"The config lacks the fields {missing}. Received: {sorted(given)}")
-    counts = {"batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "steps_per_execution": 1, "seed": 0}
+    counts = {"image_size": 0, "batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "steps_per_execution": 1, "seed": 0}
     optional = (
         "rates_for_batch_size",
         "epsilon_warmup_epochs",

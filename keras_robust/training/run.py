@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
 from keras_robust.distribution import AttackedBatches
-from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief
+from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief, is_multi_worker
 from keras_robust.training.averaging import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
@@ -30,6 +30,7 @@ class Run:
         workdir: where the run goes on from.
         strategy: its devices.
         data_dir: where TFDS keeps its data sets; None is its default.
+        data_service: address of the tf.data service that prepares the batches, or None.
         steps_per_pass: batches of a pass over the training data.
     """
 
@@ -37,6 +38,7 @@ class Run:
     workdir: Workdir
     strategy: tf.distribute.Strategy
     data_dir: str | None
+    data_service: str | None
     steps_per_pass: int
 
     @classmethod
@@ -47,19 +49,28 @@ class Run:
         strategy: tf.distribute.Strategy,
         data_dir: str | None,
         download: bool,
+        data_service: str | None,
     ) -> "Run":
         """Checks the data and seeds what is random.
 
         Raises:
-            ValueError: if the batch does not divide among the replicas or the data are not there.
+            ValueError: if the batch does not divide among the replicas, the data are not there or differ in size, or
+                a data service is to feed several workers.
         """
+        if data_service is not None and is_multi_worker(strategy):
+            raise ValueError(
+                "A data service feeds one process: workers would not train on the same global batches. Received: "
+                f"data_service={data_service!r} with several workers"
+            )
         check_batch_size(config["batch_size"], strategy.num_replicas_in_sync)
         info = describe(config["dataset"], config["train_split"], data_dir=data_dir, download=download)
-        describe(config["dataset"], config["validation_split"], data_dir=data_dir)
+        validation = describe(config["dataset"], config["validation_split"], data_dir=data_dir)
+        for part in (info, validation):
+            part.shape_at(config["image_size"])
         keras.utils.set_random_seed(config["seed"])
         if config["deterministic"]:
             tf.config.experimental.enable_op_determinism()
-        return cls(config, workdir, strategy, data_dir, info.num_examples // config["batch_size"])
+        return cls(config, workdir, strategy, data_dir, data_service, info.num_examples // config["batch_size"])
 
     @property
     def steps_per_epoch(self) -> int:
@@ -127,7 +138,8 @@ class Run:
 
     def _data_options(self) -> dict[str, Any]:
         one_hot = needs_one_hot_labels(self.config)
-        return {"batch_size": self.config["batch_size"], "one_hot": one_hot, "data_dir": self.data_dir}
+        own = {name: self.config[name] for name in ("batch_size", "image_size")}
+        return {**own, "one_hot": one_hot, "data_dir": self.data_dir}
 
     def _training_data(self, start_step: int) -> tf.data.Dataset:
         return training_batches(
@@ -136,6 +148,7 @@ class Run:
             seed=self.config["seed"],
             start_step=start_step,
             augmentation=self.config["augmentation"],
+            data_service=self.data_service,
             **self._data_options(),
         )
 

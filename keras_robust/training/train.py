@@ -22,6 +22,7 @@ def train(
     *,
     data_dir: str | None = None,
     download: bool = False,
+    data_service: str | None = None,
     strategy: str = "auto",
     tpu: str | None = None,
     checkpoint_steps: int = 0,
@@ -40,6 +41,7 @@ def train(
         workdir: folder of the run; see `training.workdir`.
         data_dir: where TFDS keeps its data sets; None is its default.
         download: let TFDS download a data set that is missing.
+        data_service: grpc://HOST:PORT of a tf.data service that prepares the batches: see `data.service`.
         strategy: see `create_strategy`. With several workers, all call this with the same arguments, and `workdir` is
             one folder for all of them.
         tpu: see `create_strategy`.
@@ -61,7 +63,7 @@ def train(
     folder = Workdir(epath.Path(workdir))
     folder.check(config)
     folder.check_generation(generation is not None)
-    run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download)
+    run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download, data_service)
     model = run.load_or_build()
     with folder_of_worker(folder, run.strategy) as output, lost_worker_preempts(run.strategy):
         options: dict[str, Any] = {

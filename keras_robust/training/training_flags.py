@@ -21,6 +21,9 @@ def define(strategies: Sequence[str]) -> Callable[[], dict[str, Any]]:
         "workdir": flags.DEFINE_string("workdir", None, "Folder of the run: models, history, config."),
         "data_dir": flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given."),
         "download": flags.DEFINE_bool("download", False, "Download a data set that is missing."),
+        "data_service": flags.DEFINE_string(
+            "data_service", None, "grpc://HOST:PORT of a tf.data service that prepares the batches."
+        ),
         "strategy": flags.DEFINE_enum("strategy", "auto", strategies, "Devices to train on."),
         "checkpoint_steps": flags.DEFINE_integer(
             "checkpoint_steps", 1000, "Checkpoint after so many steps, too; 0: after epochs alone."

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust import data
-from keras_robust.data.augmentation import flip_and_crop
+from keras_robust.data.augmentation import AUGMENTATIONS, flip, flip_and_crop
 
 
 def candidates(image: np.ndarray, padding: int) -> list[bytes]:
@@ -33,6 +33,21 @@ def test_each_image_stays_itself():
     images = np.random.default_rng(0).integers(1, 256, (20, 6, 4, 3), np.uint8)
     for image, augmented in zip(images, flip_and_crop(images, tf.constant([0, 5])).numpy(), strict=True):
         assert augmented.tobytes() in candidates(image, 4)
+
+
+def test_flips_are_half_of_the_images():
+    image = np.random.default_rng(0).integers(1, 256, (3, 4, 1), np.uint8)
+    flipped = flip(tf.constant(np.stack([image] * 4000)), tf.constant([0, 2])).numpy()
+    is_mirrored = np.all(flipped == image[:, ::-1], axis=(1, 2, 3))
+    assert np.all(is_mirrored | np.all(flipped == image, axis=(1, 2, 3)))
+    assert abs(is_mirrored.sum() - 2000) < 5 * np.sqrt(1000)
+
+
+def test_two_pixels_of_free_adversarial_training():
+    image = np.random.default_rng(0).integers(1, 256, (6, 6, 3), np.uint8)
+    change = AUGMENTATIONS["flip_and_crop_2_pixels"].change
+    cropped = change(tf.constant(np.stack([image] * 500)), tf.constant([0, 2])).numpy()
+    assert {one.tobytes() for one in cropped} == set(candidates(image, 2))
 
 
 def test_compiled_draws_are_the_same():

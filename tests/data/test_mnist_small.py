@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_robust import data
-from keras_robust.data import loading
+from keras_robust.data import builders
 from keras_robust.data.mnist_small import make_digits
 from keras_robust.data.mnist_small.mnist_small import DIGITS_FILE
 
@@ -91,14 +91,14 @@ def test_preparing_leaves_progress_bars_as_they_were(tmp_path: pathlib.Path, bar
     tfds.display_progress_bar(bars_on)
     try:
         data.load_split("mnist_small", "test", data_dir=tmp_path)
-        assert loading.tqdm_utils._active is bars_on
+        assert builders.tqdm_utils._active is bars_on
     finally:
         tfds.display_progress_bar(True)
 
 
 def test_process_that_loses_the_race_uses_the_winners_files(data_dir: pathlib.Path):
     builder = tfds.builder("mnist_small", data_dir=data_dir)
-    loading._prepare_embedded(builder)
+    builders._prepare_embedded(builder)
     assert [path.name for path in data_dir.iterdir()] == ["mnist_small"]
     assert data.describe("mnist_small", "test", data_dir=data_dir).num_examples == 2_000
 

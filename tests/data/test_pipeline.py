@@ -1,14 +1,15 @@
 """Batches are exact, endless, and the same whenever training starts at the same step."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from keras_robust import data
+from keras_robust.data import source
 
 SPLIT = "train[:50]"
 
@@ -22,6 +23,23 @@ def batches(
 
 def assert_same(actual: Any, expected: Any) -> None:
     tf.nest.map_structure(np.testing.assert_array_equal, actual, expected)
+
+
+def count_decoded(monkeypatch: pytest.MonkeyPatch) -> tf.Variable:
+    """Returns a variable that counts the images that are decoded from now on."""
+    decoded = tf.Variable(0, dtype=tf.int64)
+
+    def counted(*args: Any) -> source.Source:
+        opened = source.open_split(*args)
+
+        def decode(contents: tf.Tensor) -> tf.Tensor:
+            decoded.assign_add(1)
+            return opened.decode_other(contents)
+
+        return dataclasses.replace(opened, decode_other=decode)
+
+    monkeypatch.setattr("keras_robust.data.pipeline.open_split", counted)
+    return decoded
 
 
 def keys(some_batches: list[tuple[np.ndarray, np.ndarray]]) -> list[bytes]:
@@ -158,21 +176,29 @@ def test_deterministic_and_shared_by_batches(data_dir: pathlib.Path):
         assert policy == tf.data.experimental.AutoShardPolicy.DATA
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_cache_is_shared_by_the_epochs(cache: bool, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("cache", "limit", "is_kept"),
+    [(True, 0, True), (False, 10**9, False), (None, 50 * 28 * 28, True), (None, 50 * 28 * 28 - 1, False)],
+)
+def test_images_are_kept_where_they_fit(
+    cache: bool | None, limit: int, is_kept: bool, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
     """Without a cache each epoch decodes the fifty images again; `shuffle` may begin one epoch ahead."""
-    decoded = tf.Variable(0, dtype=tf.int64)
-
-    def counted(*args: Any, **kwargs: Any) -> tf.data.Dataset:
-        def count(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            decoded.assign_add(1)
-            return image, label
-
-        return data.load_split(*args, **kwargs).map(count)
-
-    monkeypatch.setattr("keras_robust.data.pipeline.load_split", counted)
+    decoded = count_decoded(monkeypatch)
+    monkeypatch.setattr("keras_robust.data.pipeline.MAX_CACHE_BYTES", limit)
     batches(18, data_dir, cache=cache)
-    assert decoded.numpy() == 50 if cache else decoded.numpy() >= 150
+    assert decoded.numpy() == 50 if is_kept else decoded.numpy() >= 3 * 48
+
+
+@pytest.mark.parametrize(("limit", "is_kept"), [(50 * 28 * 28, True), (50 * 28 * 28 - 1, False)])
+def test_images_of_an_evaluation_are_kept_where_they_fit(
+    limit: int, is_kept: bool, data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    decoded = count_decoded(monkeypatch)
+    monkeypatch.setattr("keras_robust.data.pipeline.MAX_CACHE_BYTES", limit)
+    evaluation = data.evaluation_batches("mnist_small", SPLIT, batch_size=8, data_dir=data_dir)
+    assert_same(list(evaluation.as_numpy_iterator()), list(evaluation.as_numpy_iterator()))
+    assert decoded.numpy() == (50 if is_kept else 100)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +209,12 @@ def test_cache_is_shared_by_the_epochs(cache: bool, data_dir: pathlib.Path, monk
         ({"start_step": -1}, r"Received: start_step=-1"),
         ({"shuffle_buffer": 0}, r"Received: shuffle_buffer=0"),
         ({"split": "nosuch"}, r"Received: split='nosuch'"),
+        ({"image_size": -1}, r"Received: image_size=-1"),
+        ({"augmentation": "inception_crop", "cache": True}, r"Received: cache=True, augmentation='inception_crop'"),
+        ({"augmentation": "inception_crop_and_colors"}, r"three channels. Received: images of shape \(8, 28, 28, 1\)"),
+        ({"data_service": "localhost:5000"}, r"grpc://HOST:PORT. Received: data_service='localhost:5000'"),
+        ({"data_service": "grpc://localhost:1"}, r"Received: data_service='grpc://localhost:1' \(.*refused"),
+        ({"data_service": "grpc://localhost:ten"}, r"Received: data_service='grpc://localhost:ten'"),
     ],
 )
 def test_wrong_training_arguments(kwargs: dict[str, Any], message: str, data_dir: pathlib.Path):
@@ -204,45 +236,3 @@ def test_batch_sizes_that_divide(batch_size: int, replicas: int):
 def test_batch_sizes_that_do_not_divide(batch_size: int, replicas: int):
     with pytest.raises(ValueError, match=f"Received: batch_size={batch_size}, replicas={replicas}"):
         data.check_batch_size(batch_size, replicas)
-
-
-@pytest.fixture
-def cifar10_metadata(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A folder in which `cifar10` looks prepared with 20 examples; `mock_data` makes the examples up."""
-    builder = tfds.builder("cifar10", data_dir=tmp_path)
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name="cifar10", split="train", filetype_suffix="tfrecord", data_dir=builder.data_path
-    )
-    split = tfds.core.SplitInfo(name="train", shard_lengths=[20], num_bytes=1, filename_template=template)
-    builder.info.set_splits(tfds.core.splits.SplitDict([split]))
-    builder.data_path.mkdir(parents=True)
-    builder.info.write_to_directory(builder.data_path)
-    return tmp_path
-
-
-def test_cifar10(cifar10_metadata: pathlib.Path):
-    with tfds.testing.mock_data(num_examples=20, data_dir=cifar10_metadata):
-        assert data.describe("cifar10", "train", data_dir=cifar10_metadata).image_shape == (32, 32, 3)
-        stream = data.training_batches(
-            "cifar10", "train", batch_size=6, seed=0, one_hot=True, data_dir=cifar10_metadata
-        )
-        for images, labels in stream.take(7).as_numpy_iterator():
-            assert images.shape == (6, 32, 32, 3)
-            assert 0 <= images.min() < images.max() <= 1
-            assert_same(labels.sum(axis=1), np.ones(6))
-        evaluation = data.evaluation_batches("cifar10", "train", batch_size=6, data_dir=cifar10_metadata)
-        assert [len(labels) for _, labels in evaluation.as_numpy_iterator()] == [6, 6, 6, 2]
-
-
-@pytest.mark.parametrize("download", [True, False])
-@pytest.mark.parametrize(
-    ("name", "shape", "classes"), [("svhn_cropped", (32, 32, 3), 10), ("cifar100", (32, 32, 3), 100)]
-)
-def test_mocked_without_metadata(
-    name: str, shape: tuple[int, ...], classes: int, download: bool, tmp_path: pathlib.Path
-):
-    with tfds.testing.mock_data(num_examples=9):
-        info = data.describe(name, "train", data_dir=tmp_path, download=download)
-        assert info == data.DatasetInfo(name, "train", 9, classes, shape)
-        stream = data.training_batches(name, "train", batch_size=4, seed=0, data_dir=tmp_path, download=download)
-        assert [len(labels) for _, labels in stream.take(3).as_numpy_iterator()] == [4, 4, 4]

@@ -88,6 +88,32 @@ def test_export_serves(workdir, tmp_path):
     assert loaded.serve(tf.zeros((2, 28, 28, 1))).shape == (2, 10)
 
 
+FOLDER_CONFIG = """
+import ml_collections
+
+def get_config():
+    return ml_collections.ConfigDict(dict(
+        config_format=1, dataset="folder:PATH", train_split="train", validation_split="test", image_size=16,
+        augmentation="inception_crop", classifier=dict(name="lenet", input_shape=(16, 16, 3), num_classes=3),
+        method=dict(name="natural_training"), optimizer=dict(name="sgd", learning_rate=0.1), batch_size=8, epochs=1,
+    ))
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_of_images(image_folder, tmp_path):
+    """The evaluation takes the size of the images from the model."""
+    (tmp_path / "config.py").write_text(FOLDER_CONFIG)
+    dataset, workdir = f"folder:{image_folder}", tmp_path / "run"
+    run("train", f"--config={tmp_path}/config.py", f"--config.dataset={dataset}", f"--workdir={workdir}")
+    attack = ["--attack=fgsm", "--epsilon=0.01", f"--output={tmp_path}/report"]
+    output = run("evaluate", f"--model={workdir}/best.keras", f"--dataset={dataset}", *attack)
+    assert "clean" in output
+    record = json.loads((tmp_path / "report" / "record.json").read_text())
+    assert record["examples"] == 9
+    assert record["dataset"] == f"{dataset} test"
+
+
 REFUSED = {
     "misspelt field": ("train", [*SMALL, "--config.atack.steps=2", "--workdir=W"], "atack"),
     "wrong value": ("train", [*SMALL, "--config.attack.steps=0", "--workdir=W"], "steps=0"),

@@ -90,6 +90,7 @@ MISTAKES = {
     "misspelt config field": (lambda path: train(path, atack={}), "atack={}"),
     "config of another version": (lambda path: train(path, config_format=0), "config_format=0"),
     "missing data set": (lambda path: train(path, dataset="mnist"), "name='mnist'"),
+    "missing folder": (lambda path: train(path, dataset="folder:gone"), "name='folder:gone'"),
     "missing model file": (lambda _: evaluate(model="gone/best.keras"), "gone/best.keras"),
     "workdir of another config": (train_twice, "epochs: 1 there, 2 now"),
     "batch size and replicas": (

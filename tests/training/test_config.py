@@ -26,6 +26,7 @@ def test_a_config_is_completed_with_defaults(wrap):
     resolved = config.resolve(wrap(SMALL))
     assert resolved == {
         **SMALL,
+        "image_size": 0,
         "augmentation": None,
         "validation_attack": None,
         "epsilon_warmup_epochs": 0,
@@ -54,6 +55,7 @@ BAD_FIELDS = {
     "precision": ({"precision": "float16"}, "precision='float16'"),
     "steps per execution": ({"steps_per_execution": 0}, "steps_per_execution=0"),
     "rates": ({"rates_for_batch_size": -1}, "rates_for_batch_size=-1"),
+    "image size": ({"image_size": -1}, "image_size=-1"),
     "patience": ({"early_stopping_patience": 0.5}, "early_stopping_patience=0.5"),
 }
 

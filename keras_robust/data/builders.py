@@ -1,0 +1,135 @@
+"""Builders of data sets, found by name and prepared: what `loading` reads from."""
+
+import contextlib
+import io
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import tqdm_utils
+
+from keras_robust.data.image_folder import PREFIX, open_folder
+from keras_robust.data.mnist_small import MnistSmall
+
+_PREPARING = threading.Lock()  # redirecting standard output is not safe between threads
+
+
+def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a data set, prepared if it is there, embedded, or may be downloaded.
+
+    Args:
+        name: as of `loading.load_split`.
+        data_dir: likewise.
+        download: likewise.
+
+    Raises:
+        ValueError: if there is no such data set, a folder of images is not laid out as it must be, or the data are to
+            be downloaded by hand.
+    """
+    if name.startswith(PREFIX):
+        return open_folder(name)
+    builder = _find_builder(name, data_dir)
+    if builder.data_path.exists():
+        return builder
+    if builder.name == MnistSmall.name:
+        with _PREPARING:
+            if not builder.data_path.exists():
+                _prepare_embedded(builder)
+        return _find_builder(name, data_dir)
+    if download:
+        try:
+            builder.download_and_prepare()
+        except AssertionError as error:  # what is to be downloaded by hand is not there
+            raise ValueError(f"{' '.join(str(error).split())} Received: name={name!r}, download=True") from None
+    return builder  # perhaps not prepared: reading it says so
+
+
+def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (ValueError, AssertionError) as error:  # AssertionError: an unknown version
+        # TFDS appends the names of all its data sets, more than a thousand lines.
+        reason = _first_line(str(error))
+        raise ValueError(
+            f"Expected the name of a TFDS data set, such as 'cifar10', {MnistSmall.name!r}, or folder:PATH. Received: "
+            f"name={name!r} ({reason})"
+        ) from None
+
+
+def _prepare_embedded(builder: tfds.core.DatasetBuilder) -> None:
+    """Prepares `mnist_small` under a name of its own and moves it into place, so that processes may race.
+
+    TFDS's own temporary name comes from Python's global generator: two processes with the same seed would share it.
+    """
+    target = builder.data_path
+    root = builder.data_dir_root
+    staging = root / f".{builder.name}_{uuid.uuid4().hex}"
+    try:
+        with _quiet():
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            MnistSmall(data_dir=staging).download_and_prepare(download_config=config)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            (staging / target.relative_to(root)).rename(target)
+        except OSError:
+            if not builder.data_path.exists():  # otherwise another process was faster
+                raise
+    finally:
+        staging.rmtree(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps TFDS's progress bars and announcements off the terminal, and restores the bars as they were."""
+    bars_were_on = getattr(tqdm_utils, "_active", True)
+    tfds.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(bars_were_on)
+
+
+def image_and_label(
+    name: str, builder: tfds.core.DatasetBuilder
+) -> tuple[tfds.features.Image, tfds.features.ClassLabel]:
+    """Returns the image and label features.
+
+    Raises:
+        ValueError: if the data set is not one of uint8 images with one label each.
+    """
+    keys = builder.info.supervised_keys
+    features = [builder.info.features[key] for key in keys] if isinstance(keys, tuple) else []
+    match features:
+        case [tfds.features.Image() as image, tfds.features.ClassLabel() as label] if image.np_dtype == np.uint8:
+            return image, label
+    raise ValueError(
+        f"Expected a data set for image classification: uint8 images, one class label each. Received: name={name!r} "
+        f"with supervised_keys={keys} and features {builder.info.features}"
+    )
+
+
+def how_to_prepare(name: str, builder: tfds.core.DatasetBuilder) -> str:
+    """Returns the message for a data set that is not prepared."""
+    root = str(builder.data_dir_root)
+    return (
+        f"The data set {name!r} is not prepared under data_dir={root!r}. Expected one of: download it (flag "
+        f"--download, argument download=True); prepare it with `tfds build {name} --data_dir={root}`; or use "
+        f"{MnistSmall.name!r}, which is embedded. Received: name={name!r}, data_dir={root!r}, download=False"
+    )
+
+
+def available_splits(name: str, builder: tfds.core.DatasetBuilder, split: str, reason: str) -> str:
+    """Returns the message for a split that is not there or empty, for a reason of TFDS."""
+    available = {key: int(info.num_examples) for key, info in sorted(builder.info.splits.items())}
+    return (
+        f"Expected a split of {name!r}, or a slice of one such as 'train[:95%]', with at least one example; available "
+        f"splits and their sizes: {available}. Received: split={split!r} ({_first_line(reason)})"
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(".")

@@ -1,0 +1,143 @@
+"""Splits whose images are not decoded yet, so that what is skipped never is, and what is cut out is in part."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from keras_robust.core.seeds import Tensor
+from keras_robust.data.builders import available_splits, how_to_prepare, image_and_label, prepared_builder
+from keras_robust.data.decoding import cut, decode
+from keras_robust.data.image_folder import ImageFolder
+from keras_robust.data.windows import central_window
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a split without reading it.
+
+    Attributes:
+        name: name of the data set, as it was asked for.
+        split: split in TFDS syntax, as it was asked for.
+        num_examples: number of examples in the split, at least 1.
+        num_classes: number of classes.
+        image_shape: (height, width, channels); height and width are None where images differ in size.
+    """
+
+    name: str
+    split: str
+    num_examples: int
+    num_classes: int
+    image_shape: tuple[int | None, int | None, int]
+
+    def shape_at(self, image_size: int) -> tuple[int, int, int]:
+        """Returns the shape of the images in batches.
+
+        Args:
+            image_size: height and width; 0 leaves images of one size as they are.
+
+        Raises:
+            ValueError: if the size is below 0, or 0 where images differ in size.
+        """
+        if image_size < 0:
+            raise ValueError(f"Expected an image size of at least 0. Received: image_size={image_size}")
+        height, width, channels = self.image_shape
+        if image_size:
+            return image_size, image_size, channels
+        if height is None or width is None:
+            raise ValueError(
+                f"Expected an image size, such as 224, for images that differ in size. Received: image_size=0 for "
+                f"name={self.name!r} with images of shape {self.image_shape}"
+            )
+        return height, width, channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A split whose images are not decoded yet.
+
+    Attributes:
+        info: what is known of it.
+        records: from None to pairs of record and label, () int64, in the order of the files; from a seed, () int64, to
+            the same with the files in an order drawn from it. A record is a string: an encoded image, or the name of
+            the file of one image.
+        are_names: whether records are names.
+        contents: from a record to the encoded image.
+        decode_other: from an encoded image that is no JPEG to (height, width, channels) uint8.
+    """
+
+    info: DatasetInfo
+    records: Callable[[Tensor | None], tf.data.Dataset]
+    are_names: bool
+    contents: Callable[[Tensor], Tensor]
+    decode_other: Callable[[Tensor], Tensor]
+
+    def decode(self, record: Tensor) -> Tensor:
+        """Returns the image of a record: (height, width, channels) uint8 in [0, 255]."""
+        return decode(self.contents(record), self.decode_other, self.info.image_shape)
+
+    def image(self, record: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        """Returns the image of a record as it is evaluated: its `central_window`, resized to `shape`, uint8."""
+        if self.info.image_shape == shape:
+            return self.decode(record)
+        return self.window(record, functools.partial(central_window, size=shape[:2]), shape)
+
+    def window(self, record: Tensor, window_of: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Tensor:
+        """Returns a window of the image of a record, resized to `shape`, uint8: see `decoding.cut`."""
+        return cut(self.contents(record), self.decode_other, window_of, shape)
+
+
+def open_split(name: str, split: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Source:
+    """Finds a split.
+
+    Args:
+        name: as of `loading.load_split`.
+        split: likewise.
+        data_dir: likewise.
+        download: likewise.
+
+    Raises:
+        ValueError: as `loading.load_split`.
+    """
+    builder = prepared_builder(name, data_dir, download)
+    image, label = image_and_label(name, builder)
+    are_names = isinstance(builder, ImageFolder)
+    try:
+        records = _names(builder, split) if are_names else functools.partial(_contents, builder, split)
+        num_examples = int(records(None).cardinality())
+    except AssertionError:
+        raise ValueError(how_to_prepare(name, builder)) from None
+    except (KeyError, ValueError) as error:
+        raise ValueError(available_splits(name, builder, split, str(error))) from None
+    if num_examples < 1:  # a slice that ends before it starts has a negative cardinality
+        raise ValueError(available_splits(name, builder, split, "the slice is empty"))
+    info = DatasetInfo(name, split, num_examples, label.num_classes, tuple(image.shape))
+    return Source(info, records, are_names, tf.io.read_file if are_names else tf.identity, image.decode_example)
+
+
+def _names(builder: ImageFolder, split: str) -> Callable[[Tensor | None], tf.data.Dataset]:
+    """`Source.records` of pairs of a file's name and a label: one list, with no order of files to be drawn."""
+    paths, labels = builder.files(split)
+    names = tf.data.Dataset.from_tensor_slices((tf.constant(paths, tf.string), tf.constant(labels, tf.int64)))
+    return lambda seed: names
+
+
+def _contents(builder: tfds.core.DatasetBuilder, split: str, seed: Tensor | None) -> tf.data.Dataset:
+    """`Source.records` of a builder and a split: pairs of an encoded image and a label, of known length.
+
+    With a seed the order of the files is drawn from it, where the data set has no order of its own. That the data can
+    be found is TFDS's judgement, mocks included.
+    """
+    options = tf.data.Options()
+    options.deterministic = True
+    shuffle_files = seed is not None and not builder.info.disable_shuffling
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=shuffle_files,
+        decoders={builder.info.supervised_keys[0]: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(options=options, try_autocache=False, shuffle_seed=seed),
+        as_supervised=True,
+    )
