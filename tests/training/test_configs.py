@@ -15,6 +15,7 @@ from keras_robust.training import build, config
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 VARIANTS = {
     "cifar10_mixture_batch_norm": [],
+    "image_folder": ["10"],
     "mnist_alp": ["paper", "fast"],
     "mnist_mpgd": ["paper", "fast"],
     "mnist_pgd": ["paper", "fast"],
@@ -129,7 +130,8 @@ def test_a_config_builds(name, variant):
 
 
 @pytest.mark.parametrize(
-    "name", sorted({"mnist_alp", "mnist_methods", "mnist_small_pgd", "mnist_small_stale"} | IN_EXPERIMENTS)
+    "name",
+    sorted({"image_folder", "mnist_alp", "mnist_methods", "mnist_small_pgd", "mnist_small_stale"} | IN_EXPERIMENTS),
 )
 def test_an_unknown_variant_is_named(name):
     with pytest.raises(ValueError, match="Received: variant='-1'"):
