@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_robust.architectures.parts import Parts
+from keras_robust.core.checks import check_weight
 from keras_robust.layers import AuxiliaryLogits
 
 SMALLEST_IMAGE = 75
@@ -45,6 +46,8 @@ def InceptionV3(  # noqa: N802
     """
     if min(input_shape[:2]) < SMALLEST_IMAGE:
         raise ValueError(f"Images are at least 75 pixels high and wide. Received: input_shape={input_shape!r}")
+    if auxiliary_weight is not None:
+        check_weight("auxiliary_weight", auxiliary_weight)
     if not width > 0:
         raise ValueError(f"width is positive. Received: width={width!r}")
     make = Parts(weight_decay, normalization, momentum=0.99, epsilon=1e-3)

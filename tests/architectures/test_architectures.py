@@ -50,7 +50,13 @@ def test_wide_resnet_size(depth, expected):
 
 
 @pytest.mark.parametrize(
-    ("depth", "expected"), [(18, 11_689_512), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)]
+    ("depth", "expected"),
+    [
+        (18, 11_689_512),
+        (50, 25_557_032),
+        pytest.param(101, 44_549_160, marks=pytest.mark.slow),
+        pytest.param(152, 60_192_808, marks=pytest.mark.slow),
+    ],
 )
 def test_imagenet_resnet_size(depth, expected):
     """The numbers of torchvision's models, whose architectures these are."""
@@ -180,7 +186,7 @@ def test_wide_resnets_that_do_not_exist(depth, width):
         (lambda: RevNet(38, filters=(32, 64, 32, 64)), "filters=\\(32, 64, 32, 64\\)"),
         (lambda: InceptionV3(input_shape=(299, 74, 3)), "input_shape=\\(299, 74, 3\\)"),
         (lambda: InceptionV3(width=0), "width=0"),
-        (lambda: InceptionV3(auxiliary_weight=-1.0), "weight=-1.0"),
+        (lambda: InceptionV3(auxiliary_weight=-1.0), "auxiliary_weight=-1.0"),
     ],
 )
 def test_networks_that_do_not_exist(make, received):

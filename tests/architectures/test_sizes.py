@@ -103,7 +103,11 @@ def test_deep_imagenet_resnet(depth, expected):
         blocks = {338: (42, 64), 518: (66, 100), 638: (82, 124)}[depth]
         assert 3 * (6 + sum(blocks)) + 2 == depth
         assert expected == 64_673_832 + (blocks[0] - 24) * 280_064 + (blocks[1] - 36) * 1_117_184
-    assert trainable_weights(ResNet(depth, 1000, SMALL)) == expected
+    model = ResNet(depth, 1000, SMALL)
+    assert trainable_weights(model) == expected
+    if depth == 338:
+        copy = keras.Model.from_config(model.get_config())  # Keras walks through the layers recursively
+        assert trainable_weights(copy) == expected
 
 
 @pytest.mark.parametrize(

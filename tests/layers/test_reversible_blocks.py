@@ -12,11 +12,18 @@ SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ATTACK = kr.attacks.PGD(kr.Linf(0.1), steps=2)
 
 
+def slow(*values) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def residual(channels: int, normalization: str | None, seed: int) -> keras.Model:
     """A function of half of the channels: normalisation, activation and a convolution."""
     initializer = keras.initializers.GlorotUniform(seed)
     inputs = keras.Input((4, 4, channels))
-    x = inputs if normalization is None else make_normalization(normalization, channels)(inputs)
+    if normalization == "dropout":
+        x = keras.layers.Dropout(0.5, seed=seed)(inputs)
+    else:
+        x = inputs if normalization is None else make_normalization(normalization, channels)(inputs)
     x = keras.layers.Activation("tanh")(x)
     return keras.Model(inputs, keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer)(x))
 
@@ -54,9 +61,15 @@ def gradients(model: keras.Model, context=None, training: bool = True) -> list[n
     return run
 
 
-def assert_same(model: keras.Model, expected: keras.Model, execute, atol: float = 1e-5, **options) -> None:
+def in_eager_execution(run):
+    return run()
+
+
+def assert_same(
+    model: keras.Model, expected: keras.Model, execute, reference=in_eager_execution, atol: float = 1e-5, **options
+) -> None:
     """Loss, gradients, and afterwards all weights and statistics, are the same."""
-    got, wanted = execute(gradients(model, **options)), execute(gradients(expected, **options))
+    got, wanted = execute(gradients(model, **options)), reference(gradients(expected, **options))
     assert any(np.abs(each).max() > 1e-3 for each in wanted[2:])
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_allclose(a, b, atol=atol)
@@ -72,20 +85,24 @@ def in_xla(run):
     return tf.function(run, jit_compile=True)()
 
 
-@pytest.mark.parametrize("normalization", [None, "batch", "mixture_batch", "group"])
+@pytest.mark.parametrize("normalization", [slow(None), "batch", "mixture_batch", slow("group"), "dropout"])
 def test_the_numbers_are_those_of_stored_activations(normalization):
-    make = lambda recompute: make_classifier(recompute, normalization)  # noqa: E731
-    before = make(True).get_weights()
-    model = make(True)
-    assert_same(model, make(False), in_graph)
-    moved = [np.abs(a - b).max() > 1e-3 for a, b in zip(model.get_weights(), before, strict=True)]
-    statistics = {None: 0, "group": 0, "batch": 8, "mixture_batch": 8}
-    assert sum(moved) == statistics[normalization]  # of batch normalisation, one branch alone
+    model, expected = make_classifier(True, normalization), make_classifier(False, normalization)
+    before = [np.array(v) for v in model.variables]
+    assert_same(model, expected, in_graph)
+    moved = [np.abs(a - b).max() > 1e-3 for a, b in zip(map(np.array, model.variables), before, strict=True)]
+    # Of batch normalisation both averages, of one branch alone, and of dropout what it draws from, in 4 functions.
+    assert sum(moved) == {None: 0, "group": 0, "batch": 8, "mixture_batch": 8, "dropout": 4}[normalization]
 
 
-@pytest.mark.parametrize("execute", [lambda run: run(), pytest.param(in_xla, marks=pytest.mark.xla)])
-def test_in_eager_execution_and_in_xla(execute):
-    assert_same(make_classifier(), make_classifier(False), execute)
+def test_in_eager_execution():
+    assert_same(make_classifier(), make_classifier(False), in_eager_execution)
+
+
+@pytest.mark.xla
+@pytest.mark.parametrize("blocks", [1, slow(3)])
+def test_in_xla(blocks):
+    assert_same(make_classifier(blocks=blocks), make_classifier(False, blocks=blocks), in_xla)
 
 
 def test_in_inference_mode_nothing_moves():
@@ -109,13 +126,14 @@ def test_the_second_pass_is_in_the_context_of_the_first(context, normalization):
     model, expected = make_classifier(normalization=normalization), make_classifier(False, normalization)
     assert_same(model, expected, in_graph, context=context)
     plain, other = make_classifier(False, normalization), make_classifier(False, normalization)
-    differ = zip(in_graph(gradients(plain)), in_graph(gradients(other, context)), strict=True)
+    differ = zip(gradients(plain)(), gradients(other, context)(), strict=True)
     assert max(np.abs(a - b).max() for a, b in differ) > 1e-3
 
 
-@pytest.mark.parametrize("compute_dtype", [None, "bfloat16"])
-@pytest.mark.parametrize("training", [False, True])
-def test_attacks_are_the_same(compute_dtype, training):
+@pytest.mark.parametrize(
+    ("training", "compute_dtype"), [(False, None), slow(True, None), slow(False, "bfloat16"), slow(True, "bfloat16")]
+)
+def test_attacks_are_the_same(training, compute_dtype):
     """Inside the loop of an attack, also in training mode, whose statistics are dropped, and in low precision."""
     images, labels = data()
     attacked = []
@@ -123,8 +141,8 @@ def test_attacks_are_the_same(compute_dtype, training):
         model = make_classifier(recompute)
         before = model.get_weights()
         model_fn = kr.attacks.as_model_fn(model, training=training, compute_dtype=compute_dtype)
-        run = tf.function(lambda x, model_fn=model_fn: ATTACK(model_fn, x, labels, 0))
-        attacked.append(run(tf.constant(images)))
+        run = lambda x, model_fn=model_fn: ATTACK(model_fn, x, labels, 0)  # noqa: E731
+        attacked.append((tf.function(run) if recompute else run)(tf.constant(images)))
         assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
         for a, b in zip(model.get_weights(), before, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -140,9 +158,10 @@ def test_mixed_precision():
     finally:
         keras.config.set_dtype_policy("float32")
     assert model.layers[1](np.zeros((1, 4, 4, 6), "float32")).dtype == tf.float32
-    assert_same(model, expected, in_graph, atol=0.02)
+    assert_same(model, expected, in_graph, reference=in_graph, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pairing", "perturbed"])
 def test_training_is_the_same(method):
     """Also where weights are moved for a while."""
@@ -160,6 +179,7 @@ def test_training_is_the_same(method):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.multi_device
 @pytest.mark.parametrize("normalization", ["group", "synchronized_batch"])
 def test_two_replicas_train_as_one(two_replicas, normalization):
@@ -177,7 +197,7 @@ def test_two_replicas_train_as_one(two_replicas, normalization):
 def test_round_trip(tmp_path):
     images, _ = data()
     model = make_classifier(normalization="mixture_batch")
-    in_graph(gradients(model))
+    gradients(model)()
     kr.layers.select_branch(model, "clean")
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -190,7 +210,7 @@ def test_round_trip(tmp_path):
 def test_normalization_inside_is_exchanged():
     images, _ = data()
     model = make_classifier()
-    in_graph(gradients(model))
+    gradients(model)()
     copy = kr.layers.replace_normalization(model, "mixture_batch")
     for branch in kr.layers.BRANCHES:
         with use_branch(branch):
@@ -214,6 +234,7 @@ def test_an_exported_classifier_can_be_differentiated(tmp_path):
     assert model.layers[1].recompute
 
 
+@pytest.mark.slow
 @pytest.mark.xla
 def test_xla_does_not_merge_the_passes():
     """Of 6 functions 5 are computed twice: f of the first block takes no part in the gradient of what comes before."""
