@@ -11,6 +11,7 @@ from keras_robust.training import build, config
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 VARIANTS = {
     "cifar10_mixture_batch_norm": [],
+    "imagenet_resnet152": ["pgd", "adversarial_logit_pairing", "mixture_batch_norm"],
     "mnist_alp": ["paper", "fast"],
     "mnist_mpgd": ["paper", "fast"],
     "mnist_pgd": ["paper", "fast"],
@@ -18,6 +19,11 @@ VARIANTS = {
     "mnist_small_pgd": ["4"],
     "mnist_small_stale": ["0", "8"],
 }
+
+CLASSES = {"imagenet_resnet152": 1000}
+"""Where they are not 10."""
+SMALLER = {"imagenet_resnet152": {"depth": 18}}
+"""In the place of classifiers that are slow to build."""
 
 
 def load(name):
@@ -53,12 +59,15 @@ def test_the_ensemble_loads_its_static_models(tmp_path):
 def test_a_config_builds(name, variant):
     get_config = load(name).get_config
     resolved = config.resolve(get_config() if variant is None else get_config(variant))
+    resolved["classifier"] |= SMALLER.get(name, {})
     model = build.build_model(resolved, 10, 100)
     assert isinstance(model, kr.RobustModel)
-    assert model.classifier.output_shape[-1] == 10
+    assert model.classifier.output_shape[-1] == CLASSES.get(name, 10)
 
 
-@pytest.mark.parametrize("name", ["mnist_alp", "mnist_methods", "mnist_small_pgd", "mnist_small_stale"])
+@pytest.mark.parametrize(
+    "name", ["imagenet_resnet152", "mnist_alp", "mnist_methods", "mnist_small_pgd", "mnist_small_stale"]
+)
 def test_an_unknown_variant_is_named(name):
     with pytest.raises(ValueError, match="Received: variant='-1'"):
         load(name).get_config("-1")
