@@ -11,8 +11,7 @@ Result:   39.2 % under PGD-2000 (clean0), 38.3 % (mixture, adversarial branch), 
 Section 3 and their code: targeted PGD at 16/255 with steps of 1/255 (2 at ten steps, 4 at five), from the clean image
 with probability 0.2; 110 epochs, the rate 0.1 per 256 images divided by 10 at 35, 70 and 95 after 5 epochs of warm-up;
 Nesterov 0.9, weight decay 1e-4 on kernels, label smoothing 0.1. They do not give the weight of logit pairing: it is
-that of Kannan et al. The code draws the clean start once per GPU and targets from the wrong classes; here each image
-has its own start.
+that of Kannan et al. As in the code the clean start is drawn once per GPU, and the targets are wrong classes.
 """
 
 import ml_collections
@@ -80,7 +79,10 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.augmentation = "inception_crop_and_colors"
     config.classifier = {"name": "resnet", "depth": options["depth"], "weight_decay": 5e-5}  # half of their 1e-4
     config.classifier.normalization = normalization
-    config.attack = attack | {"clean_start_probability": 0.2}
+    # None, so that --config.attack.compute_dtype=float16 can be given.
+    low_precision = ml_collections.config_dict.placeholder(str)
+    start = {"clean_start_probability": 0.2, "clean_start_per": "batch"}
+    config.attack = attack | start | {"compute_dtype": low_precision}
     config.validation_attack = attack
     schedule = {"name": "step_decay", "initial": 0.1, "epochs": (35, 70, 95), "warmup_epochs": 5}
     config.optimizer = {"name": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": schedule}
@@ -88,6 +90,7 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.batch_size = options["batch"]
     config.epochs = 110
     config.freeze_batch_statistics_epochs = FROZEN_EPOCHS if options["frozen"] else 0
+    config.precision = "float32"
 
 
 def _small(config: ml_collections.ConfigDict, normalization: str, options: dict) -> None:

@@ -18,6 +18,7 @@ from keras_robust import (
     layers,
     losses,
     optimizers,
+    planning,
     training,
 )
 from keras_robust.core import L1, L2, Linf
@@ -82,5 +83,6 @@ __all__ = [
     "layers",
     "losses",
     "optimizers",
+    "planning",
     "training",
 ]

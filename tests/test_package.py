@@ -24,6 +24,7 @@ ORDER = [
     "evaluation",
     "export",
     "training",
+    "planning",
     "reproduction",
 ]
 """A module imports only from packages above its own; `version` is free to all."""

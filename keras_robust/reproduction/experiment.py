@@ -60,7 +60,8 @@ class Column:
     Attributes:
         title: heading.
         measure: a key of `MEASURES`, or "history/NAME".
-        evaluation: what is evaluated to measure it: `EVALUATION_FIELDS`; empty for what comes from training.
+        evaluation: what is evaluated to measure it: `EVALUATION_FIELDS`; empty for what comes from training. A branch
+            is that of models with mixture batch normalisation; others have one alone.
         sources: of transferred attacks, by scale; none for the white box.
         scales: at which it is measured.
         x: its place on the horizontal axis of a figure over columns.

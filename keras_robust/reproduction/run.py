@@ -174,6 +174,7 @@ class Runner:
             image_size=config.get("image_size", 0),
             data_dir=self.data_dir,
         )
+        has_branches = config["classifier"].get("normalization") == "mixture_batch"
         progress = folder / "progress"
         report = evaluation.evaluate_suite(
             fields.get("suite"),
@@ -181,7 +182,7 @@ class Runner:
             dataset,
             build_attack(fields["attack"]),
             source=source_file,
-            branch=fields.get("branch"),
+            branch=fields.get("branch") if has_branches else None,
             top_k=fields.get("top_k", 1),
             batch_size=batch_size,
             dataset_name=f"{name} {fields['split']}",

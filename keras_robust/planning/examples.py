@@ -1,0 +1,58 @@
+"""How many examples a split has, without the data."""
+
+import os
+
+import tensorflow_datasets as tfds
+
+SIZES = {
+    "mnist": {"train": 60_000, "test": 10_000},
+    "mnist_small": {"train": 10_000, "test": 2_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "svhn_cropped": {"train": 73_257, "test": 26_032, "extra": 531_131},
+    "imagenet2012": {"train": 1_281_167, "validation": 50_000},
+}
+"""Examples of each split, as the catalog of TFDS has them (tensorflow.org/datasets/catalog)."""
+
+
+def count_examples(name: str, split: str, data_dir: str | os.PathLike[str] | None = None) -> int:
+    """Returns the number of examples in a split.
+
+    Args:
+        name: a data set of `SIZES`, or any that TFDS has prepared.
+        split: in TFDS's syntax, such as "train[:95%]".
+        data_dir: where TFDS keeps its data sets; None is its default.
+
+    Raises:
+        ValueError: if the data set is neither, or the split is unknown or empty.
+    """
+    sizes = SIZES.get(name) or _prepared_sizes(name, data_dir)
+    if not sizes:
+        raise ValueError(
+            f"Sizes are known of {sorted(SIZES)} and of what TFDS has prepared; of others say --examples=N and "
+            f"--validation_examples=M. Received: dataset={name!r} with data_dir={data_dir!r}"
+        )
+    infos = {
+        key: tfds.core.SplitInfo(name=key, shard_lengths=[size], num_bytes=0, filename_template=None)
+        for key, size in sizes.items()
+    }
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"The splits of {name!r} are {sizes}. Received: split={split!r} ({error})") from error
+    count = 0
+    for part in parts:  # its ends are None where it goes to the ends of the split
+        end = sizes[part.splitname] if part.to is None else part.to
+        count += end - (part.from_ or 0)
+    if count < 1:
+        raise ValueError(f"A split has at least one example. Received: split={split!r} of {name!r} with {sizes}")
+    return count
+
+
+def _prepared_sizes(name: str, data_dir: str | os.PathLike[str] | None) -> dict[str, int]:
+    """Returns the sizes of the splits that TFDS has prepared; none where it has not, or knows no such data set."""
+    try:
+        splits = tfds.builder(name, data_dir=data_dir).info.splits
+    except (ValueError, AssertionError):  # AssertionError: an unknown version
+        return {}
+    return {key: int(info.num_examples) for key, info in splits.items()}

@@ -1,0 +1,190 @@
+"""What a pass computes, moves and keeps, read off the graph that TensorFlow makes of it.
+
+Multiplications and additions of convolutions and matrices are counted, two operations each. Memory traffic is that of a
+compiler that fuses what it can: a tensor is in memory if a convolution, matrix product or pooling makes or reads it, if
+the backward half of the pass needs it, or if it is an input of the pass; each operation reads its inputs and writes its
+outputs that are in memory. The others live in registers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from keras_robust.core.seeds import Tensor
+from keras_robust.planning.passes import Pass
+
+VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "Cast")
+"""Operations that leave a tensor where it is, unless they make it smaller; it is widened where it is read."""
+SHAPES = ("Shape", "ShapeN", "Size", "Rank")
+"""Operations that look at a shape alone, which is known before anything runs."""
+WEIGHTS = ("ReadVariableOp", "Const")
+POOLINGS = ("MaxPool", "MaxPoolGrad", "AvgPool", "AvgPoolGrad")
+
+
+def _size(tensor: Tensor) -> int:
+    return math.prod(tensor.shape)
+
+
+def _matrix_product(operation: tf.Operation) -> int:
+    rows, columns = operation.inputs[0].shape
+    return 2 * _size(operation.outputs[0]) * (rows if operation.get_attr("transpose_a") else columns)
+
+
+def _batch_matrix_product(operation: tf.Operation) -> int:
+    inner = operation.inputs[0].shape[-2 if operation.get_attr("adj_x") else -1]
+    return 2 * _size(operation.outputs[0]) * inner
+
+
+# A convolution multiplies each of its outputs with the height, width and depth of a kernel (height, width, depth,
+# filters); its gradients do so for each gradient in its outputs.
+FLOPS: dict[str, Callable[[tf.Operation], int]] = {
+    "Conv2D": lambda conv: 2 * _size(conv.outputs[0]) * math.prod(conv.inputs[1].shape[:3]),
+    "Conv2DBackpropInput": lambda conv: 2 * _size(conv.inputs[2]) * math.prod(conv.inputs[1].shape[:3]),
+    "Conv2DBackpropFilter": lambda conv: 2 * _size(conv.inputs[2]) * math.prod(conv.outputs[0].shape[:3]),
+    "DepthwiseConv2dNative": lambda conv: 2 * _size(conv.outputs[0]) * math.prod(conv.inputs[1].shape[:2]),
+    "DepthwiseConv2dNativeBackpropInput": lambda conv: 2 * _size(conv.inputs[2]) * math.prod(conv.inputs[1].shape[:2]),
+    "DepthwiseConv2dNativeBackpropFilter": lambda conv: (
+        2 * _size(conv.inputs[2]) * math.prod(conv.outputs[0].shape[:2])
+    ),
+    "MatMul": _matrix_product,
+    "BatchMatMulV2": _batch_matrix_product,
+}
+"""By TensorFlow's name of an operation: floating-point operations of one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """What an operation of a pass costs.
+
+    Attributes:
+        flops: floating-point operations.
+        traffic: bytes that it reads and writes.
+        dtype: in which it multiplies.
+    """
+
+    flops: int
+    traffic: int
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a pass costs.
+
+    Attributes:
+        operations: in the order of the graph.
+        kept: bytes of what the forward half leaves for the backward half.
+        workspace: bytes of two gradients in the largest activation, one coming and one going.
+    """
+
+    operations: tuple[Operation, ...]
+    kept: int
+    workspace: int
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations."""
+        return sum(operation.flops for operation in self.operations)
+
+    @property
+    def traffic(self) -> int:
+        """Bytes read and written."""
+        return sum(operation.traffic for operation in self.operations)
+
+
+def cost_of(one: Pass) -> Cost:
+    """Returns what a pass costs, run once.
+
+    Raises:
+        ValueError: if there is an operation that multiplies matrices and is not in `FLOPS`.
+    """
+    forward: set[str] = set()
+    weights = [variable.value for variable in one.classifier.trainable_variables] if one.of_weights else []
+
+    def run(images: Tensor, labels: Tensor) -> list[Tensor]:
+        watched = [*weights, *([images] if one.of_images else [])]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(watched)
+            losses = one.losses(images, labels)
+        forward.update(operation.name for operation in losses.graph.get_operations())
+        return tape.gradient(losses, watched) if watched else losses
+
+    images = tf.TensorSpec((one.images, *one.classifier.input_shape[1:]), tf.float32)
+    labels = tf.TensorSpec((one.images,), tf.int32)
+    graph = tf.function(run, autograph=False).get_concrete_function(images, labels).graph
+    return _Reader(list(_needed(graph)), forward).read()
+
+
+def _needed(graph: tf.Graph) -> Iterator[tf.Operation]:
+    """Yields what the outputs need, in order: TensorFlow drops the rest before it runs a graph."""
+    needed: set[str] = set()
+    left = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
+    while left:
+        operation = left.pop()
+        if operation.name not in needed:
+            needed.add(operation.name)
+            left += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+    return (operation for operation in graph.get_operations() if operation.name in needed)
+
+
+def _is_view(operation: tf.Operation) -> bool:
+    return operation.type in VIEWS and operation.inputs[0].dtype.size <= operation.outputs[0].dtype.size
+
+
+def _origin(tensor: Tensor) -> Tensor:
+    """Returns the tensor that `tensor` is a view of."""
+    while _is_view(tensor.op):
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def _bytes(tensor: Tensor) -> int:
+    return 0 if tensor.dtype == tf.resource else _size(tensor) * tensor.dtype.size
+
+
+class _Reader:
+    """Reads costs off a graph.
+
+    Args:
+        operations: of the graph.
+        forward: names of those in the forward half.
+    """
+
+    def __init__(self, operations: list[tf.Operation], forward: set[str]) -> None:
+        free = (*SHAPES, *WEIGHTS)
+        self.operations = [each for each in operations if each.type not in free and not _is_view(each)]
+        self.forward = forward
+
+    def read(self) -> Cost:
+        """Returns the costs."""
+        read = [(each, tensor) for each in self.operations for tensor in self._inputs(each)]
+        kept = {tensor.name: tensor for each, tensor in read if self._keeps(each, tensor)}
+        in_memory = set(kept)
+        for operation in self.operations:
+            if operation.type in FLOPS or operation.type in POOLINGS:
+                in_memory.update(tensor.name for tensor in (*self._inputs(operation), *operation.outputs))
+            elif operation.type == "Placeholder":
+                in_memory.add(operation.outputs[0].name)
+        costs = tuple(self._cost(operation, in_memory) for operation in self.operations)
+        forward = [each for each in self.operations if each.name in self.forward]
+        largest = max(_bytes(tensor) for each in forward for tensor in each.outputs if tensor.name in in_memory)
+        return Cost(costs, sum(_bytes(tensor) for tensor in kept.values()), 2 * largest)
+
+    def _inputs(self, operation: tf.Operation) -> list[Tensor]:
+        return list({tensor.ref(): tensor for tensor in map(_origin, operation.inputs)}.values())
+
+    def _keeps(self, reader: tf.Operation, tensor: Tensor) -> bool:
+        """Whether a tensor of the forward half, and no weight, is read in the backward half."""
+        crosses = tensor.op.name in self.forward and reader.name not in self.forward
+        return crosses and tensor.op.type not in WEIGHTS
+
+    def _cost(self, operation: tf.Operation, in_memory: set[str]) -> Operation:
+        if operation.type not in FLOPS and any(word in operation.type for word in ("Conv", "MatMul", "Einsum")):
+            raise ValueError(f"A plan does not know what this operation costs. Received: {operation.type}")
+        tensors = [*self._inputs(operation), *operation.outputs] if operation.type != "Placeholder" else []
+        traffic = sum(_bytes(tensor) for tensor in tensors if tensor.name in in_memory)
+        if operation.type not in FLOPS:
+            return Operation(0, traffic, "")
+        return Operation(FLOPS[operation.type](operation), traffic, operation.outputs[0].dtype.name)
