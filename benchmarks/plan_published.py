@@ -62,7 +62,7 @@ def plan_resnet152() -> Plan:
     spec = importlib.util.spec_from_file_location("imagenet_scale", CONFIG)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return plan(module.get_config("pgd"), "128xV100-16GB")
+    return plan(module.get_config("clean0"), "128xV100-16GB")
 
 
 def main(_: list[str]) -> None:
