@@ -149,8 +149,8 @@ class Experiment:
                     f"row {row.label!r} of {name}"
                 )
         split = {PAPER: "test", SMALL: "test[:1000]"} | dict(definition.get("split", {}))
-        texts = {"title": definition["title"], "source": definition["source"]}
-        return cls(name, **texts, split=split, columns=columns, rows=rows, **_optional(definition))
+        figure, remarks = definition.get("figure", {}), definition.get("remarks", {})
+        return cls(name, definition["title"], definition["source"], split, columns, rows, figure, remarks)
 
     def runs_at(self, scale: str) -> bool:
         """Returns whether a row has a model at a scale."""
@@ -169,10 +169,6 @@ class Experiment:
         rows = tuple(row for row in self.rows if scale in row.scales)
         columns = tuple(column for column in self.columns if scale in column.scales)
         return dataclasses.replace(self, rows=rows, columns=columns)
-
-
-def _optional(definition: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {field: definition.get(field, {}) for field in ("figure", "remarks")}
 
 
 def _column(where: str, title: str, fields: Mapping[str, Any]) -> Column:

@@ -137,7 +137,7 @@ def _cell(column: Column, value: float | str | bool | None, published: Mapping[s
     if column.measure == "report":
         return "report" if value else NOTHING
     if column.measure == "masked":
-        return {True: "yes", False: "no", None: NOTHING}[value]
+        return NOTHING if value is None else "yes" if value else "no"
     if value is not None and column.measure != "minutes":
         value = 100 * float(value)
     measured = NOTHING if value is None else f"{value:.1f}"

@@ -137,9 +137,14 @@ class Runner:
         Workdir(epath.Path(folder)).check(resolve(config))
         if not (folder / FINISHED_FILE).exists():
             self._say(f"Training {self.name_of(model)}")
-            stopwatch = Stopwatch(folder / SECONDS_FILE)
-            options = {"data_dir": self.data_dir, "download": self.download, "verbose": self.verbose}
-            train(config, folder, callbacks=[stopwatch], **options)
+            train(
+                config,
+                folder,
+                data_dir=self.data_dir,
+                download=self.download,
+                callbacks=[Stopwatch(folder / SECONDS_FILE)],
+                verbose=self.verbose,
+            )
             (folder / FINISHED_FILE).touch()
             _forget_models()
         return folder
