@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
 
-EXACT = "INTEGER_ACCURATE"  # TensorFlow's default is fast, and off by 1 of 255 on average
+EXACT = "INTEGER_ACCURATE"
+"""TensorFlow's default is fast: off by 1 of 255 on average, 5 at most, in a thousand images of Tiny ImageNet."""
 Decode = Callable[[Tensor], Tensor]
 
 
