@@ -11,6 +11,9 @@ import tensorflow as tf
 
 Tensor = Any  # tf.Tensor carries no types
 
+TRAINING, VALIDATION, AUGMENTATION, WORKER, MIXING, WINDOW = range(6)
+"""What the draws of one seed are for: each kind folds the seed with its own number first."""
+
 
 def as_seed(seed: int | Tensor) -> Tensor:
     """Returns `seed` as an int32 tensor of shape (2,).

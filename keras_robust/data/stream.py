@@ -9,9 +9,6 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.data.augmentation import Augmentation
 from keras_robust.data.source import Source
 
-AUGMENTATION_DRAWS = 2  # 0 and 1 are those of `methods.robust_model`, from the same seed
-WINDOW_DRAWS = 3
-
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
@@ -64,7 +61,7 @@ class Stream:
         window = self.draws.window
         if window is None:
             return number, (self.source.image(record, self.shape), label)
-        seed = self._seed_of(WINDOW_DRAWS, number // self.batch_size, number % self.batch_size)
+        seed = self._seed_of(seeds.WINDOW, number // self.batch_size, number % self.batch_size)
         return number, (self.source.window(record, lambda size: window(size, seed), self.shape), label)
 
     def change(self, numbers: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -72,7 +69,7 @@ class Stream:
         images, labels = batch
         if self.draws.change is None:
             return images, labels
-        return self.draws.change(images, self._seed_of(AUGMENTATION_DRAWS, numbers[0] // self.batch_size)), labels
+        return self.draws.change(images, self._seed_of(seeds.AUGMENTATION, numbers[0] // self.batch_size)), labels
 
     def _seed_of(self, *numbers: int | Tensor) -> Tensor:
         return seeds.fold(seeds.as_seed(self.seed), *numbers)

@@ -12,9 +12,6 @@ from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods import RobustModel
 
-WORKER_DRAWS = 3
-"""Beside those of `methods` and of `data.pipeline`, from the same seed."""
-
 
 def recipe(model: RobustModel) -> dict[str, Any]:
     """Returns the arguments with which a `Crafter` in another process rebuilds `model`, without its weights."""
@@ -66,4 +63,4 @@ class Crafter:
 
 
 def _attack(model: RobustModel, images: Tensor, labels: Tensor, ticket: Tensor) -> Tensor:
-    return model.perturb(images, labels, seeds.fold(seeds.as_seed(model.seed), WORKER_DRAWS, ticket))
+    return model.perturb(images, labels, seeds.fold(seeds.as_seed(model.seed), seeds.WORKER, ticket))

@@ -11,7 +11,6 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.methods.natural_training import NaturalTraining
 
-MIXING_DRAWS = 2
 BISECTIONS = 24
 """Halvings of [0, 1]: to the precision of float32."""
 
@@ -59,7 +58,7 @@ class Mixup(NaturalTraining):
                 "Mixup needs one-hot labels and a loss on them, such as "
                 f"keras.losses.CategoricalCrossentropy(from_logits=True). Received: labels of shape {labels.shape}"
             )
-        seed = seeds.fold(seeds.as_seed(self.seed), MIXING_DRAWS, self.steps_taken.value)
+        seed = seeds.fold(seeds.as_seed(self.seed), seeds.MIXING, self.steps_taken.value)
         seed = seeds.fold_replica(seed)
         share = beta_quantile(seeds.uniform((), seeds.fold(seed, 0)), self.alpha)
         partners = tf.argsort(seeds.uniform(tf.shape(images)[:1], seeds.fold(seed, 1)))

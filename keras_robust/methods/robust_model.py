@@ -27,8 +27,6 @@ from keras_robust.methods.crafted_batches import TakesCraftedBatches
 from keras_robust.methods.first_batch import check_batch, peek
 from keras_robust.methods.replica_state import KeepsReplicaState
 
-TRAINING_DRAWS, VALIDATION_DRAWS = 0, 1
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
@@ -202,7 +200,7 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         """Returns (images of the passes, labels, sample weights) of what `fit` reads, and counts the step."""
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = self.steps_taken.value
-        seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), TRAINING_DRAWS, step))
+        seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.TRAINING, step))
         images, adversarial = self.attacked(images, step, lambda clean: self.perturb(clean, labels, seed))
         self.steps_taken.assign_add(1)
         return self.passes(images, adversarial), labels, sample_weight
@@ -238,7 +236,7 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         if self.validation_attack is None:
             return super().test_step(data)
         images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), VALIDATION_DRAWS))
+        seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.VALIDATION))
         adversarial = self.run_attack(self.validation_attack, self.classifier, images, labels, seed)
         return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
 

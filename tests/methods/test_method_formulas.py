@@ -28,8 +28,7 @@ from softmax_regression import (
 
 import keras_robust as kr
 from keras_robust.core import seeds
-from keras_robust.methods.mixup import MIXING_DRAWS, beta_quantile
-from keras_robust.methods.robust_model import TRAINING_DRAWS
+from keras_robust.methods.mixup import beta_quantile
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -66,7 +65,7 @@ def test_input_noise_is_in_training_alone(linear_classifier):
     """The trained images are those plus 0.2 times the draw of step and seed; predictions have no noise."""
     classifier = linear_classifier()
     p, model = parameters(classifier), kr.NaturalTraining(classifier, input_noise=0.2, seed=5)
-    seed = seeds.fold_replica(seeds.fold(seeds.as_seed(5), TRAINING_DRAWS, 0))
+    seed = seeds.fold_replica(seeds.fold(seeds.as_seed(5), seeds.TRAINING, 0))
     noisy = CLEAN + 0.2 * seeds.normal(IMAGES.shape, seed).numpy().reshape(COUNT, SIZE)
     before = model.predict(IMAGES, verbose=0)
     np.testing.assert_allclose(before, logits(p, CLEAN), rtol=1e-5)
@@ -162,7 +161,7 @@ def test_mixup(linear_classifier):
     """Images and labels mixed with the share and the partners of the first step."""
     classifier = linear_classifier()
     p = parameters(classifier)
-    seed = seeds.fold_replica(seeds.fold(seeds.as_seed(4), MIXING_DRAWS, 0))
+    seed = seeds.fold_replica(seeds.fold(seeds.as_seed(4), seeds.MIXING, 0))
     share = float(beta_quantile(seeds.uniform((), seeds.fold(seed, 0)), 0.5))
     partners = np.argsort(seeds.uniform((COUNT,), seeds.fold(seed, 1)).numpy())
     assert 0.1 < share < 0.9

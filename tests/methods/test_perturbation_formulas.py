@@ -25,7 +25,6 @@ from softmax_regression import (
 
 import keras_robust as kr
 from keras_robust.core import seeds
-from keras_robust.methods.robust_model import TRAINING_DRAWS
 
 
 def test_adversarial_weight_perturbation(linear_classifier):
@@ -148,7 +147,7 @@ def test_ensemble_attacks_the_model_that_was_drawn(linear_classifier, seed):
     """The classifier itself, or one of two static models, by the draw of the step."""
     classifier, others = linear_classifier(), [linear_classifier(seed=1), linear_classifier(seed=2)]
     p = parameters(classifier)
-    draw = seeds.fold_replica(seeds.fold(seeds.as_seed(seed), TRAINING_DRAWS, 0))
+    draw = seeds.fold_replica(seeds.fold(seeds.as_seed(seed), seeds.TRAINING, 0))
     index = int(seeds.integers((), seeds.fold(draw, 0), 3))
     x = attacked(parameters([classifier, *others][index]))
     model = kr.EnsembleAdversarialTraining(classifier, STEP, source_models=others, clean_fraction=0.0, seed=seed)
@@ -157,7 +156,7 @@ def test_ensemble_attacks_the_model_that_was_drawn(linear_classifier, seed):
 
 def test_the_draws_of_the_ensemble_differ():
     """The seeds of the test above draw more than one of the models."""
-    draws = [seeds.fold(seeds.fold_replica(seeds.fold(seeds.as_seed(s), TRAINING_DRAWS, 0)), 0) for s in range(4)]
+    draws = [seeds.fold(seeds.fold_replica(seeds.fold(seeds.as_seed(s), seeds.TRAINING, 0)), 0) for s in range(4)]
     assert len({int(seeds.integers((), draw, 3)) for draw in draws}) > 1
 
 
