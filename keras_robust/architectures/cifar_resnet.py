@@ -61,7 +61,7 @@ def ResNet20(  # noqa: N802
     weight_decay: float = 0.0,
     normalization: str | None = "batch",
 ) -> keras.Model:
-    """Returns `CifarResNet` of depth 20."""
+    """Returns the ResNet with 20 layers, with arguments as of `CifarResNet`."""
     return CifarResNet(20, num_classes, input_shape, weight_decay, normalization)
 
 

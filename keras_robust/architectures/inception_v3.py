@@ -29,7 +29,8 @@ def InceptionV3(  # noqa: N802
     """Returns Inception-v3 with auxiliary logits, 27,161,264 weights that are trained; 23,834,568 without these.
 
     The loss on the auxiliary logits is part of the training of any `RobustModel`; nothing else sees them. (See
-    `AuxiliaryLogits`.) Weights, dropout and the weight of that loss are as in TensorFlow's slim.
+    `AuxiliaryLogits`.) Convolutions are initialised, features left out and that loss is weighted as in TensorFlow's
+    slim; normalisation has a scale as well, as torchvision's, and a momentum of 0.99 instead of 0.9997.
 
     Args:
         num_classes: number of logits; 1001 in slim, whose class 0 is the background.
@@ -44,12 +45,7 @@ def InceptionV3(  # noqa: N802
     Raises:
         ValueError: if the images are too small, or `auxiliary_weight`, `width` or `normalization` is not one of these.
     """
-    if min(input_shape[:2]) < SMALLEST_IMAGE:
-        raise ValueError(f"Images are at least 75 pixels high and wide. Received: input_shape={input_shape!r}")
-    if auxiliary_weight is not None:
-        check_weight("auxiliary_weight", auxiliary_weight)
-    if not width > 0:
-        raise ValueError(f"width is positive. Received: width={width!r}")
+    _check(input_shape, auxiliary_weight, width)
     make = Parts(weight_decay, normalization, momentum=0.99, epsilon=1e-3)
     blocks = _Blocks(make, width)
     inputs = keras.Input(input_shape)
@@ -68,6 +64,15 @@ def InceptionV3(  # noqa: N802
         auxiliary = blocks.auxiliary_logits(middle, num_classes)
         logits = AuxiliaryLogits(auxiliary_weight)([logits, auxiliary])
     return keras.Model(inputs, logits, name="inception_v3")
+
+
+def _check(input_shape: tuple[int, int, int], auxiliary_weight: float | None, width: float) -> None:
+    if min(input_shape[:2]) < SMALLEST_IMAGE:
+        raise ValueError(f"Images are at least 75 pixels high and wide. Received: input_shape={input_shape!r}")
+    if auxiliary_weight is not None:
+        check_weight("auxiliary_weight", auxiliary_weight)
+    if not width > 0:
+        raise ValueError(f"width is positive. Received: width={width!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Reversible residual networks (Gomez et al., 2017)."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_robust.architectures import parts
@@ -19,12 +21,13 @@ def RevNet(  # noqa: N802
     """Returns the RevNet of 12 n + 2 layers for CIFAR: 3 stages of n pre-activation blocks on two halves of channels.
 
     Activations are not stored but computed again in the backward pass (see `ReversibleBlocks`), except in the first
-    blocks of the second and third stage, which halve the resolution: so memory does not grow with the depth. RevNet-38
-    and RevNet-110 have 464,890 and 1,729,194 weights that are trained. The images are normalised inside with CIFAR-10's
-    mean and variance.
+    blocks of the second and third stage, which halve the resolution: so what they take does not grow with the depth.
+    RevNet-38 and RevNet-110 have 464,890 and 1,729,194 weights that are trained. The images are normalised inside with
+    CIFAR-10's mean and variance.
 
-    Kannan et al. (2018) train a "RevNet-9" on SVHN of which they say no more, and no RevNet has 9 layers. Here a depth
-    of 9 is the network with 9 blocks, 3 in each stage, the smallest one that Gomez et al. published: RevNet-38.
+    Kannan et al. (2018) train a "RevNet-9" on SVHN of which they say no more, and no RevNet of 3 stages has 9 layers.
+    Here a depth of 9 is the network with 9 blocks, 3 in each stage, the smallest one that Gomez et al. published:
+    RevNet-38.
 
     Args:
         depth: 12 n + 2: 38 and 110 in the paper; or 9.
@@ -39,13 +42,10 @@ def RevNet(  # noqa: N802
     Raises:
         ValueError: if `depth`, `filters` or `normalization` is not one of these.
     """
-    if depth != 9 and (depth < 14 or depth % 12 != 2):
-        raise ValueError(f"The depth of a RevNet is 12 n + 2, or 9. Received: depth={depth!r}")
-    blocks = 3 if depth == 9 else (depth - 2) // 12
     if filters is None:
-        filters = (32, 32, 64, 112) if blocks == 3 else (32, 32, 64, 128)
-    if len(filters) != 4 or any(each % 4 for each in filters) or list(filters) != sorted(filters):
-        raise ValueError(f"filters is four multiples of 4 that do not decrease. Received: filters={filters!r}")
+        filters = (32, 32, 64, 112) if depth in (9, 38) else (32, 32, 64, 128)
+    _check(depth, filters)
+    blocks = 3 if depth == 9 else (depth - 2) // 12
     make = Parts(weight_decay, normalization, momentum=0.99, epsilon=1e-3)
     inputs = keras.Input(input_shape)
     x = parts.standardize(inputs, parts.CIFAR10_MEAN, parts.CIFAR10_VARIANCE)
@@ -60,6 +60,13 @@ def RevNet(  # noqa: N802
         if functions:
             x = ReversibleBlocks(functions, recompute)(x)
     return keras.Model(inputs, make.classify(make.activate(x), num_classes), name=f"revnet{depth}")
+
+
+def _check(depth: int, filters: Sequence[int]) -> None:
+    if depth != 9 and (depth < 14 or depth % 12 != 2):
+        raise ValueError(f"The depth of a RevNet is 12 n + 2, or 9. Received: depth={depth!r}")
+    if len(filters) != 4 or any(each % 4 for each in filters) or list(filters) != sorted(filters):
+        raise ValueError(f"filters is four multiples of 4 that do not decrease. Received: filters={filters!r}")
 
 
 def _convolve(

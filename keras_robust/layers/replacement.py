@@ -40,6 +40,8 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
             return keras.models.clone_model(layer, clone_function=clone, **options_of_kind)
         if isinstance(layer, ReversibleBlocks):
             return layer.with_functions([clone(function) for function in layer.functions])
+        if not isinstance(layer, keras.Layer):  # an operation of `keras.ops`, without weights
+            return type(layer).from_config(layer.get_config())
         is_exchanged = isinstance(layer, keras.layers.BatchNormalization)
         new = (
             _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())

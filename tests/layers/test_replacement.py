@@ -9,12 +9,12 @@ from keras_robust.layers import MixtureBatchNormalization, replace_normalization
 
 
 def residual() -> keras.Model:
-    """A functional model with a shortcut, a nested model and statistics of its own."""
+    """A functional model with a shortcut, an operation, a nested model and statistics of its own."""
     inner = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.BatchNormalization(), keras.layers.ReLU()])
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
     y = keras.layers.BatchNormalization(name="norm")(x)
-    x = keras.layers.add([inner(y), x])
+    x = keras.layers.add([inner(y), keras.ops.negative(x)])
     outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
     model = keras.Model(inputs, outputs)
     rng = np.random.default_rng(0)
