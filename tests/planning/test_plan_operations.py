@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_robust as kr
@@ -102,6 +103,24 @@ def test_low_precision_halves_the_traffic_of_an_attack():
     assert half.flops == single.flops
     assert 0.5 < half.traffic / single.traffic < 0.65
     assert {each.dtype for each in half.operations if each.flops} == {"bfloat16"}
+
+
+def test_a_function_that_hides_its_operations_is_named():
+    class Hiding(layers.Layer):
+        def call(self, x):
+            return tf.function(lambda x: x @ tf.ones((3, 3)))(x)
+
+    with pytest.raises(ValueError, match=r"Received: .*PartitionedCall"):
+        cost_of(forward(keras.Sequential([keras.Input((3,)), Hiding()])))
+
+
+def test_a_shape_that_depends_on_the_images_is_named():
+    class Selecting(layers.Layer):
+        def call(self, x):
+            return tf.boolean_mask(x, x[:, 0] > 0)
+
+    with pytest.raises(ValueError, match="shapes that are known"):
+        cost_of(forward(keras.Sequential([keras.Input((3,)), Selecting(), layers.Dense(2)])))
 
 
 def test_an_operation_that_is_not_known_is_named():
