@@ -25,7 +25,8 @@ def training(classifier, images=1):
 
 
 @pytest.mark.parametrize(
-    ("depth", "billions"), [(18, 1.814), (50, 4.089), pytest.param(152, 11.514, marks=pytest.mark.slow)]
+    ("depth", "billions"),
+    [(18, 1.814), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((50, 4.089), (152, 11.514)))],
 )
 def test_multiplications_of_a_resnet_are_the_published_ones(depth, billions):
     """Torchvision's tables of models have GFLOPS, by which they mean multiplications with an addition each."""
