@@ -23,7 +23,13 @@ WEIGHTS = ("ReadVariableOp", "Const")
 POOLINGS = ("MaxPool", "MaxPoolGrad", "AvgPool", "AvgPoolGrad")
 
 
+UNKNOWN = ("Conv", "MatMul", "Einsum", "PartitionedCall", "While")
+"""Parts of names of operations that cost much, or contain others, and cannot be counted unless they are in `FLOPS`."""
+
+
 def _size(tensor: Tensor) -> int:
+    if not tensor.shape.is_fully_defined():
+        raise ValueError(f"A plan needs shapes that are known before a classifier runs. Received: {tensor}")
     return math.prod(tensor.shape)
 
 
@@ -98,7 +104,7 @@ def cost_of(one: Pass) -> Cost:
     """Returns what a pass costs, run once.
 
     Raises:
-        ValueError: if there is an operation that multiplies matrices and is not in `FLOPS`.
+        ValueError: if there is an operation that cannot be counted, or a shape that depends on the images.
     """
     forward: set[str] = set()
     weights = [variable.value for variable in one.classifier.trainable_variables] if one.of_weights else []
@@ -181,7 +187,7 @@ class _Reader:
         return crosses and tensor.op.type not in WEIGHTS
 
     def _cost(self, operation: tf.Operation, in_memory: set[str]) -> Operation:
-        if operation.type not in FLOPS and any(word in operation.type for word in ("Conv", "MatMul", "Einsum")):
+        if operation.type not in FLOPS and any(word in operation.type for word in UNKNOWN):
             raise ValueError(f"A plan does not know what this operation costs. Received: {operation.type}")
         tensors = [*self._inputs(operation), *operation.outputs] if operation.type != "Placeholder" else []
         traffic = sum(_bytes(tensor) for tensor in tensors if tensor.name in in_memory)

@@ -22,6 +22,7 @@ def test_slices_of_known_data_sets(name, split, count):
     assert count_examples(name, split) == count
 
 
+@pytest.mark.slow
 def test_the_embedded_digits_have_the_size_that_is_known(tmp_path):
     for split, size in SIZES["mnist_small"].items():
         assert len(load_split("mnist_small", split, data_dir=tmp_path)) == size

@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_robust as kr
@@ -24,7 +25,8 @@ def training(classifier, images=1):
 
 
 @pytest.mark.parametrize(
-    ("depth", "billions"), [(18, 1.814), (50, 4.089), pytest.param(152, 11.514, marks=pytest.mark.slow)]
+    ("depth", "billions"),
+    [(18, 1.814), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((50, 4.089), (152, 11.514)))],
 )
 def test_multiplications_of_a_resnet_are_the_published_ones(depth, billions):
     """Torchvision's tables of models have GFLOPS, by which they mean multiplications with an addition each."""
@@ -102,6 +104,24 @@ def test_low_precision_halves_the_traffic_of_an_attack():
     assert half.flops == single.flops
     assert 0.5 < half.traffic / single.traffic < 0.65
     assert {each.dtype for each in half.operations if each.flops} == {"bfloat16"}
+
+
+def test_a_function_that_hides_its_operations_is_named():
+    class Hiding(layers.Layer):
+        def call(self, x):
+            return tf.function(lambda x: x @ tf.ones((3, 3)))(x)
+
+    with pytest.raises(ValueError, match=r"Received: .*PartitionedCall"):
+        cost_of(forward(keras.Sequential([keras.Input((3,)), Hiding()])))
+
+
+def test_a_shape_that_depends_on_the_images_is_named():
+    class Selecting(layers.Layer):
+        def call(self, x):
+            return tf.boolean_mask(x, x[:, 0] > 0)
+
+    with pytest.raises(ValueError, match="shapes that are known"):
+        cost_of(forward(keras.Sequential([keras.Input((3,)), Selecting(), layers.Dense(2)])))
 
 
 def test_an_operation_that_is_not_known_is_named():
