@@ -79,10 +79,7 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.augmentation = "inception_crop_and_colors"
     config.classifier = {"name": "resnet", "depth": options["depth"], "weight_decay": 5e-5}  # half of their 1e-4
     config.classifier.normalization = normalization
-    # None, so that --config.attack.compute_dtype=float16 can be given.
-    low_precision = ml_collections.config_dict.placeholder(str)
-    start = {"clean_start_probability": 0.2, "clean_start_per": "batch"}
-    config.attack = attack | start | {"compute_dtype": low_precision}
+    config.attack = attack | {"clean_start_probability": 0.2, "clean_start_per": "batch"}
     config.validation_attack = attack
     schedule = {"name": "step_decay", "initial": 0.1, "epochs": (35, 70, 95), "warmup_epochs": 5}
     config.optimizer = {"name": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": schedule}
@@ -90,7 +87,6 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.batch_size = options["batch"]
     config.epochs = 110
     config.freeze_batch_statistics_epochs = FROZEN_EPOCHS if options["frozen"] else 0
-    config.precision = "float32"
 
 
 def _small(config: ml_collections.ConfigDict, normalization: str, options: dict) -> None:

@@ -9,12 +9,11 @@ machine, such as 2xcpu, which are measured.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
 from keras_robust.planning import UTILIZATION, plan
-from keras_robust.training import command_line
+from keras_robust.training import command_line, training_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/mnist_pgd.py or ...py:fast.")
+CONFIG = training_flags.define_config()
 ACCELERATORS = flags.DEFINE_string("accelerators", None, "Such as 8xH100, tpu-v5e-64 or 2xcpu.")
 UTILIZATION_FLAG = flags.DEFINE_float("utilization", UTILIZATION, "Share of the published peaks that is reached.")
 PRICE = flags.DEFINE_float("price_per_device_hour", None, "Of a GPU, TPU chip or CPU core, in any currency.")

@@ -10,13 +10,22 @@ from absl import flags
 from ml_collections import config_flags
 
 
+def define_config() -> flags.FlagHolder:
+    """Defines --config, and --config.FIELD=VALUE for any field: also one that the file leaves as it is by default.
+
+    A field that there is not is found when the config is resolved.
+    """
+    help_string = "Config file, e.g. configs/mnist_pgd.py or ...py:fast."
+    return config_flags.DEFINE_config_file("config", None, help_string, lock_config=False, accept_new_attributes=True)
+
+
 def define(strategies: Sequence[str]) -> Callable[[], dict[str, Any]]:
     """Defines absl flags; returned is the function of their values, once parsed, as arguments of `train`.
 
     Args:
         strategies: those that the script can train with.
     """
-    config = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/mnist_pgd.py or ...py:fast.")
+    config = define_config()
     holders = {
         "workdir": flags.DEFINE_string("workdir", None, "Folder of the run: models, history, config."),
         "data_dir": flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given."),

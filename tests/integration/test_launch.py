@@ -24,6 +24,7 @@ SMALL = [
     "--config.epochs=2",
     "--config.attack.steps=2",
     "--config.validation_attack.steps=2",
+    "--config.image_size=0",  # which the file leaves as it is by default
 ]
 
 
