@@ -4,6 +4,8 @@ import os
 
 import tensorflow_datasets as tfds
 
+from keras_robust.data import describe
+
 SIZES = {
     "mnist": {"train": 60_000, "test": 10_000},
     "mnist_small": {"train": 10_000, "test": 2_000},
@@ -19,19 +21,16 @@ def count_examples(name: str, split: str, data_dir: str | os.PathLike[str] | Non
     """Returns the number of examples in a split.
 
     Args:
-        name: a data set of `SIZES`, or any that TFDS has prepared.
+        name: a data set of `SIZES`, a folder, or any that TFDS has prepared.
         split: in TFDS's syntax, such as "train[:95%]".
         data_dir: where TFDS keeps its data sets; None is its default.
 
     Raises:
         ValueError: if the data set is neither, or the split is unknown or empty.
     """
-    sizes = SIZES.get(name) or _prepared_sizes(name, data_dir)
-    if not sizes:
-        raise ValueError(
-            f"Sizes are known of {sorted(SIZES)} and of what TFDS has prepared; of others say --examples=N and "
-            f"--validation_examples=M. Received: dataset={name!r} with data_dir={data_dir!r}"
-        )
+    if name not in SIZES:
+        return _prepared_size(name, split, data_dir)
+    sizes = SIZES[name]
     infos = {
         key: tfds.core.SplitInfo(name=key, shard_lengths=[size], num_bytes=0, filename_template=None)
         for key, size in sizes.items()
@@ -49,10 +48,11 @@ def count_examples(name: str, split: str, data_dir: str | os.PathLike[str] | Non
     return count
 
 
-def _prepared_sizes(name: str, data_dir: str | os.PathLike[str] | None) -> dict[str, int]:
-    """Returns the sizes of the splits that TFDS has prepared; none where it has not, or knows no such data set."""
+def _prepared_size(name: str, split: str, data_dir: str | os.PathLike[str] | None) -> int:
     try:
-        splits = tfds.builder(name, data_dir=data_dir).info.splits
-    except (ValueError, AssertionError):  # AssertionError: an unknown version
-        return {}
-    return {key: int(info.num_examples) for key, info in splits.items()}
+        return describe(name, split, data_dir=data_dir).num_examples
+    except ValueError as error:
+        raise ValueError(
+            f"Sizes are known of {sorted(SIZES)}, of folders and of what TFDS has prepared; of others say --examples=N "
+            f"and --validation_examples=M. Received: dataset={name!r} ({error})"
+        ) from None

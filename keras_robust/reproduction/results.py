@@ -73,7 +73,13 @@ def results_page(experiments: Mapping[str, Experiment], results: Sequence[Result
 
 
 def write_results(experiment: Experiment, results: Results, folder: pathlib.Path) -> None:
-    """Writes results, and their figure where there is one, into a folder from which `write_page` reads them."""
+    """Writes results, and their figure where there is one, into a folder from which `write_page` reads them.
+
+    Args:
+        experiment: that they are of.
+        results: as `Runner.run` returns them.
+        folder: made where it is missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{results['experiment']}-{results['scale']}.json").write_text(json.dumps(results, indent=1) + "\n")
     if experiment.figure:

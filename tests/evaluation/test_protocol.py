@@ -65,7 +65,7 @@ def test_all_is_everything_as_one_cascade(problem, tmp_path, linear_classifier):
     assert len(report.attacks) == 44
     assert list(report.attacks.values()) == sorted(report.attacks.values(), reverse=True)
     assert len(report.record["analyses"]) == 5
-    assert len(report.checks) == 11
+    assert len(report.checks) == 12
     assert "after Step-LL" in str(report)
     report.save(tmp_path)
 

@@ -1,7 +1,6 @@
 """Sizes of splits, without data."""
 
 import pytest
-import tensorflow_datasets as tfds
 
 from keras_robust.data import load_split
 from keras_robust.planning.examples import SIZES, count_examples
@@ -28,14 +27,14 @@ def test_the_embedded_digits_have_the_size_that_is_known(tmp_path):
         assert len(load_split("mnist_small", split, data_dir=tmp_path)) == size
 
 
-def test_sizes_of_what_tfds_has_prepared(monkeypatch):
-    class Builder:
-        info = tfds.core.DatasetInfo
-
-    info = tfds.core.SplitInfo(name="train", shard_lengths=[7, 3], num_bytes=0, filename_template=None)
-    Builder.info.splits = {"train": info}
-    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Builder)
-    assert count_examples("mine", "train[2:]") == 8
+def test_the_size_of_a_folder(tmp_path):
+    for label in ("cat", "dog"):
+        folder = tmp_path / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(5):
+            (folder / f"{number}.png").write_bytes(b"")  # nothing is decoded
+    assert count_examples(f"folder:{tmp_path}", "train") == 10
+    assert count_examples(f"folder:{tmp_path}", "train[2:]") == 8
 
 
 @pytest.mark.parametrize(
