@@ -11,7 +11,8 @@ Result:   39.2 % under PGD-2000 (clean0), 38.3 % (mixture, adversarial branch), 
 Section 3 and their code: targeted PGD at 16/255 with steps of 1/255 (2 at ten steps, 4 at five), from the clean image
 with probability 0.2; 110 epochs, the rate 0.1 per 256 images divided by 10 at 35, 70 and 95 after 5 epochs of warm-up;
 Nesterov 0.9, weight decay 1e-4 on kernels, label smoothing 0.1. They do not give the weight of logit pairing: it is
-that of Kannan et al. As in the code the clean start is drawn once per GPU, and the targets are wrong classes.
+that of Kannan et al. As in the code the clean start is drawn once per GPU, the targets are wrong classes,
+and validation takes 10 steps of 1.6/255.
 """
 
 import ml_collections
@@ -80,7 +81,7 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.classifier = {"name": "resnet", "depth": options["depth"], "weight_decay": 5e-5}  # half of their 1e-4
     config.classifier.normalization = normalization
     config.attack = attack | {"clean_start_probability": 0.2, "clean_start_per": "batch"}
-    config.validation_attack = attack
+    config.validation_attack = attack | {"steps": 10, "step_size": 1.6 / 255}
     schedule = {"name": "step_decay", "initial": 0.1, "epochs": (35, 70, 95), "warmup_epochs": 5}
     config.optimizer = {"name": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": schedule}
     config.rates_for_batch_size = 256

@@ -21,7 +21,7 @@ VIRTUAL = {"name": "virtual_adversarial", "norm": "l2", "epsilon": 1.5}
 # name: (method, attack, batches, other fields)
 VARIANTS = {
     "natural": ({"name": "natural_training"}, None, 6800, {}),
-    # After PGD-8 Square finds 8 % of the images more than attacks with gradients do; after PGD-16 1 %.
+    # After PGD-8 Square found 7.7 % of 300 images beyond what attacks with gradients found; after PGD-16 none.
     "mixed_minibatch_pgd": (
         {"name": "adversarial_training", "clean_fraction": 1.0},
         PGD | {"steps": 16},

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
+from keras_robust.core import ThreatModel
 from keras_robust.evaluation.arguments import check_attacks
 from keras_robust.evaluation.journal import Journal
 from keras_robust.evaluation.masking import Check, check_of_square, run_checks
@@ -111,11 +112,7 @@ def evaluate(
     further = dict(analyses or {})
     progress = None if journal is None else Journal(journal, fingerprint(setting, given, [*further, str(checks)]))
     results = _run(given, setting, progress, cascade=suite is not None)
-    found: list[dict[str, Any]] = []
-    if checks:
-        found = _remember(progress, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
-        left = {name: float(result.robust.mean()) for name, result in results.items()}
-        found += _as_record(check_of_square(given if suite else {}, left))["checks"]
+    found = _check(setting, threat_model, given if suite else {}, results, progress) if checks else []
     parts = _analyse(further, progress, verbose)
     record = {
         **accuracies(results, setting),
@@ -177,6 +174,19 @@ def _remember(journal: Journal | None, key: str, function: Analysis) -> tuple[di
             journal.save(key, saved)
     arrays = dict(saved)
     return json.loads(str(arrays.pop("json"))), arrays
+
+
+def _check(
+    setting: Setting,
+    threat_model: ThreatModel,
+    attacks: Mapping[str, Attack],
+    results: Mapping[str, AttackResult],
+    journal: Journal | None,
+) -> list[dict[str, Any]]:
+    """Returns the checks for gradient masking, with that of the Square in a suite of `attacks`."""
+    found = _remember(journal, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
+    left = {name: float(result.robust.mean()) for name, result in results.items()}
+    return [*found, *_as_record(check_of_square(attacks, left))["checks"]]
 
 
 def _as_record(checks: list[Check]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_every_file_is_tested():
 @pytest.mark.parametrize("name", EXPERIMENT_CONFIGS)
 def test_a_config_of_an_experiment_is_complete(name):
     resolved = config.resolve(EXPERIMENT_CONFIGS[name])
-    assert resolved["steps_per_epoch"] >= 0
+    assert set(resolved) == set(config.DEFAULTS)
     if "small" in name:
         assert resolved["dataset"] in ("mnist_small", "cifar10")
 
