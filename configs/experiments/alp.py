@@ -9,9 +9,9 @@ PGD_SVHN = {"name": "pgd", "epsilon": 12 / 255, "steps": 10, "step_size": 3 / 25
 PGD_IMAGENET = {"name": "pgd", "epsilon": 16 / 255, "steps": 10, "step_size": 2 / 255, "target": "random_any"}
 IMAGENET_SPLIT = {"paper": "validation"}
 
-MPGD = {"paper": "mnist_mpgd:paper", "small": "mnist_methods:mixed_minibatch_pgd"}
+MPGD = {"paper": "mnist_alp:mpgd", "small": "mnist_methods:mixed_minibatch_pgd"}
 MPGD_COPY = {scale: {"config": config, "seed": 1} for scale, config in MPGD.items()}
-ALP = {"paper": "mnist_alp:paper", "small": "mnist_methods:adversarial_logit_pairing"}
+ALP = {"paper": "mnist_alp:alp", "small": "mnist_methods:adversarial_logit_pairing"}
 SQUEEZING = {"paper": "mnist_clean_pairing:squeezing,0.5", "small": "mnist_methods:logit_squeezing"}
 
 

@@ -15,7 +15,7 @@ def define_config() -> flags.FlagHolder:
 
     A field that there is not is found when the config is resolved.
     """
-    help_string = "Config file, e.g. configs/mnist_pgd.py or ...py:fast."
+    help_string = "Config file, e.g. configs/mnist_alp.py or ...py:mpgd."
     return config_flags.DEFINE_config_file("config", None, help_string, lock_config=False, accept_new_attributes=True)
 
 

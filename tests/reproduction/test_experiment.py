@@ -13,9 +13,9 @@ DEFINITION = {
     "source": "A. Author (2018), table 1",
     "columns": {"White box": {"attack": PGD}, "Strong": {"attack": PGD, "suite": "autoattack", "scales": ["small"]}},
     "rows": {
-        "ALP": {"model": {"paper": "mnist_alp:paper", "small": "mnist_alp:fast"}, "published": {"White box": 96.4}},
+        "ALP": {"model": {"paper": "mnist_alp:alp", "small": "mnist_methods:pgd"}, "published": {"White box": 96.4}},
         "Theirs": {"published": {"White box": 1.5}},
-        "Small only": {"model": {"small": {"config": "mnist_alp:fast", "seed": 1}}},
+        "Small only": {"model": {"small": {"config": "mnist_methods:pgd", "seed": 1}}},
     },
 }
 
@@ -33,7 +33,7 @@ def test_a_scale_has_its_own_rows_and_columns():
     assert [row.label for row in smoke.rows] == ["ALP", "Theirs"]
     assert [column.title for column in paper.columns] == ["White box"]
     assert [column.title for column in small.columns] == ["White box", "Strong"]
-    assert smoke.rows[0].model_at("smoke") == ModelSpec("mnist_alp:paper")
+    assert smoke.rows[0].model_at("smoke") == ModelSpec("mnist_alp:alp")
 
 
 def test_models_are_named_after_what_they_are():
@@ -64,7 +64,7 @@ def test_a_wrong_definition_is_named(definition, message):
 
 
 def test_scales_that_are_not_there_are_named():
-    experiment = Experiment.from_definition("name", changed(rows={"ALP": {"model": {"paper": "mnist_alp:paper"}}}))
+    experiment = Experiment.from_definition("name", changed(rows={"ALP": {"model": {"paper": "mnist_alp:alp"}}}))
     assert not experiment.runs_at("small")
     with pytest.raises(ValueError, match=r"cannot be run at this scale. Received: scale='small'"):
         experiment.at("small")

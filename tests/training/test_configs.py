@@ -16,9 +16,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 VARIANTS = {
     "cifar10_mixture_batch_norm": [],
     "image_folder": ["10"],
-    "mnist_alp": ["paper", "fast"],
-    "mnist_mpgd": ["paper", "fast"],
-    "mnist_pgd": ["paper", "fast"],
+    "mnist_alp": ["alp", "mpgd", "pgd"],
     "mnist_small_alp": [],
     "mnist_small_pgd": ["4"],
     "mnist_small_stale": ["0", "8"],
