@@ -129,9 +129,15 @@ def figure_name(results: Results) -> str:
 
 def _origin(result: Results) -> str:
     date = datetime.datetime.fromisoformat(result["created"]).date().isoformat()
-    commit = (result["commit"] or "unknown")[:8]
+    commits = sorted({_short(commit) for row in result["rows"].values() for commit in row["commits"]})
     command = f"python launch/reproduce.py --experiment={result['experiment']} --scale={result['scale']}"
-    return f"`{command} --workdir=WORKDIR --data_dir=DATA_DIR`; commit {commit}, {date}."
+    return f"`{command} --workdir=WORKDIR --data_dir=DATA_DIR`; {date}, commit {', '.join(commits)}."
+
+
+def _short(commit: str) -> str:
+    """Returns a commit's first characters, and "+changes" where there were some."""
+    head, plus, changes = commit.partition("+")
+    return head[:8] + plus + changes
 
 
 def _markdown_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:

@@ -90,34 +90,52 @@ class Runner:
         return {"experiment": experiment.name, "scale": self.scale, "rows": rows, **provenance()}
 
     def _measure(self, experiment: Experiment, row: Row) -> dict[str, Any]:
-        """Returns the values of a row by column, as fractions, and how its model was trained."""
+        """Returns the values of a row by column, as fractions, and where they come from."""
         model = row.model_at(self.scale)
         if model is None:
-            return {"values": {}, "model": None}
+            return {"values": {}, "model": None, "commits": []}
         folder = self.trained(model)
         split = SPLIT if self.scale == SMOKE else experiment.split[self.scale]
-        values = {column.title: self._value(column, row, model, split) for column in experiment.columns}
-        return {"values": values, "model": model.name, "seconds": seconds_of_training(folder)}
+        values: dict[str, Any] = {}
+        commits = set()
+        for column in experiment.columns:
+            if column.evaluation:
+                report = self._report(column, row, model, split)
+                record = json.loads((report / RECORD_FILE).read_text())
+                commits.add(record["commit"] or "unknown")
+                values[column.title] = self._measured(column, record, report)
+            else:
+                values[column.title] = self._trained_with(column, folder)
+        return {
+            "values": values,
+            "model": model.name,
+            "seconds": seconds_of_training(folder),
+            "commits": sorted(commits),
+        }
 
-    def _value(self, column: Column, row: Row, model: ModelSpec, split: str) -> float | str | bool | None:
-        folder = self._model_folder(model)
-        if column.measure == "minutes":
-            seconds = seconds_of_training(folder)
-            return None if seconds is None else seconds / 60
-        kind, _, name = column.measure.partition("/")
-        if kind == "history":
-            return read_history(folder / HISTORY_FILE)[name][-1]
+    def _report(self, column: Column, row: Row, model: ModelSpec, split: str) -> pathlib.Path:
+        """Returns the folder of the report from which a column's value is taken."""
         fields = {"split": split, **column.evaluation}
         if "attack" in fields:
             attack = {**fields["attack"], **row.attack}
             fields["attack"] = smoke_attack(attack) if self.scale == SMOKE else attack
-        report = self.evaluated(model, fields, column.source_at(self.scale))
+        return self.evaluated(model, fields, column.source_at(self.scale))
+
+    def _measured(self, column: Column, record: Mapping[str, Any], report: pathlib.Path) -> float | str | bool:
+        """Returns what a column shows of an evaluation."""
+        kind, _, name = column.measure.partition("/")
         if kind == "report":
             return str(report.relative_to(self.workdir))
-        record = json.loads((report / RECORD_FILE).read_text())
         if kind == "masked":
             return any(check["suspicious"] for check in record["checks"])
         return record[kind][name] if name else record[kind]
+
+    def _trained_with(self, column: Column, folder: pathlib.Path) -> float | None:
+        """Returns what a column shows of the training."""
+        if column.measure == "minutes":
+            seconds = seconds_of_training(folder)
+            return None if seconds is None else seconds / 60
+        return read_history(folder / HISTORY_FILE)[column.measure.removeprefix("history/")][-1]
 
     def config_of(self, model: ModelSpec) -> dict[str, Any]:
         """Returns the training config of a model at this scale."""

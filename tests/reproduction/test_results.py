@@ -35,15 +35,26 @@ DEFINITION = {
     "figure": {"x": "rows", "columns": ["PGD"], "label": "weight"},
     "remarks": {"small": "A remark."},
 }
+OLD, NEW = "0123456789abcdef", "fedcba9876543210+changes"
 RESULTS = {
     "experiment": "figure1",
     "scale": "small",
     "rows": {
-        "0": {"values": {"PGD": 0.5, "Minutes": 4.96, "Report": "somewhere"}, "model": "m-0", "seconds": 297.6},
-        "1": {"values": {"PGD": 0.8125, "Minutes": None, "Report": "somewhere"}, "model": "m-1", "seconds": None},
-        "theirs": {"values": {}, "model": None},
+        "0": {
+            "values": {"PGD": 0.5, "Minutes": 4.96, "Report": "somewhere"},
+            "model": "m-0",
+            "seconds": 297.6,
+            "commits": [OLD],
+        },
+        "1": {
+            "values": {"PGD": 0.8125, "Minutes": None, "Report": "somewhere"},
+            "model": "m-1",
+            "seconds": None,
+            "commits": [NEW, OLD],
+        },
+        "theirs": {"values": {}, "model": None, "commits": []},
     },
-    "commit": "0123456789abcdef",
+    "commit": NEW,
     "created": "2026-11-20T12:00:00+00:00",
 }
 
@@ -84,7 +95,7 @@ def test_the_page_holds_what_was_measured_and_what_was_not(experiment, tmp_path)
     assert page == tmp_path / "RESULTS.md"
     assert results_table(experiment, RESULTS) in text
     assert "![a | title](results/figure1-small.svg)" in text
-    assert "commit 01234567, 2026-11-20." in text
+    assert "; 2026-11-20, commit 01234567, fedcba98+changes." in text
     assert "A remark." in text
     assert "| table1 | A. Author (2018), figure 1 | a \\| title | not measured |" in text
     assert text.count("Not measured here.") == 1
