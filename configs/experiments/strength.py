@@ -30,9 +30,10 @@ def _trained_with(steps):
     if steps in STEPS["paper"]:
         models["paper"] = f"mnist_strength:{steps}"
     if steps in STEPS["small"]:
-        models["small"] = {"config": "mnist_methods:pgd", "attack.steps": steps}
+        differs = {"attack.steps": steps} if steps != PGD8["steps"] else {}
         if steps in PER_VALIDATION:
-            models["small"]["steps_per_epoch"] = PER_VALIDATION[steps]
+            differs["steps_per_epoch"] = PER_VALIDATION[steps]
+        models["small"] = {"config": "mnist_methods:pgd", **differs}
     return models
 
 

@@ -14,7 +14,6 @@ from keras_robust.training import build, config
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 VARIANTS = {
-    "cifar10_mixture_batch_norm": [],
     "image_folder": ["10"],
     "mnist_alp": ["alp", "mpgd", "pgd"],
     "mnist_small_alp": [],
