@@ -3,8 +3,9 @@
 Command:  python launch/train.py --config=configs/cifar_free.py:free,8 --workdir=runs/free8 --data_dir=DATA_DIR
 Variants: free,M (M replays); natural,M (natural training with replays; M = 1 is plain); pgd,K (K attack steps); each
           with `,cifar100` for that data set and `,small` for a ResNet-20 and some six minutes on 2 CPU cores.
-Result:   85.96 % clean, 46.82 % under PGD-20 (free,8) in the paper, 41.47 % under AutoAttack (RobustBench), all for
-          WRN-32-10. What was measured with `small` is in docs/RESULTS.md.
+Result:   85.96 % clean, 46.82 % under PGD-20 (free,8) in the paper, with a WRN-32-10; RobustBench has 86.11 % and,
+          under AutoAttack, 41.47 % for a model that it lists as WRN-34-10. docs/RESULTS.md has what was measured with
+          `small`.
 
 The authors' code: 80,000 updates whatever M is, the rate 0.1 divided by 10 after 40,000 and 60,000, momentum 0.9,
 weight decay 2e-4 on kernels, batch 128, crops of images padded by 2 pixels, steps of epsilon. PGD training as Madry et

@@ -7,7 +7,7 @@ Variants: M,EPSILON or M,EPSILON,DEPTH: replays, radius of 255, and depth of the
 Result:   64.4 % clean, 43.4 % under PGD-100 (4,2) in the paper. Not measured here.
 
 The authors' code: 90 epochs divided by M and rounded up, the rate 0.1 divided by 10 every 30 epochs divided by M and
-rounded up, batch 256, momentum 0.9, weight decay 1e-4.
+rounded up, batch 256, momentum 0.9, weight decay 1e-4 (of all weights; here of kernels).
 """
 
 import math

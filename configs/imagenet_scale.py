@@ -9,10 +9,10 @@ Result:   39.2 % under PGD-2000 (clean0), 38.3 % (mixture, adversarial branch), 
           docs/RESULTS.md has what was measured with `small`.
 
 Section 3 and their code: targeted PGD at 16/255 with steps of 1/255 (2 at ten steps, 4 at five), from the clean image
-with probability 0.2; 110 epochs, the rate 0.1 per 256 images divided by 10 at 35, 70 and 95 after 5 epochs of warm-up;
-Nesterov 0.9, weight decay 1e-4 on kernels, label smoothing 0.1. They do not give the weight of logit pairing: it is
-that of Kannan et al. As in the code the clean start is drawn once per GPU, the targets are wrong classes,
-and validation takes 10 steps of 1.6/255.
+with probability 0.2; 110 epochs, the rate 0.1 per 256 images divided by 10 at 35, 70 and 95 after 5 epochs of warm-up
+(from 0; theirs from 0.1); Nesterov 0.9, weight decay 1e-4 on kernels, label smoothing 0.1. They do not give the weight
+of logit pairing: it is that of the code of Kannan et al. As in the code the clean start is drawn once per GPU, the
+targets are wrong classes, and validation takes 10 steps of 1.6/255.
 """
 
 import ml_collections

@@ -1,7 +1,7 @@
 """Every training method on MNIST, each with five minutes of training on 2 CPU cores: a variant per row of the table.
 
 Command:  python launch/train.py --config=configs/mnist_methods.py:trades --workdir=runs/trades --data_dir=DATA_DIR
-Results:  docs/methods.md
+Results:  docs/RESULTS.md, methods_mnist
 
 LeNet, batch 128, Adam on one cycle; attacks in training are PGD-8 at Linf 0.3 in bfloat16; unless a variant differs.
 `VARIANTS` holds how many batches fit in five minutes, and in an hour for the one variant that is named after it.

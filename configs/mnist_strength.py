@@ -2,7 +2,8 @@
 
 Command:  python launch/train.py --config=configs/mnist_strength.py:8 --workdir=runs/strength8 --data_dir=DATA_DIR
 Variants: STEPS or STEPS,STALENESS: the attack steps in training, and how many updates old the attacks are.
-Result:   89 to 91 % robust, 98 % clean in the paper for 8 steps and a staleness of up to 32. Not measured here.
+Result:   89 to 91 % robust and 98 % clean in the paper for 8 steps and more, and about 90 % up to a staleness of 32.
+          Not measured here.
 
 As in the paper steps of 2.5 epsilon / STEPS, Adam, batch 128 and 60,000 updates; it does not give the learning rate,
 1e-4 is that of Madry et al. (2018), whose network it is. The training images are 55,000, as in the paper.

@@ -4,9 +4,10 @@ Command:  python launch/train.py --config=configs/svhn_alp.py:alp --workdir=runs
 Variants: mpgd, alp, clp.
 Result:   44.4 (mpgd), 46.9 (alp) and 39.1 % (clp) under PGD-10 in the paper. Not measured here.
 
-RevNet-9; PGD at 12/255 with 10 steps of 3/255; pairing weight 0.5 (section 5.2). The paper gives no optimizer: momentum
-0.9, batch 100, 80,000 updates with the rate 0.1 divided by 10 after 40,000 and 60,000 are those of Gomez et al. (2017)
-for CIFAR. The noise of clean logit pairing is that of Mosbach et al. (2018).
+RevNet-9; PGD at 12/255 with 10 steps of 3/255; pairing weight 0.5 (section 5.2, of adversarial logit pairing; that of
+clean logit pairing is not given). Nor is the optimizer: momentum 0.9, batch 100, 80,000 updates with the rate 0.1
+divided by 10 after 40,000 and 60,000 are those of Gomez et al. (2017) for CIFAR. The noise of clean logit pairing is
+that of Mosbach et al. (2018).
 """
 
 import ml_collections

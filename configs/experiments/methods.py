@@ -1,4 +1,4 @@
-"""Every training method on MNIST with the same budget, under weak and strong attacks.
+"""Every training method on MNIST with the same budget, and one with an hour, under weak and strong attacks.
 
 Command:  python launch/reproduce.py --experiment=methods_mnist --scale=small --workdir=runs/papers --data_dir=DATA_DIR
 """
@@ -26,7 +26,7 @@ ROWS = {
 
 EXPERIMENTS = {
     "methods_mnist": {
-        "title": "every method on MNIST at Linf 0.3, five minutes of training each on 2 CPU cores",
+        "title": "every method on MNIST at Linf 0.3, five minutes of training on 2 CPU cores unless said otherwise",
         "source": "Of this toolkit; PGD-40 is the attack of Kannan et al. (2018)",
         "columns": {
             "Clean": {"attack": PGD40, "measure": "clean_accuracy"},

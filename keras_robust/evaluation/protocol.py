@@ -1,6 +1,7 @@
 """Named evaluations, as `launch/evaluate.py --suite=...` runs them: attacks, checks and analyses in one report."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from keras_robust.evaluation.epsilon_curve import epsilon_curve
 from keras_robust.evaluation.evaluate import Analysis, evaluate
 from keras_robust.evaluation.iteration_curve import iteration_curve
 from keras_robust.evaluation.large_epsilon_images import large_epsilon_images
-from keras_robust.evaluation.loss_surface import loss_surface
+from keras_robust.evaluation.loss_surface import AXES, loss_surface
 from keras_robust.evaluation.normalization_statistics import normalization_statistics
 from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.report import Report
@@ -19,11 +20,13 @@ from keras_robust.evaluation.suite import Combined, Suite
 from keras_robust.evaluation.transfer_matrix import transfer_matrix
 from keras_robust.layers import use_branch
 
-SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "normalization", "all")
+SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "normalization", "images", "surface", "all")
 EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Points of the epsilon curve, in units of epsilon; the pixel range is added."""
 LARGE = 2
 """Epsilon of the large-epsilon images, in units of epsilon."""
+SHAFAHI_IMAGES, SHAFAHI_SURFACES = 9, 2
+"""How many examples figures 2 and 3 of Shafahi et al. (2019) show."""
 
 
 def evaluate_suite(
@@ -49,7 +52,9 @@ def evaluate_suite(
     "autoattack" is `AutoAttack` and "paper" is `PaperSuite`, both in the threat model of `attack`; "masking" is
     `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve`, `epsilon_curve`,
     `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of `model` and
-    `models`; "normalization" is `attack` and the `normalization_statistics`; "all" is all of them but the last, its
+    `models`; "normalization" is `attack` and the `normalization_statistics`; "images" is `attack` and what it makes
+    of the first nine examples, as figure 2 of Shafahi et al. (2019) shows it of a large epsilon; "surface" is `attack`
+    and the loss surfaces of two examples, of that paper's figure 3; "all" is all of them but the last three, its
     attacks those of "paper" and then those of "autoattack".
 
     Args:
@@ -140,6 +145,20 @@ def _analyses(
             f"loss surface ({ball})": lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, **options),
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }
+    if suite == "images":
+        analyses[f"images of {attack.name}"] = lambda: large_epsilon_images(
+            model, dataset, attack, examples=SHAFAHI_IMAGES, **options
+        )
+    if suite == "surface":
+        for axes in AXES:
+            analyses[f"loss surface ({ball}), {axes}"] = functools.partial(
+                loss_surface,
+                *(model, dataset, ball.epsilon),
+                norm=ball.norm,
+                axes=axes,
+                examples=SHAFAHI_SURFACES,
+                **options,
+            )
     if suite == "normalization":
         analyses[f"statistics of normalisation under {attack.name}"] = lambda: normalization_statistics(
             model, dataset, attack, **options
