@@ -2,7 +2,7 @@
 
 Command:  python launch/plan.py --config=configs/imagenet_scale.py --accelerators=128xV100-16GB \
               [--price_per_device_hour=2.5] [--output=plan.json]
-Command:  python launch/plan.py --config=configs/mnist_alp.py:alp --accelerators=2xcpu
+Command:  python launch/plan.py --config=configs/mnist_methods.py:pgd --accelerators=2xcpu
 
 Accelerators are a number and a name, such as 8xH100; a slice of a TPU pod, such as tpu-v5e-64; or the cores of this
 machine, such as 2xcpu, which are measured.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Trains on the GPUs of several nodes under Slurm, one task per node; arguments are those of launch/train.py.
 #
-#     sbatch --nodes=4 launch/slurm_train.sh --config=configs/mnist_alp.py:alp --workdir=/shared/runs/mnist_alp \
+#     sbatch --nodes=4 launch/slurm_train.sh --config=configs/mnist_methods.py:pgd --workdir=/shared/runs/mnist_pgd \
 #         --data_dir=/shared/tfds
 #
 # Run it in the repository. Workdir and data are on a file system that all nodes see; config.batch_size is that of all GPUs

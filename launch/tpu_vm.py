@@ -1,7 +1,7 @@
 """Trains on Cloud TPU: creates a TPU VM, installs, trains, fetches the results, deletes it. Never run on a TPU yet.
 
 Command:  python launch/tpu_vm.py --name=digits --accelerator=v5e-8 --zone=us-west4-a --project=PROJECT --spot \
-              --queued --config=configs/mnist_alp.py:alp --workdir=gs://BUCKET/runs/mnist_alp \
+              --queued --config=configs/mnist_methods.py:pgd --workdir=gs://BUCKET/runs/mnist_pgd \
               --data_dir=gs://BUCKET/tfds [--dry_run] [-- --config.epochs=5]
 
 What comes after -- goes to launch/train.py. --dry_run prints the commands and runs nothing. --do=train,fetch does two

@@ -14,14 +14,14 @@ from PIL import Image
 ROOT = pathlib.Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 CLASSES = 20
-FEWER = {"train": ["--config.epochs=1"], "evaluate": ["--split=validation[:4]"], "export": []}
+FEWER = {"train": ["--config.epochs=1"], "evaluate": ["--split=test[:4]"], "export": []}
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A working folder with images/SPLIT/CLASS/*.png of differing size."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("validation", 1)):
+    for split, count in (("train", 4), ("validation", 1), ("test", 1)):
         for label in range(CLASSES):
             place = tmp_path / "images" / split / f"class{label}"
             place.mkdir(parents=True)
