@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+from keras_robust.training import build
+from keras_robust.training.config import DEFAULTS, REQUIRED
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -33,6 +36,23 @@ def test_every_page_is_in_the_navigation():
     assert set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == {
         page.name for page in PAGES
     }
+
+
+def test_the_page_of_configs_has_every_field_and_name():
+    page = (ROOT / "docs" / "configs.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)` \| (required|`[^`]*`) \|", page, re.MULTILINE))
+    defaults = {field: "required" if default == REQUIRED else f"`{default!r}`" for field, default in DEFAULTS.items()}
+    assert documented == {field: default.replace("'", '"') for field, default in defaults.items()}
+    sections = {
+        "classifier": build.CLASSIFIERS,
+        "method": build.METHODS,
+        "attack": build.ATTACKS,
+        "optimizer": build.OPTIMIZERS,
+    }
+    table = page.partition("| section | names |")[2]
+    for section, names in sections.items():
+        (listed,) = re.findall(rf"^\| `{section}` \| ((?:`\w+`(?:, )?)+)[; |]", table, re.MULTILINE)
+        assert re.findall(r"`(\w+)`", listed) == sorted(names), section
 
 
 def test_the_code_of_the_questions_runs():
