@@ -67,6 +67,21 @@ def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, bat
         np.testing.assert_allclose(of_two[name], values, atol=1e-4, err_msg=name)
 
 
+def test_logs_are_over_the_examples_of_all_replicas(two_replicas, linear_classifier, batch):
+    """The last of 5 examples is a batch on one replica and none on the other, so no mean over replicas is the log.
+
+    Evaluation without an attack logs no robust metrics, so not all metrics.
+    """
+    images, labels = batch(count=5, shape=(4, 4, 1))
+    model = build(lambda: kr.RobustModel(linear_classifier(), STILL), two_replicas)
+    logs = model.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
+    logits = linear_classifier()(images).numpy()
+    assert logs == {
+        "loss": pytest.approx(float(SPARSE(labels, logits)), rel=1e-5),
+        "accuracy": pytest.approx(np.mean(logits.argmax(axis=1) == labels)),
+    }
+
+
 @pytest.mark.parametrize("normalization", ["batch", "synchronized_batch"])
 def test_synchronized_batch_normalisation_sees_the_global_batch(two_replicas, batch, normalization):
     """Statistics of the halves of a batch differ from those of the whole, unless they are synchronized."""
