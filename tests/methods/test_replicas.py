@@ -143,6 +143,26 @@ def test_save_and_load_under_a_strategy(two_replicas, conv_classifier, batch, tm
     assert_same(through, loaded)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_weights_are_loaded_into_a_model_that_has_trained(two_replicas, conv_classifier, batch, tmp_path, replicas):
+    """Also what each replica keeps, and outside the scope: the same epoch again gives the same weights."""
+    images, labels = batch(count=8)
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    attack = kr.attacks.PGD(kr.Linf(0.1), steps=1, step_size=0.03)
+    with strategy.scope():
+        model = kr.FreeAdversarialTraining(conv_classifier(), attack, replays=2)
+        model.compile(keras.optimizers.SGD(0.1), SPARSE)
+    run(model, images, labels, 8)
+    model.save_weights(tmp_path / "model.weights.h5")
+    weights = []
+    for _ in range(2):
+        run(model, images, labels, 8)
+        weights.append([np.array(w) for w in model.get_weights()])
+        model.load_weights(tmp_path / "model.weights.h5")
+    for old, new in zip(*weights, strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-7)
+
+
 def test_a_distributed_data_set_gives_what_arrays_give(two_replicas, conv_classifier, batch):
     images, labels = batch(count=16)
     of_arrays, model = (build(lambda: MAKERS["pairing"](conv_classifier()), two_replicas) for _ in range(2))
