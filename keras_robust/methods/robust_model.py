@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import keras
-import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
@@ -22,14 +21,11 @@ from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branc
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, moved_weights
 from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
 from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
-from keras_robust.methods.compiled_model import CompiledModel
-from keras_robust.methods.crafted_batches import TakesCraftedBatches
-from keras_robust.methods.first_batch import check_batch, peek
-from keras_robust.methods.replica_state import KeepsReplicaState
+from keras_robust.methods.checked_fit import CheckedFit
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
+class RobustModel(CheckedFit):
     """Trains a classifier on attacked images only; the base class of the other methods.
 
     A metric of `compile` is logged under its plain name on clean images and under `robust_` plus its name on attacked
@@ -249,25 +245,6 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         if not training:
             return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
         return self.robust_loss(y, y_pred, sample_weight) + self.auxiliary_loss(y, y_pred, sample_weight)
-
-    def fit(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
-    ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does, after a look at the first batch.
-
-        Raises:
-            ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
-                see `first_batch.check_batch`.
-        """
-        if not self.compiled:
-            raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
-        images, labels, x = peek(x, y, batch_size)
-        images = self.prepare_crafted(images, self.bounds)
-        check_batch(self.classifier, images, labels, self.bounds)
-        is_split = isinstance(x, tf.distribute.DistributedDataset)
-        replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
-        self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
-        return super().fit(x, y, batch_size, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model: classifier, attacks and options."""

@@ -82,6 +82,18 @@ def test_logs_are_over_the_examples_of_all_replicas(two_replicas, linear_classif
     }
 
 
+def test_a_classifier_is_built_in_the_scope_by_fit_outside_of_it(two_replicas, batch):
+
+    def make() -> keras.Model:
+        unbuilt = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer="zeros")])
+        return kr.RobustModel(unbuilt, STILL)
+
+    one, two = (build(make, s) for s in (None, two_replicas))
+    for model in (one, two):
+        run(model, *batch(), 8)
+    assert_same(one, two)
+
+
 @pytest.mark.parametrize("normalization", ["batch", "synchronized_batch"])
 def test_synchronized_batch_normalisation_sees_the_global_batch(two_replicas, batch, normalization):
     """Statistics of the halves of a batch differ from those of the whole, unless they are synchronized."""
