@@ -114,6 +114,18 @@ def test_round_trip(classifier, batch, tmp_path):
     assert again.branch == "clean"
 
 
+def test_a_frozen_layer_is_frozen_and_comes_back_frozen(tmp_path):
+    """No branch of it has trainable variables, and in training both use their moving averages."""
+    layer = MixtureBatchNormalization(trainable=False)
+    model = keras.Sequential([keras.Input((5,)), layer])
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(3.0, 2.0, (16, 5)).astype("float32")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert not each.trainable_variables
+        assert len(each.non_trainable_variables) == 8
+        np.testing.assert_allclose(each(x, training=True), x / np.sqrt(1.001), rtol=1e-5)
+
+
 @pytest.mark.xla
 def test_training_compiles_with_xla(classifier, batch):
     data = batch(count=8)
