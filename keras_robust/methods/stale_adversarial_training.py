@@ -9,7 +9,7 @@ from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.layers import ADVERSARIAL, CLEAN, use_branch
 from keras_robust.methods.metric_sets import label_accuracy
 from keras_robust.methods.robust_model import RobustModel
 
@@ -71,7 +71,8 @@ class StaleAdversarialTraining(RobustModel):
         """Puts the attacked batch at the end of the queue, and returns the one at its head."""
         passes, labels, sample_weight = super().attack_batch(data)
         fresh = passes[ADVERSARIAL]
-        logits = self.classifier(fresh, training=False)
+        with use_branch(ADVERSARIAL):
+            logits = self.classifier(fresh, training=False)
         self.fresh_accuracy.update_state(label_accuracy(labels, logits))
         if not self.staleness:
             return passes, labels, sample_weight
