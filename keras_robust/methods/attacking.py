@@ -63,6 +63,16 @@ def check_attack(name: str, attack: Any) -> None:
         raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
 
 
+def check_same_bounds(attack: Attack | None, validation_attack: Attack | None) -> None:
+    """Raises `ValueError` if both attacks are given and their pixels have different ranges."""
+    ranges = [tuple(each.threat_model.bounds) for each in (attack, validation_attack) if each is not None]
+    if len(set(ranges)) > 1:
+        raise ValueError(
+            "attack and validation_attack have one pixel range, that of the images. "
+            f"Received: bounds={ranges[0]} of attack, bounds={ranges[1]} of validation_attack"
+        )
+
+
 def check_compile_attack(compile_attack: Any) -> None:
     """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
     if compile_attack not in (True, False, "auto"):

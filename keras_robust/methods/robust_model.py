@@ -19,7 +19,13 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, moved_weights
-from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
+from keras_robust.methods.attacking import (
+    apply_jointly,
+    attack_classifier,
+    check_attack,
+    check_compile_attack,
+    check_same_bounds,
+)
 from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
 from keras_robust.methods.checked_fit import CheckedFit
 
@@ -53,7 +59,8 @@ class RobustModel(CheckedFit):
         **kwargs: of `keras.Model`.
 
     Raises:
-        ValueError: if the classifier is no Keras model or ends in a softmax, or an attack is no `Attack`.
+        ValueError: if the classifier is no Keras model or ends in a softmax, an attack is no `Attack`, or the attacks
+            have different pixel ranges.
     """
 
     NEEDS_ATTACK: ClassVar[bool] = True
@@ -82,6 +89,7 @@ class RobustModel(CheckedFit):
             )
         if validation_attack is not None:
             check_attack("validation_attack", validation_attack)
+        check_same_bounds(attack, validation_attack)
         check_compile_attack(compile_attack)
         check_kind("epsilon_schedule", epsilon_schedule, keras.optimizers.schedules.LearningRateSchedule)
         check_kind("weight_perturbation", weight_perturbation, AdversarialWeightPerturbation)
