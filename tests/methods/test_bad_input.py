@@ -124,6 +124,15 @@ COMPILE = {
     "no loss": ({"loss": None}, "loss=None"),
     "metrics by output": ({"loss": SPARSE, "metrics": {"logits": "accuracy"}}, "metrics={'logits': 'accuracy'}"),
     "one metric": ({"loss": SPARSE, "metrics": "accuracy"}, "metrics='accuracy'"),
+    "metric by name": (
+        {"loss": SPARSE, "metrics": ["sparse_categorical_crossentropy"]},
+        "'sparse_categorical_crossentropy' with from_logits=False",
+    ),
+    "metric on probabilities": (
+        {"loss": SPARSE, "weighted_metrics": [keras.metrics.CategoricalCrossentropy()]},
+        "CategoricalCrossentropy name=categorical_crossentropy",
+    ),
+    "metric function": ({"loss": SPARSE, "metrics": [keras.losses.categorical_crossentropy]}, "from_logits=False"),
     "one weighted metric": ({"loss": SPARSE, "weighted_metrics": "accuracy"}, "weighted_metrics='accuracy'"),
 }
 
