@@ -21,6 +21,10 @@ def fit_arguments(model: keras.Model, *args: Any, **kwargs: Any) -> inspect.Boun
 class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
     """A model that looks at the first batches of what `fit` is given."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_statistics_frozen = False
+
     @property
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest pixel value."""
@@ -45,7 +49,16 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         is_split = isinstance(x, tf.distribute.DistributedDataset)
         replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
-        return super().fit(x, y, batch_size, *args, **kwargs)
+        try:
+            return super().fit(x, y, batch_size, *args, **kwargs)
+        finally:
+            self.freeze_batch_statistics(False)
+
+    def freeze_batch_statistics(self, frozen: bool) -> None:
+        """Lets steps of this `fit` use moving averages instead of batch statistics; see `FreezeBatchStatistics`."""
+        if self.batch_statistics_frozen != frozen:
+            self.batch_statistics_frozen = frozen
+            self.make_train_function(force=True)
 
     def _check_validation(self, data: Any) -> None:
         """Checks validation data that can be looked at: what is taken from a generator is gone."""

@@ -103,7 +103,6 @@ class RobustModel(CheckedFit):
         self.epsilon_schedule = epsilon_schedule
         self.weight_perturbation = weight_perturbation
         self.seed = seed
-        self.batch_statistics_frozen = False  # see `FreezeBatchStatistics`
         self._tracing = types.SimpleNamespace(offsets=())  # of a step being traced; Keras looks for no state in it
         self.steps_taken = self.add_weight(
             name="steps_taken", dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
