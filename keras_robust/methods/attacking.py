@@ -42,6 +42,13 @@ def attack_classifier(
     return tf.stop_gradient(run(images, labels, seed))
 
 
+def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
+    """Returns (images, labels, sample weights) of what a step reads; float32 images, whatever floats a data set has."""
+    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    as_float32 = tf.nest.map_structure(lambda x: tf.cast(x, tf.float32) if x.dtype.is_floating else x, images)
+    return as_float32, labels, sample_weight
+
+
 def apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
     """Returns by name what `function` makes of the images of each name, from one call on all of them.
 

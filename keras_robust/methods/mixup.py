@@ -9,6 +9,7 @@ from keras_robust.core import seeds
 from keras_robust.core.labels import as_one_hot
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.methods.attacking import unpack_batch
 from keras_robust.methods.natural_training import NaturalTraining
 
 BISECTIONS = 24
@@ -53,7 +54,7 @@ class Mixup(NaturalTraining):
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Mixes the batch, then does as natural training; labels become soft."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         if labels.shape.rank != 2 or labels.shape[1] == 1:
             raise ValueError(
                 "Mixup needs one-hot labels and a loss on them, such as "

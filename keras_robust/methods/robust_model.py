@@ -25,6 +25,7 @@ from keras_robust.methods.attacking import (
     check_attack,
     check_compile_attack,
     check_same_bounds,
+    unpack_batch,
 )
 from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
 from keras_robust.methods.checked_fit import CheckedFit
@@ -201,7 +202,7 @@ class RobustModel(CheckedFit):
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Returns (images of the passes, labels, sample weights) of what `fit` reads, and counts the step."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         step = self.steps_taken.value
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.TRAINING, step))
         images, adversarial = self.attacked(images, step, lambda clean: self.perturb(clean, labels, seed))
@@ -238,7 +239,7 @@ class RobustModel(CheckedFit):
         """Evaluates a batch, clean and under the validation attack; its draws are the same in every epoch."""
         if self.validation_attack is None:
             return super().test_step(data)
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.VALIDATION))
         adversarial = self.run_attack(self.validation_attack, self.classifier, images, labels, seed)
         return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
