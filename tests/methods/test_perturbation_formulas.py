@@ -151,6 +151,14 @@ def test_stale_training_needs_batches_of_one_size(linear_classifier):
         train(model, batch_size=4)
 
 
+def test_stale_training_counts_the_images_that_a_validation_split_leaves(linear_classifier):
+    """Of 10 images 0.2 leaves 8, two batches of 4; 0.3 leaves 7."""
+    train(kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2), batch_size=4, validation_split=0.2)
+    model = kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2)
+    with pytest.raises(ValueError, match="Received: 7 images in batches of 5"):
+        train(model, batch_size=5, validation_split=0.3)
+
+
 def test_staleness_0_is_adversarial_training(linear_classifier):
     attack = kr.attacks.PGD(kr.Linf(EPSILON), steps=2)
     _, stale = train(kr.StaleAdversarialTraining(linear_classifier(), attack, staleness=0), batch_size=5)
