@@ -36,12 +36,13 @@ class MixtureBatchNormalization(keras.layers.Layer):
     def __init__(self, branch: str = ADVERSARIAL, name: str | None = None, **kwargs: Any) -> None:
         dtype = kwargs.pop("dtype", None)
         trainable = kwargs.pop("trainable", True)
-        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        super().__init__(name=name, dtype=dtype)
         _check_branch(branch)
         self.branch = branch
         self.clean = keras.layers.BatchNormalization(name=CLEAN, dtype=self.dtype_policy, **kwargs)
         self.adversarial = keras.layers.BatchNormalization(name=ADVERSARIAL, dtype=self.dtype_policy, **kwargs)
         self.supports_masking = True
+        self.trainable = trainable  # of both branches, so after they are made
 
     def build(self, input_shape: Any) -> None:
         """Makes the variables of both branches."""

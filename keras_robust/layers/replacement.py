@@ -60,6 +60,9 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
             new.set_weights(old.get_weights())
         else:
             new.set_weights(old.get_weights()[: len(new.weights)])  # scale and offset come first
+    for _, new in pairs:
+        if isinstance(new, keras.layers.Normalization):
+            new.finalize_state()  # it computes with constants, made of its weights
     return copy
 
 

@@ -56,26 +56,35 @@ class AdversarialWeightPerturbation(Serializable):
         values = [tf.convert_to_tensor(kernel.value) for kernel in kernels]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            with keras.StatelessScope(list(zip(kernels, values, strict=True))):
+            with keras.StatelessScope(list(zip(kernels, values, strict=True)), collect_losses=True):
                 loss = model.compute_loss(images, labels, model(images, training=True), sample_weight)
+            loss = model.optimizer.scale_loss(loss)  # gradients in float16 would be zero; the length is given
         gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         # Losses are divided by the number of replicas, so the gradient of the whole batch is a sum.
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gamma = tf.where(model.steps_taken.value > self.after_steps, self.gamma, 0.0)
         return [
-            (kernel, gamma * tf.math.divide_no_nan(tf.norm(value), tf.norm(gradient)) * gradient)
+            (kernel, gamma * tf.norm(value) * _direction(gradient))
             for kernel, value, gradient in zip(kernels, values, gradients, strict=True)
         ]
 
 
+def _direction(gradient: Tensor) -> Tensor:
+    """Returns the gradient with length 1, or zeros where it is zero or has overflowed."""
+    length = tf.norm(gradient)
+    return tf.where(tf.math.is_finite(length), tf.math.divide_no_nan(gradient, length), tf.zeros_like(gradient))
+
+
 @contextlib.contextmanager
 def moved_weights(classifier: keras.Layer, offsets: Offsets) -> Iterator[None]:
-    """Lets `classifier` compute with its kernels plus `offsets`; what else a pass changes in it, is changed."""
+    """Lets `classifier` compute with its kernels plus `offsets`; what a pass changes, or adds as a loss, is kept."""
     if not offsets:
         yield
         return
-    with keras.StatelessScope([(kernel, kernel.value + offset) for kernel, offset in offsets]) as scope:
+    moved = [(kernel, kernel.value + offset) for kernel, offset in offsets]
+    with keras.StatelessScope(moved, collect_losses=True) as scope:
         yield
+    classifier.add_loss(scope.losses)
     for variable in classifier.non_trainable_variables:
         value = scope.get_current_value(variable)
         if value is not None:

@@ -42,6 +42,13 @@ def attack_classifier(
     return tf.stop_gradient(run(images, labels, seed))
 
 
+def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
+    """Returns (images, labels, sample weights) of what a step reads; float32 images, whatever floats a data set has."""
+    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    as_float32 = tf.nest.map_structure(lambda x: tf.cast(x, tf.float32) if x.dtype.is_floating else x, images)
+    return as_float32, labels, sample_weight
+
+
 def apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
     """Returns by name what `function` makes of the images of each name, from one call on all of them.
 
@@ -61,6 +68,16 @@ def check_attack(name: str, attack: Any) -> None:
     """Raises `ValueError` unless `attack`, of the argument `name`, is an `Attack`."""
     if not isinstance(attack, Attack):
         raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
+
+
+def check_same_bounds(attack: Attack | None, validation_attack: Attack | None) -> None:
+    """Raises `ValueError` if both attacks are given and their pixels have different ranges."""
+    ranges = [tuple(each.threat_model.bounds) for each in (attack, validation_attack) if each is not None]
+    if len(set(ranges)) > 1:
+        raise ValueError(
+            "attack and validation_attack have one pixel range, that of the images. "
+            f"Received: bounds={ranges[0]} of attack, bounds={ranges[1]} of validation_attack"
+        )
 
 
 def check_compile_attack(compile_attack: Any) -> None:

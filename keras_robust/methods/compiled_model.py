@@ -1,6 +1,5 @@
 """How a robust model is compiled: a loss on logits, and every metric twice."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
 from keras_robust.methods.auxiliary import auxiliary_loss
 from keras_robust.methods.metric_sets import MetricSets
+from keras_robust.methods.on_logits import takes_probabilities
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
 
@@ -69,11 +69,11 @@ class CompiledModel(WrappedClassifier):
             loss: on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
             loss_weights: as in Keras.
             metrics: a list; each is logged for clean images and, with the prefix `robust_`, for attacked ones.
-            weighted_metrics: likewise, with sample weights.
+            weighted_metrics: likewise, with sample weights; with the prefix `weighted_` where a metric has the name.
             **kwargs: as in Keras.
 
         Raises:
-            ValueError: if the loss is missing or one on probabilities, or the metrics are not lists.
+            ValueError: if the loss is missing, it or a metric is one on probabilities, or the metrics are not lists.
         """
         _check_loss(loss)
         self._metric_sets = MetricSets(metrics, weighted_metrics)
@@ -106,16 +106,9 @@ def _check_loss(loss: Any) -> None:
     """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
     if loss is None:
         raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
-    if any(_takes_probabilities(each) for each in (loss if isinstance(loss, list | tuple) else [loss])):
+    losses = loss if isinstance(loss, list | tuple) else [loss]
+    if any(takes_probabilities(keras.losses.get(each) if isinstance(each, str) else each) for each in losses):
         raise ValueError(
             "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
             f"Received: loss={loss!r} with from_logits=False"
         )
-
-
-def _takes_probabilities(loss: Any) -> bool:
-    resolved = keras.losses.get(loss) if isinstance(loss, str) else loss
-    if isinstance(resolved, keras.losses.Loss):
-        return resolved.get_config().get("from_logits") is False
-    parameters = inspect.signature(resolved).parameters if callable(resolved) else {}
-    return "from_logits" in parameters and parameters["from_logits"].default is False

@@ -1,5 +1,6 @@
 """Ensemble adversarial training."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras_robust.attacks import Attack
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.layers import ADVERSARIAL, use_branch
 from keras_robust.methods.adversarial_training import AdversarialTraining
 from keras_robust.methods.first_batch import check_ends_in_logits
 
@@ -54,11 +56,13 @@ class EnsembleAdversarialTraining(AdversarialTraining):
         index = seeds.integers((), seeds.fold(seed, 0), len(sources))
         attack_seed = seeds.fold(seed, 1)
 
-        def branch(source: keras.Layer) -> Any:
-            training = self.attack_in_training_mode and source is self.classifier
-            return lambda: self.run_attack(self.training_attack(), source, images, labels, attack_seed, training)
+        def attack_on(source: keras.Layer) -> Tensor:
+            is_own = source is self.classifier
+            training = self.attack_in_training_mode and is_own
+            with use_branch(ADVERSARIAL if is_own else None):
+                return self.run_attack(self.training_attack(), source, images, labels, attack_seed, training)
 
-        return tf.switch_case(index, [branch(source) for source in sources])
+        return tf.switch_case(index, [functools.partial(attack_on, source) for source in sources])
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model."""

@@ -1,6 +1,5 @@
 """Fast adversarial training."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ from keras_robust.attacks import PGD, Attack
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.methods.adversarial_training import AdversarialTraining
 from keras_robust.methods.catastrophic_overfitting import DetectCatastrophicOverfitting
+from keras_robust.methods.checked_fit import fit_arguments
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -49,7 +49,7 @@ class FastAdversarialTraining(AdversarialTraining):
         Raises:
             ValueError: as `RobustModel.fit`, and without validation data or accuracy among the metrics.
         """
-        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        bound = fit_arguments(self, *args, **kwargs)
         given = bound.arguments.get("callbacks") or []
         given = list(given) if isinstance(given, list | tuple) else [given]
         metrics = [metric.name for metric in self.metrics]

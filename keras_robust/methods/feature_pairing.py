@@ -55,9 +55,9 @@ class FeaturePairing(AdversarialTraining):
         self.pairing_loss = get_pairing_loss(pairing_loss)
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns logits of images; of a dict of images a dict of logits, with features under (pass, layer)."""
+        """Returns float32 logits; of a dict of images a dict of logits, with features under pass/layer."""
         if not isinstance(inputs, dict):
-            return self.classifier(inputs, training=training)
+            return super().call(inputs, training=training)
         layers = [self.classifier.get_layer(name) for name in self.feature_layers]
         outputs = [self.classifier.outputs[0], *(layer.output for layer in layers)]
         with_features = keras.Model(self.classifier.inputs, outputs)
@@ -65,7 +65,7 @@ class FeaturePairing(AdversarialTraining):
         def classify(images: Tensor) -> dict[str, Tensor]:
             (logits, *features), auxiliary = run_with_auxiliary(with_features, images, training)
             by_layer = {f"/{layer}": tensor for layer, tensor in zip(self.feature_layers, features, strict=True)}
-            return {"": logits, **by_layer, **auxiliary}
+            return {"": keras.ops.cast(logits, "float32"), **by_layer, **auxiliary}
 
         return with_suffixes(self.run_passes(classify, inputs, training))
 

@@ -27,11 +27,26 @@ def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> 
         **fit_options: of `fit`.
 
     Raises:
-        ValueError: if there is no batch normalisation in the classifier.
+        ValueError: if there is no batch normalisation in the classifier, or it was never built.
     """
     unused = ADVERSARIAL if isinstance(method, NaturalTraining) else None
-    with _only_normalization_is_trainable(method.classifier, unused):
+    if not method.classifier.built:
+        raise ValueError(f"A finished classifier is built. Received: {method.classifier.name!r}, which is not")
+    if method.compiled and not method.optimizer.built:  # of one that is not compiled, `fit` tells
+        with method.distribute_strategy.scope():
+            method.optimizer.build(method.trainable_variables)  # all of them, for training after this one
+    with _only_normalization_is_trainable(method.classifier, unused), _own_train_function(method):
         return method.fit(*data, **fit_options)
+
+
+@contextmanager
+def _own_train_function(method: RobustModel) -> Iterator[None]:
+    """Lets the training step be traced anew inside, and after: a traced one trains what was trainable then."""
+    method.train_function = None
+    try:
+        yield
+    finally:
+        method.train_function = None
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL
+from keras_robust.methods.attacking import unpack_batch
 from keras_robust.methods.robust_model import RobustModel
 
 
@@ -65,7 +66,7 @@ class FreeAdversarialTraining(RobustModel):
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """Makes the m updates of a batch; the metrics are over all of them."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         state = self.replica_state["perturbation"]
         count = tf.shape(images)[0]
         perturbation = state.value[:count]

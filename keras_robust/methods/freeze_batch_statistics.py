@@ -28,14 +28,5 @@ class FreezeBatchStatistics(keras.callbacks.Callback):
         self.last_epochs = last_epochs
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Freezes the statistics where the last epochs begin, also after going on with a run."""
-        self._set(epoch >= self.params["epochs"] - self.last_epochs)
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Lets them move again."""
-        self._set(False)
-
-    def _set(self, frozen: bool) -> None:
-        if self.model.batch_statistics_frozen != frozen:
-            self.model.batch_statistics_frozen = frozen
-            self.model.make_train_function(force=True)
+        """Freezes the statistics where the last epochs begin, also after going on with a run; `fit` ends it."""
+        self.model.freeze_batch_statistics(epoch >= self.params["epochs"] - self.last_epochs)

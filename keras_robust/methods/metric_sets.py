@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.seeds import Tensor
+from keras_robust.methods.on_logits import takes_probabilities
 
-ROBUST_PREFIX = "robust_"
+ROBUST_PREFIX, WEIGHTED_PREFIX = "robust_", "weighted_"
 
 
 def label_accuracy(labels: Tensor, logits: Tensor) -> Tensor:
@@ -22,10 +23,11 @@ class MetricSets:
 
     Args:
         metrics: names, functions or `keras.metrics.Metric` objects, updated without sample weights.
-        weighted_metrics: likewise, updated with sample weights.
+        weighted_metrics: likewise, updated with sample weights; with the prefix `weighted_` where one of `metrics` has
+            the same name.
 
     Raises:
-        ValueError: if they are not lists.
+        ValueError: if they are not lists, or one takes logits for probabilities.
     """
 
     def __init__(self, metrics: Sequence[Any] | None, weighted_metrics: Sequence[Any] | None) -> None:
@@ -33,9 +35,11 @@ class MetricSets:
             if value is not None and not isinstance(value, list | tuple):
                 raise ValueError(f"{name} is a list, as the model has one output. Received: {name}={value!r}")
         self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        plain, weighted = list(metrics or ()), list(weighted_metrics or ())
-        self.clean = [(_as_metric(m), False) for m in plain] + [(_as_metric(m), True) for m in weighted]
-        self.robust = [(_robust_copy(metric), is_weighted) for metric, is_weighted in self.clean]
+        plain, weighted = ([_as_metric(metric) for metric in given or ()] for given in (metrics, weighted_metrics))
+        names = {metric.name for metric in plain}
+        weighted = [_renamed(m, WEIGHTED_PREFIX + m.name) if m.name in names else m for m in weighted]
+        self.clean = [(metric, False) for metric in plain] + [(metric, True) for metric in weighted]
+        self.robust = [(_renamed(m, ROBUST_PREFIX + m.name), is_weighted) for m, is_weighted in self.clean]
 
     @property
     def all(self) -> list[keras.metrics.Metric]:
@@ -57,14 +61,19 @@ def _as_metric(metric: Any) -> keras.metrics.Metric:
     if metric in ("accuracy", "acc"):
         return keras.metrics.MeanMetricWrapper(label_accuracy, name=metric)
     resolved = keras.metrics.get(metric)
+    if takes_probabilities(resolved):
+        raise ValueError(
+            "Metrics take logits, e.g. keras.metrics.SparseCategoricalCrossentropy(from_logits=True). "
+            f"Received: metric {metric!r} with from_logits=False"
+        )
     if isinstance(resolved, keras.metrics.Metric):
         return resolved
     name = metric if isinstance(metric, str) else resolved.__name__
     return keras.metrics.MeanMetricWrapper(resolved, name=name)
 
 
-def _robust_copy(metric: keras.metrics.Metric) -> keras.metrics.Metric:
-    name = ROBUST_PREFIX + metric.name
-    if type(metric) is keras.metrics.MeanMetricWrapper:
-        return keras.metrics.MeanMetricWrapper(metric._fn, name=name)  # its config would need the function registered
+def _renamed(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric:
+    """Returns a metric of its own that computes the same."""
+    if type(metric) is keras.metrics.MeanMetricWrapper:  # its config would need the function registered
+        return keras.metrics.MeanMetricWrapper(metric._fn, name=name, dtype=metric.dtype, **metric._fn_kwargs)
     return type(metric).from_config({**metric.get_config(), "name": name})

@@ -9,6 +9,7 @@ from keras_robust.core import seeds
 from keras_robust.core.labels import as_one_hot
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.methods.attacking import unpack_batch
 from keras_robust.methods.natural_training import NaturalTraining
 
 BISECTIONS = 24
@@ -30,8 +31,9 @@ class Mixup(NaturalTraining):
     """Training on convex combinations of images and of their labels (Zhang et al., 2018).
 
     Each batch draws one share s ~ Beta(alpha, alpha) and a random partner for every image:
-    s x_i + (1 - s) x_j has the label s y_i + (1 - s) y_j. No defence: 0.1 % are left on ImageNet under PGD (Kannan et
-    al., 2018, table 9).
+    s x_i + (1 - s) x_j has the label s y_i + (1 - s) y_j. Where images have weights w, each label counts with that of
+    its own image: the mixture weighs s w_i + (1 - s) w_j, and its label is the weighted mean. No defence: 0.1 % are
+    left on ImageNet under PGD (Kannan et al., 2018, table 9).
 
     Args:
         classifier: as in `RobustModel`.
@@ -52,7 +54,7 @@ class Mixup(NaturalTraining):
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Mixes the batch, then does as natural training; labels become soft."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         if labels.shape.rank != 2 or labels.shape[1] == 1:
             raise ValueError(
                 "Mixup needs one-hot labels and a loss on them, such as "
@@ -66,8 +68,13 @@ class Mixup(NaturalTraining):
         def mix(values: Tensor) -> Tensor:
             return share * values + (1.0 - share) * tf.gather(values, partners)
 
-        soft = mix(as_one_hot(labels, labels.shape[1]))
-        return super().attack_batch((mix(images), soft, sample_weight))
+        soft = as_one_hot(labels, labels.shape[1])
+        if sample_weight is None:
+            return super().attack_batch((mix(images), mix(soft), None))
+        weight = tf.reshape(tf.cast(sample_weight, soft.dtype), (-1, 1))
+        mixed_weight = mix(weight)
+        soft = tf.math.divide_no_nan(mix(weight * soft), mixed_weight)
+        return super().attack_batch((mix(images), soft, mixed_weight[:, 0]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model."""

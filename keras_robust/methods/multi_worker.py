@@ -1,4 +1,7 @@
-"""`fit` under a strategy of several workers, where Keras 3 fails: the one file that leans on Keras's private parts.
+"""`fit` under a strategy, where Keras 3 fails: the one file that leans on Keras's private parts.
+
+Under any strategy Keras logs metrics over all replicas only where a step logs all metrics of the model; otherwise it
+averages what each replica computed by itself, however few examples that had. Steps here log what they have seen.
 
 Keras 3 does not support `tf.distribute.MultiWorkerMirroredStrategy` (https://github.com/keras-team/keras/issues/20585).
 Two places break: before the first step it averages a whole batch, labels too, over all workers; and after each step it
@@ -30,7 +33,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 class MultiWorkerModel(keras.Model):
-    """A model that several workers can train; by one it is trained as any other."""
+    """A model that several replicas and workers can train; by one it is trained as any other."""
+
+    def _get_metrics_result_or_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """Returns what a step logged, as its metrics have it over all steps and replicas."""
+        results = self.get_metrics_result()
+        return {name: results.get(name, value) for name, value in logs.items()}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds from this worker's first batch."""

@@ -145,9 +145,17 @@ class KeepsReplicaState(keras.Model):
             if key.startswith(prefix):
                 share = list(values.shape)
                 share[axis] //= replicas
-                state = ReplicaState(tuple(share), values.dtype.name, axis)
-                state.from_array(values)
-                self.replica_state[key.removeprefix(prefix)] = state
+                self._state_for(key.removeprefix(prefix), tuple(share), values.dtype.name).from_array(values)
             else:
                 own[key] = values
         super().load_own_variables(own)
+
+    def _state_for(self, name: str, shape: tuple[int, ...], dtype: str) -> ReplicaState:
+        """Returns the state of that name: the one that a traced step holds, where it fits, or else a new one."""
+        state = self.replica_state.get(name)
+        if state is None or (state.shape, state.dtype) != (shape, dtype):
+            with self.distribute_strategy.scope():
+                state = ReplicaState(shape, dtype, self.REPLICA_STATE_BATCH_AXIS)
+            self.replica_state[name] = state
+            self.train_function = None
+        return state

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import keras
-import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
@@ -20,16 +19,20 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
 from keras_robust.methods.adversarial_weight_perturbation import AdversarialWeightPerturbation, moved_weights
-from keras_robust.methods.attacking import apply_jointly, attack_classifier, check_attack, check_compile_attack
+from keras_robust.methods.attacking import (
+    apply_jointly,
+    attack_classifier,
+    check_attack,
+    check_compile_attack,
+    check_same_bounds,
+    unpack_batch,
+)
 from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
-from keras_robust.methods.compiled_model import CompiledModel
-from keras_robust.methods.crafted_batches import TakesCraftedBatches
-from keras_robust.methods.first_batch import check_batch, peek
-from keras_robust.methods.replica_state import KeepsReplicaState
+from keras_robust.methods.checked_fit import CheckedFit
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
+class RobustModel(CheckedFit):
     """Trains a classifier on attacked images only; the base class of the other methods.
 
     A metric of `compile` is logged under its plain name on clean images and under `robust_` plus its name on attacked
@@ -57,7 +60,8 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         **kwargs: of `keras.Model`.
 
     Raises:
-        ValueError: if the classifier is no Keras model or ends in a softmax, or an attack is no `Attack`.
+        ValueError: if the classifier is no Keras model or ends in a softmax, an attack is no `Attack`, or the attacks
+            have different pixel ranges.
     """
 
     NEEDS_ATTACK: ClassVar[bool] = True
@@ -86,6 +90,7 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
             )
         if validation_attack is not None:
             check_attack("validation_attack", validation_attack)
+        check_same_bounds(attack, validation_attack)
         check_compile_attack(compile_attack)
         check_kind("epsilon_schedule", epsilon_schedule, keras.optimizers.schedules.LearningRateSchedule)
         check_kind("weight_perturbation", weight_perturbation, AdversarialWeightPerturbation)
@@ -99,7 +104,6 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         self.epsilon_schedule = epsilon_schedule
         self.weight_perturbation = weight_perturbation
         self.seed = seed
-        self.batch_statistics_frozen = False  # see `FreezeBatchStatistics`
         self._tracing = types.SimpleNamespace(offsets=())  # of a step being traced; Keras looks for no state in it
         self.steps_taken = self.add_weight(
             name="steps_taken", dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica"
@@ -198,7 +202,7 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Returns (images of the passes, labels, sample weights) of what `fit` reads, and counts the step."""
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         step = self.steps_taken.value
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.TRAINING, step))
         images, adversarial = self.attacked(images, step, lambda clean: self.perturb(clean, labels, seed))
@@ -235,7 +239,7 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         """Evaluates a batch, clean and under the validation attack; its draws are the same in every epoch."""
         if self.validation_attack is None:
             return super().test_step(data)
-        images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weight = unpack_batch(data)
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.VALIDATION))
         adversarial = self.run_attack(self.validation_attack, self.classifier, images, labels, seed)
         return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
@@ -249,25 +253,6 @@ class RobustModel(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         if not training:
             return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
         return self.robust_loss(y, y_pred, sample_weight) + self.auxiliary_loss(y, y_pred, sample_weight)
-
-    def fit(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
-    ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does, after a look at the first batch.
-
-        Raises:
-            ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
-                see `first_batch.check_batch`.
-        """
-        if not self.compiled:
-            raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
-        images, labels, x = peek(x, y, batch_size)
-        images = self.prepare_crafted(images, self.bounds)
-        check_batch(self.classifier, images, labels, self.bounds)
-        is_split = isinstance(x, tf.distribute.DistributedDataset)
-        replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
-        self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
-        return super().fit(x, y, batch_size, *args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model: classifier, attacks and options."""

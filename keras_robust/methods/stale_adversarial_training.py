@@ -1,5 +1,6 @@
 """Stale adversarial training: what asynchronous generation does to training, on one device."""
 
+import math
 from typing import Any
 
 import keras
@@ -9,7 +10,8 @@ from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.layers import ADVERSARIAL, CLEAN
+from keras_robust.layers import ADVERSARIAL, CLEAN, use_branch
+from keras_robust.methods.checked_fit import fit_arguments
 from keras_robust.methods.metric_sets import label_accuracy
 from keras_robust.methods.robust_model import RobustModel
 
@@ -22,9 +24,12 @@ class StaleAdversarialTraining(RobustModel):
     """Adversarial training on images that were attacked `staleness` updates ago (Bhat et al., 2018, section 5).
 
     A queue of that many batches is on the device, filled with the initial weights before the first update: the first
-    `staleness` steps of `fit` attack and do not train. `robust_accuracy` is on the stale images that are trained on,
-    `fresh_robust_accuracy` on images attacked in this step: where they part, the classifier has memorised the stale
-    ones. In the paper, on MNIST, 32 does no harm and 64 leaves no robustness. All batches have one size.
+    `staleness` steps of `fit` attack and do not train: their loss and its gradients are 0. What else a step of Keras
+    does goes on in them: the averages of batch normalisation move, decoupled weight decay shrinks the weights, and
+    optimizer and schedules count the step. `robust_accuracy` is on the stale images that are trained on, in those first
+    steps on the attacked images themselves; `fresh_robust_accuracy` on images attacked in this step: where they part,
+    the classifier has memorised the stale ones. In the paper, on MNIST, 32 does no harm and 64 leaves no robustness.
+    All batches have one size.
 
     Args:
         classifier: as in `RobustModel`.
@@ -55,23 +60,28 @@ class StaleAdversarialTraining(RobustModel):
             "weights": ((s, len(images)), "float32"),
         }
 
-    def fit(
-        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
-    ) -> keras.callbacks.History:
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `RobustModel.fit`, on batches of one size."""
-        size = batch_size or KERAS_BATCH_SIZE
-        if self.staleness and hasattr(x, "shape") and len(x) % size:
-            raise ValueError(
-                "Stale adversarial training needs batches of one size: leave the last examples out, or pass a data set "
-                f"batched with drop_remainder=True. Received: {len(x)} images in batches of {size}"
-            )
-        return super().fit(x, y, batch_size, *args, **kwargs)
+        given = fit_arguments(self, *args, **kwargs).arguments
+        images: Any = given.get("x")
+        size = given.get("batch_size") or KERAS_BATCH_SIZE
+        if self.staleness and hasattr(images, "shape"):
+            count = len(images)
+            if given.get("validation_data") is None:
+                count = math.floor(count * (1 - given.get("validation_split", 0.0)))  # as Keras splits
+            if count % size:
+                raise ValueError(
+                    "Stale adversarial training needs batches of one size: leave the last examples out, or pass a data "
+                    f"set batched with drop_remainder=True. Received: {count} images in batches of {size}"
+                )
+        return super().fit(*args, **kwargs)
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Puts the attacked batch at the end of the queue, and returns the one at its head."""
         passes, labels, sample_weight = super().attack_batch(data)
         fresh = passes[ADVERSARIAL]
-        logits = self.classifier(fresh, training=False)
+        with use_branch(ADVERSARIAL):
+            logits = self.classifier(fresh, training=False)
         self.fresh_accuracy.update_state(label_accuracy(labels, logits))
         if not self.staleness:
             return passes, labels, sample_weight

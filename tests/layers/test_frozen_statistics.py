@@ -64,6 +64,21 @@ def test_a_frozen_step_is_one_in_inference_mode(conv_classifier, batch):
         np.testing.assert_allclose(variable, value, atol=1e-6)
 
 
+def test_the_averages_move_again_after_an_interruption(conv_classifier, batch):
+    def interrupt(batch: int, logs: dict) -> None:
+        del batch, logs
+        raise KeyboardInterrupt
+
+    model = kr.RobustModel(conv_classifier(batch_norm=True), ATTACK)
+    model.compile(keras.optimizers.SGD(0.1), SPARSE)
+    stop = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*batch(), epochs=1, verbose=0, callbacks=[kr.FreezeBatchStatistics(1), stop])
+    np.testing.assert_array_equal(norm_of(model).moving_mean, np.zeros(4))
+    model.fit(*batch(), verbose=0)
+    assert np.abs(np.asarray(norm_of(model).moving_mean)).max() > 0
+
+
 @pytest.mark.parametrize("last_epochs", [0, 1.5, True])
 def test_bad_input(last_epochs):
     with pytest.raises(ValueError, match=f"Received: last_epochs={last_epochs}"):

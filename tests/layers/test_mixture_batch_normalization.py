@@ -74,6 +74,37 @@ def test_the_attack_sees_the_adversarial_branch(classifier, batch):
     np.testing.assert_array_equal(moved, model.perturb(*inputs) - images)
 
 
+def test_an_ensemble_attacks_the_adversarial_branch_of_its_classifier(classifier, conv_classifier, batch):
+    """Clean branches return zeros here; source models are attacked in the branch that is selected in them."""
+    images, labels = batch(count=8)
+    source = kr.layers.replace_normalization(conv_classifier(batch_norm=True), "mixture_batch")
+    for each in (classifier, source):
+        mixture_layer(each).clean.gamma.assign(np.zeros(4))
+        select_branch(each, "clean")
+    model = kr.EnsembleAdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.3)), source_models=[source])
+    seeds = [tf.constant([0, k]) for k in range(8)]
+    has_moved = [
+        np.abs(model.perturb(tf.constant(images), tf.constant(labels), seed) - images).max() > 0.2 for seed in seeds
+    ]
+    draws = [int(kr.core.seeds.integers((), kr.core.seeds.fold(seed, 0), 2)) for seed in seeds]
+    assert has_moved == [draw == 0 for draw in draws]
+    assert len(set(draws)) == 2
+
+
+def test_fresh_accuracy_is_of_the_adversarial_branch(classifier, batch):
+    """Clean logits are the same for all images; labels are those of the other branch."""
+    images, _ = batch(count=32)
+    labels = classifier(images).numpy().argmax(axis=1)
+    assert len(set(labels)) > 1
+    mixture_layer(classifier).clean.gamma.assign(np.zeros(4))
+    mixture_layer(classifier).clean.trainable = False
+    select_branch(classifier, "clean")
+    model = kr.StaleAdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.0)), staleness=0)
+    model.compile(keras.optimizers.SGD(0.0), SPARSE)
+    history = model.fit(images, labels, batch_size=32, verbose=0).history
+    assert history["fresh_robust_accuracy"] == [1.0]
+
+
 def test_evaluation_and_export_use_the_selected_branch(classifier, batch, tmp_path):
     data = batch(count=16)
     model = trained(classifier, data)
@@ -112,6 +143,18 @@ def test_round_trip(classifier, batch, tmp_path):
     again = MixtureBatchNormalization.from_config(config)
     assert (again.adversarial.momentum, again.clean.epsilon, again.clean.scale) == (0.7, 1e-4, False)
     assert again.branch == "clean"
+
+
+def test_a_frozen_layer_is_frozen_and_comes_back_frozen(tmp_path):
+    """No branch of it has trainable variables, and in training both use their moving averages."""
+    layer = MixtureBatchNormalization(trainable=False)
+    model = keras.Sequential([keras.Input((5,)), layer])
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(3.0, 2.0, (16, 5)).astype("float32")
+    for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert not each.trainable_variables
+        assert len(each.non_trainable_variables) == 8
+        np.testing.assert_allclose(each(x, training=True), x / np.sqrt(1.001), rtol=1e-5)
 
 
 @pytest.mark.xla

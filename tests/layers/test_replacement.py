@@ -46,6 +46,14 @@ def test_group_normalization_keeps_scale_and_offset(batch):
     np.testing.assert_allclose(copy(images, training=True), logits, atol=1e-5)
 
 
+def test_an_adapted_normalization_is_copied_with_its_statistics(batch):
+    images, _ = batch()
+    adapted = keras.layers.Normalization()
+    adapted.adapt(images)
+    model = keras.Sequential([keras.Input((8, 8, 1)), adapted, keras.layers.BatchNormalization()])
+    np.testing.assert_allclose(replace_normalization(model, "mixture_batch")(images), model(images), atol=1e-6)
+
+
 def test_groups_fit_the_channels(batch):
     """Four channels: four groups where nothing is said, not Keras's 32."""
     copy = replace_normalization(residual(), "group")

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from makers import METHODS, labels_for, loss_for
 
 import keras_robust as kr
@@ -103,3 +104,17 @@ def test_sample_weights_scale_the_loss(conv_classifier, batch, method):
     np.testing.assert_allclose(double_loss, 2 * loss, rtol=1e-5)
     for origin, one, two in zip(start, single, double, strict=True):
         np.testing.assert_allclose(two - origin, 2 * (one - origin), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["free", "mixup", "warm-up"])
+def test_a_data_set_of_float64_is_trained_on_as_float32(linear_classifier, batch, method):
+    """Keras casts arrays, not data sets."""
+    images, labels = batch(count=8, shape=(4, 4, 1))
+    weights = []
+    for dtype in (np.float32, np.float64):
+        model = compiled(method, linear_classifier())
+        data = tf.data.Dataset.from_tensor_slices((images.astype(dtype), labels_for(method, labels))).batch(4)
+        model.fit(data, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for of_32, of_64 in zip(*weights, strict=True):
+        np.testing.assert_allclose(of_64, of_32, atol=1e-7)

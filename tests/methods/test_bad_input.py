@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_robust as kr
 
@@ -61,6 +62,10 @@ CONSTRUCTORS = {
         "validation_attack='pgd'",
     ),
     "validation attack class": (lambda: kr.RobustModel(classifier(), ATTACK, validation_attack=PGD), "PGD"),
+    "validation attack of another pixel range": (
+        lambda: kr.RobustModel(classifier(), ATTACK, validation_attack=FGSM(Linf(8, (0, 255)))),
+        "bounds=(0.0, 255.0) of validation_attack",
+    ),
     "negative seed": (lambda: kr.RobustModel(classifier(), ATTACK, seed=-1), "seed=-1"),
     "seed of the wrong type": (lambda: kr.RobustModel(classifier(), ATTACK, seed=1.5), "seed=1.5"),
     "clean_fraction": (
@@ -119,6 +124,15 @@ COMPILE = {
     "no loss": ({"loss": None}, "loss=None"),
     "metrics by output": ({"loss": SPARSE, "metrics": {"logits": "accuracy"}}, "metrics={'logits': 'accuracy'}"),
     "one metric": ({"loss": SPARSE, "metrics": "accuracy"}, "metrics='accuracy'"),
+    "metric by name": (
+        {"loss": SPARSE, "metrics": ["sparse_categorical_crossentropy"]},
+        "'sparse_categorical_crossentropy' with from_logits=False",
+    ),
+    "metric on probabilities": (
+        {"loss": SPARSE, "weighted_metrics": [keras.metrics.CategoricalCrossentropy()]},
+        "CategoricalCrossentropy name=categorical_crossentropy",
+    ),
+    "metric function": ({"loss": SPARSE, "metrics": [keras.losses.categorical_crossentropy]}, "from_logits=False"),
     "one weighted metric": ({"loss": SPARSE, "weighted_metrics": "accuracy"}, "weighted_metrics='accuracy'"),
 }
 
@@ -187,6 +201,22 @@ def test_fit_looks_at_outputs(hidden, received):
     model = kr.RobustModel(hidden(), ATTACK)
     model.compile("sgd", SPARSE)
     assert received in failing_fit(model, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "data set"])
+def test_fit_looks_at_validation_data(kind):
+    """And takes nothing from a generator."""
+    model = kr.RobustModel(classifier(), ATTACK)
+    model.compile("sgd", SPARSE)
+    data = (IMAGES * 255, LABELS)
+    if kind == "data set":
+        data = tf.data.Dataset.from_tensor_slices(data).batch(3)
+    with pytest.raises(ValueError, match="Received: images from "):
+        model.fit(IMAGES, LABELS, validation_data=data, verbose=0)
+    assert int(model.steps_taken) == 0
+    batches = iter([(IMAGES, LABELS)])
+    options = {"validation_data": (batch for batch in batches), "validation_steps": 1, "verbose": 0}
+    assert "val_loss" in model.fit(IMAGES, LABELS, **options).history
 
 
 def test_bounds_are_those_of_the_threat_model():

@@ -26,6 +26,29 @@ def test_only_the_normalization_changes(conv_classifier, batch, mixture):
     assert all(layer.trainable for layer in classifier.layers)
 
 
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_training_before_and_after_trains_everything(conv_classifier, batch, trained_before):
+    """Neither a step traced before nor one of the fine-tuning is used for the other."""
+    classifier = conv_classifier(batch_norm=True)
+    model = kr.NaturalTraining(classifier)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SPARSE)
+    data, kernel = batch(count=8), classifier.layers[0].kernel
+    if trained_before:
+        model.fit(*data, verbose=0)
+    start = np.array(kernel)
+    kr.finetune_batch_norm(model, *data, verbose=0)
+    np.testing.assert_array_equal(kernel, start)
+    model.fit(*data, verbose=0)
+    assert np.abs(np.array(kernel) - start).max() > 0
+
+
+def test_a_classifier_that_was_never_built_is_an_error(batch):
+    model = kr.NaturalTraining(keras.Sequential([keras.layers.Flatten(), keras.layers.BatchNormalization()]))
+    model.compile("sgd", SPARSE)
+    with pytest.raises(ValueError, match=r"Received: 'sequential.*', which is not"):
+        kr.finetune_batch_norm(model, *batch())
+
+
 def test_no_normalization_is_an_error(linear_classifier, batch):
     model = kr.NaturalTraining(linear_classifier())
     model.compile("sgd", SPARSE)

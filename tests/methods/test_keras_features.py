@@ -114,6 +114,14 @@ def test_mixed_bfloat16_classifier_trains(batch):
     assert np.isfinite(model.evaluate(*batch(), verbose=0)).all()
 
 
+def test_feature_pairing_returns_float32_logits(batch):
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(name="flat"), keras.layers.Dense(3, dtype="mixed_bfloat16")]
+    model = kr.FeaturePairing(keras.Sequential(layers), ATTACK, layers=["flat"])
+    images, _ = batch()
+    assert model(images).dtype == "float32"
+    assert model({"clean": tf.constant(images)}, training=True)["clean"].dtype == "float32"
+
+
 def test_low_precision_attack_in_fit(conv_classifier, batch):
     """Only the attack is in bfloat16: the loss is close to float32's and the classifier stays float32."""
     losses = []

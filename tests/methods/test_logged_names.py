@@ -116,6 +116,30 @@ def test_weighted_metrics_take_the_weights(linear_classifier, batch):
     np.testing.assert_allclose(history["accuracy"], [right.mean()], rtol=1e-6)
 
 
+def test_a_weighted_metric_of_the_same_name_is_logged_beside_the_plain_one(linear_classifier, batch):
+    """As in Keras, under `weighted_` plus the name; also where both are given as objects."""
+    images, labels = batch(count=32, shape=(4, 4, 1))
+    classifier = linear_classifier()
+    right = np.asarray(classifier(images)).argmax(axis=1) == labels
+    model = kr.AdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.0)), clean_fraction=1.0)
+    both = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(1, name="top")]
+    model.compile(keras.optimizers.SGD(1e-9), SPARSE, metrics=both, weighted_metrics=both)
+    history = model.fit(images, labels, sample_weight=right.astype(np.float32), verbose=0).history
+    for name in ("accuracy", "top"):
+        np.testing.assert_allclose(history[name], [right.mean()], rtol=1e-6)
+        assert history[f"weighted_{name}"] == history[f"robust_weighted_{name}"] == [1.0]
+
+
+def test_metrics_keep_the_options_of_their_functions(linear_classifier, batch):
+    """The best of 1, not Keras's 5, of three classes; attacked images are the clean ones here."""
+    images, labels = batch(count=32, shape=(4, 4, 1))
+    top = keras.metrics.MeanMetricWrapper(keras.metrics.sparse_top_k_categorical_accuracy, name="top", k=1)
+    model = kr.AdversarialLogitPairing(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.0)))
+    model.compile(keras.optimizers.SGD(1e-9), SPARSE, metrics=[top])
+    history = model.fit(images, labels, verbose=0).history
+    assert history["top"] == history["robust_top"] != [1.0]
+
+
 def test_metrics_start_anew_in_each_epoch(linear_classifier, batch):
     images, labels = batch(count=32, shape=(4, 4, 1))
     model = compiled(kr.AdversarialLogitPairing, linear_classifier(), validation_attack=ATTACK)

@@ -170,6 +170,25 @@ def test_mixup(linear_classifier):
     check(result, lambda q: cross_entropies(q, mixed, targets).mean(), p)
 
 
+def test_mixup_with_weights(linear_classifier):
+    """Each of the two labels of a mixture counts with the weight of its own image; of two images without, none does."""
+    classifier = linear_classifier()
+    p = parameters(classifier)
+    seed = seeds.fold_replica(seeds.fold(seeds.as_seed(8), seeds.MIXING, 0))
+    share = float(beta_quantile(seeds.uniform((), seeds.fold(seed, 0)), 0.5))
+    partners = np.argsort(seeds.uniform((COUNT,), seeds.fold(seed, 1)).numpy())
+    weight = WEIGHT.copy()
+    weight[[0, partners[0]]] = 0.0
+    mixed = share * CLEAN + (1 - share) * CLEAN[partners]
+
+    def loss(q: np.ndarray) -> float:
+        of_own, of_partner = (cross_entropies(q, mixed, targets) for targets in (ONE_HOT, ONE_HOT[partners]))
+        return (share * weight * of_own + (1 - share) * weight[partners] * of_partner).mean()
+
+    model = kr.Mixup(classifier, alpha=0.5, seed=8)
+    check(train(model, ONE_HOT.astype(np.float32), DENSE, sample_weight=weight), loss, p)
+
+
 def test_mixup_needs_one_hot_labels(linear_classifier):
     with pytest.raises(ValueError, match=r"one-hot labels .* Received: labels of shape \(10,\)"):
         train(kr.Mixup(linear_classifier()))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from softmax_regression import (
     CLASSES,
     CLEAN,
@@ -19,6 +20,7 @@ from softmax_regression import (
     cross_entropies,
     gradient,
     image_gradient,
+    logits,
     parameters,
     train,
 )
@@ -27,14 +29,20 @@ import keras_robust as kr
 from keras_robust.core import seeds
 
 
-def test_adversarial_weight_perturbation(linear_classifier):
-    """The update is the gradient at w + gamma ||w|| / ||g|| g, of the kernel alone; the logged loss is there, too."""
+@pytest.mark.parametrize("activity", [0.0, 0.05])
+def test_adversarial_weight_perturbation(linear_classifier, activity):
+    """The update is the gradient at w + gamma ||w|| / ||g|| g, of the kernel alone; the logged loss is there, too.
+
+    A penalty of `activity` times the squared norm of the logits is a part of the loss in both passes.
+    """
     classifier = linear_classifier()
+    classifier.layers[-1].activity_regularizer = keras.regularizers.L2(activity)
     p = parameters(classifier)
     adversarial = attacked(p)
 
     def loss(q: np.ndarray) -> float:
-        return cross_entropies(q, adversarial).mean()
+        penalty = activity * (logits(q, adversarial) ** 2).sum(axis=1)
+        return (cross_entropies(q, adversarial) + penalty).mean()
 
     kernel = np.arange(len(p)) < SIZE * CLASSES
     g = gradient(loss, p)
@@ -43,6 +51,21 @@ def test_adversarial_weight_perturbation(linear_classifier):
     got, after = train(kr.AdversarialTraining(classifier, STEP, weight_perturbation=perturbation))
     np.testing.assert_allclose(got, loss(p + v), rtol=1e-5)
     np.testing.assert_allclose(after, p - RATE * gradient(loss, p + v), atol=3e-6)
+
+
+@pytest.mark.parametrize(("scale", "moved"), [(1.0, 0.0), (2.0**15, 0.1), (2.0**40, 0.0)])
+def test_weight_perturbation_in_float16(scale, moved):
+    """Gradients of 1e-8 are zero in float16 without loss scaling; those of too large a scale are no numbers."""
+    dense = keras.layers.Dense(CLASSES, dtype="mixed_float16", kernel_initializer="ones")
+    classifier = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), dense])
+    dense.bias.assign([16.0, 0.0, 0.0])  # 1e-7 is left of the probability of the other classes
+    model = kr.RobustModel(classifier, STEP)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=scale)
+    model.compile(optimizer, SPARSE)
+    model.steps_taken.assign(1)
+    batch = ({"adversarial": tf.constant(IMAGES)}, tf.zeros(len(IMAGES), tf.int64), None)
+    ((kernel, offset),) = kr.AdversarialWeightPerturbation(gamma=0.1).offsets(model, batch)
+    np.testing.assert_allclose(tf.norm(offset), moved * np.linalg.norm(kernel), rtol=1e-3)
 
 
 def test_weight_perturbation_begins_after_its_steps(linear_classifier):
@@ -126,6 +149,14 @@ def test_stale_training_needs_batches_of_one_size(linear_classifier):
     model = kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2)
     with pytest.raises(ValueError, match="Received: 10 images in batches of 4"):
         train(model, batch_size=4)
+
+
+def test_stale_training_counts_the_images_that_a_validation_split_leaves(linear_classifier):
+    """Of 10 images 0.2 leaves 8, two batches of 4; 0.3 leaves 7."""
+    train(kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2), batch_size=4, validation_split=0.2)
+    model = kr.StaleAdversarialTraining(linear_classifier(), STEP, staleness=2)
+    with pytest.raises(ValueError, match="Received: 7 images in batches of 5"):
+        train(model, batch_size=5, validation_split=0.3)
 
 
 def test_staleness_0_is_adversarial_training(linear_classifier):

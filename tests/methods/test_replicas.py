@@ -67,6 +67,33 @@ def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, bat
         np.testing.assert_allclose(of_two[name], values, atol=1e-4, err_msg=name)
 
 
+def test_logs_are_over_the_examples_of_all_replicas(two_replicas, linear_classifier, batch):
+    """The last of 5 examples is a batch on one replica and none on the other, so no mean over replicas is the log.
+
+    Evaluation without an attack logs no robust metrics, so not all metrics.
+    """
+    images, labels = batch(count=5, shape=(4, 4, 1))
+    model = build(lambda: kr.RobustModel(linear_classifier(), STILL), two_replicas)
+    logs = model.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
+    logits = linear_classifier()(images).numpy()
+    assert logs == {
+        "loss": pytest.approx(float(SPARSE(labels, logits)), rel=1e-5),
+        "accuracy": pytest.approx(np.mean(logits.argmax(axis=1) == labels)),
+    }
+
+
+def test_a_classifier_is_built_in_the_scope_by_fit_outside_of_it(two_replicas, batch):
+
+    def make() -> keras.Model:
+        unbuilt = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer="zeros")])
+        return kr.RobustModel(unbuilt, STILL)
+
+    one, two = (build(make, s) for s in (None, two_replicas))
+    for model in (one, two):
+        run(model, *batch(), 8)
+    assert_same(one, two)
+
+
 @pytest.mark.parametrize("normalization", ["batch", "synchronized_batch"])
 def test_synchronized_batch_normalisation_sees_the_global_batch(two_replicas, batch, normalization):
     """Statistics of the halves of a batch differ from those of the whole, unless they are synchronized."""
@@ -126,6 +153,26 @@ def test_save_and_load_under_a_strategy(two_replicas, conv_classifier, batch, tm
     run(loaded, images, labels, 8)
     assert steps_taken(loaded) == 4
     assert_same(through, loaded)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_weights_are_loaded_into_a_model_that_has_trained(two_replicas, conv_classifier, batch, tmp_path, replicas):
+    """Also what each replica keeps, and outside the scope: the same epoch again gives the same weights."""
+    images, labels = batch(count=8)
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    attack = kr.attacks.PGD(kr.Linf(0.1), steps=1, step_size=0.03)
+    with strategy.scope():
+        model = kr.FreeAdversarialTraining(conv_classifier(), attack, replays=2)
+        model.compile(keras.optimizers.SGD(0.1), SPARSE)
+    run(model, images, labels, 8)
+    model.save_weights(tmp_path / "model.weights.h5")
+    weights = []
+    for _ in range(2):
+        run(model, images, labels, 8)
+        weights.append([np.array(w) for w in model.get_weights()])
+        model.load_weights(tmp_path / "model.weights.h5")
+    for old, new in zip(*weights, strict=True):
+        np.testing.assert_allclose(old, new, atol=1e-7)
 
 
 def test_a_distributed_data_set_gives_what_arrays_give(two_replicas, conv_classifier, batch):

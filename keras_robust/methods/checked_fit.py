@@ -1,0 +1,74 @@
+"""`fit`, with a look at what it is given before anything is trained."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_robust.methods.compiled_model import CompiledModel
+from keras_robust.methods.crafted_batches import TakesCraftedBatches, clean_images
+from keras_robust.methods.first_batch import check_batch, peek
+from keras_robust.methods.replica_state import KeepsReplicaState
+
+
+def fit_arguments(model: keras.Model, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+    """Returns the arguments of a call of `fit` by their names."""
+    return inspect.signature(keras.Model.fit).bind(model, *args, **kwargs)
+
+
+class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
+    """A model that looks at the first batches of what `fit` is given."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch_statistics_frozen = False
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest pixel value."""
+        return (0.0, 1.0)
+
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, after a look at the first batch, and at that of the validation data.
+
+        Raises:
+            ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
+                see `first_batch.check_batch`.
+        """
+        if not self.compiled:
+            raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
+        images, labels, x = peek(x, y, batch_size)
+        images = self.prepare_crafted(images, self.bounds)
+        self._check(images, labels)
+        given = fit_arguments(self, x, y, batch_size, *args, **kwargs).arguments
+        self._check_validation(given.get("validation_data"))
+        is_split = isinstance(x, tf.distribute.DistributedDataset)
+        replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
+        self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
+        try:
+            return super().fit(x, y, batch_size, *args, **kwargs)
+        finally:
+            self.freeze_batch_statistics(False)
+
+    def freeze_batch_statistics(self, frozen: bool) -> None:
+        """Lets steps of this `fit` use moving averages instead of batch statistics; see `FreezeBatchStatistics`."""
+        if self.batch_statistics_frozen != frozen:
+            self.batch_statistics_frozen = frozen
+            self.make_train_function(force=True)
+
+    def _check_validation(self, data: Any) -> None:
+        """Checks validation data that can be looked at: what is taken from a generator is gone."""
+        if data is None or isinstance(data, Iterator):
+            return
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, _ = peek(images, labels, None)
+        self._check(clean_images(images), labels)
+
+    def _check(self, images: Any, labels: Any) -> None:
+        """Raises `ValueError` as `check_batch`; a classifier that is not built yet is built by it, in the scope."""
+        with self.distribute_strategy.scope():
+            check_batch(self.classifier, images, labels, self.bounds)
