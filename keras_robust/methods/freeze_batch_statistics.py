@@ -1,5 +1,6 @@
 """The last epochs with the moving averages of batch normalisation."""
 
+import warnings
 from typing import Any
 
 import keras
@@ -20,12 +21,23 @@ class FreezeBatchStatistics(keras.callbacks.Callback):
 
     Raises:
         ValueError: if `last_epochs` is not positive.
+
+    Warns where all epochs are among the last.
     """
 
     def __init__(self, last_epochs: int = 10) -> None:
         super().__init__()
         check_integer("last_epochs", last_epochs)
         self.last_epochs = last_epochs
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Warns where no epoch moves the averages: right after a training, and wrong for a new network."""
+        if self.params["epochs"] <= self.last_epochs:
+            warnings.warn(
+                f"All {self.params['epochs']} epochs train with the moving averages that the network has now "
+                f"(last_epochs={self.last_epochs}): zeros and ones if it is new.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Freezes the statistics where the last epochs begin, also after going on with a run; `fit` ends it."""
