@@ -79,6 +79,19 @@ def test_every_form_of_model_gives_the_same_report(problem, tmp_path):
     assert len(set(digests.values())) == 1
 
 
+def test_a_model_with_a_classifier_inside_is_evaluated_as_a_whole(problem):
+    """The inner classifier is behind an inversion of the image, so that its margins have the other sign."""
+    images, labels, kernel = problem
+    classifier = linear(kernel)
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, classifier(1 - inputs))
+    model.classifier = classifier
+    logits = model.predict(images, verbose=0)
+    expected = (logits.argmax(1) == labels).mean()
+    assert expected != (classifier.predict(images, verbose=0).argmax(1) == labels).mean()
+    assert evaluate(model, (images, labels), ATTACK).clean_accuracy == expected
+
+
 def test_robust_accuracy_is_the_worst_case_per_example(problem):
     """An attack that flips even examples and one that flips odd ones leave half each, together nothing."""
     images, labels, _ = problem
