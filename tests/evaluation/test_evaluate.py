@@ -186,6 +186,17 @@ def test_restarts_draw_anew():
     np.testing.assert_allclose(left, [0.75, 0.75**2, 0.75**3], atol=0.1)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_images_of_other_precision_are_attacked_in_float32(problem, dtype):
+    images, labels, kernel = problem
+    images = tf.cast(images, dtype).numpy()
+    attacks = [ATTACK, kr.attacks.APGD(kr.Linf(EPSILON), steps=5)]
+    report = evaluate(linear(kernel), (images, labels), attacks)
+    robust = truly_robust(images.astype(np.float32), labels, kernel)[1].tolist()
+    assert [detail["robust"] for detail in report.record["details"].values()] == [robust, robust]
+    assert report.samples["attacked"].dtype == np.float32
+
+
 def test_a_prediction_that_is_not_finite_is_wrong(problem):
     images, labels, _ = problem
     report = evaluate(lambda x: tf.reduce_sum(x, (1, 2))[:, :1] * [[float("nan"), 1.0]], (images, labels), FROM_CLEAN)
