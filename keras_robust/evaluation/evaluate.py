@@ -63,7 +63,8 @@ def evaluate(
         model: a Keras model of images to logits (a `RobustModel`, too), the path of a `.keras` file or SavedModel, or
             a differentiable TensorFlow function of images to logits.
         dataset: a batched `tf.data.Dataset` of (images, labels) or a pair of arrays; images are floats (examples,
-            height, width, channels) inside the attacks' bounds, labels sparse or one-hot. It is held in memory.
+            height, width, channels) inside the attacks' bounds, labels sparse or one-hot. It is held in memory,
+            as float32.
         attacks: one attack or several, of one pixel range; or a `Suite` such as `AutoAttack`.
         source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
             box).

@@ -23,6 +23,9 @@ from keras_robust.evaluation.setting import Setting
 CHUNK_BATCHES = 8
 """So many batches are attacked side by side: their survivors fill common batches."""
 
+PICTURES = 8
+"""So many examples are kept as pictures: half of them broken, if there are as many."""
+
 SMALLEST_BLOCK, LARGEST_BLOCK = 128, 16
 """Blocks double from a 128th of an attack's steps, in which most examples of a weak classifier break, to a 16th."""
 
@@ -32,14 +35,15 @@ class AttackResult:
     """What an attack did to each example.
 
     Attributes:
-        attacked: images as last attacked: those that broke an example, for examples that are broken.
-        predictions: (examples,) int, of the attacked images.
+        pictures: some images as last attacked, by the number of the example: those that broke it, where it is broken.
+            Among them are those of the first examples that were broken and of the first that were not, for a report.
+        predictions: (examples,) int, of the images as last attacked.
         ranks: (examples,) int: the largest number of classes ranked above the label, unattacked included.
         examples: how many were attacked; the others are as they were.
         seconds: that it took, compilation included.
     """
 
-    attacked: np.ndarray
+    pictures: dict[int, np.ndarray]
     predictions: np.ndarray
     ranks: np.ndarray
     examples: int
@@ -137,7 +141,7 @@ class AttackRun:
         """Attacks the examples whose rank is below `top_k`: see `run_attack`."""
         setting = self.setting
         candidates = np.flatnonzero(ranks < setting.top_k)
-        result = AttackResult(setting.images.copy(), setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
+        result = AttackResult({}, setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
         box = "white box" if setting.white_box else "black box"
         bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, setting.verbose)
         batch_size = setting.batch_size_for(len(candidates))
@@ -151,6 +155,7 @@ class AttackRun:
                 if journal is not None:
                     journal.save(chunk_key, chunk.as_arrays())
                 self._collect(chunk, result, bar)
+            self._keep_pictures(chunk, result)
             result.seconds += chunk.seconds
         bar.close()
         return result
@@ -179,14 +184,21 @@ class AttackRun:
 
     def _collect(self, chunk: "Chunk", result: AttackResult, bar: tqdm) -> None:
         """Writes what happened to a chunk into the result, and shows it."""
-        result.attacked[chunk.examples], result.predictions[chunk.examples] = chunk.attacked, chunk.predictions
-        result.ranks[chunk.examples] = chunk.ranks
+        result.predictions[chunk.examples], result.ranks[chunk.examples] = chunk.predictions, chunk.ranks
         is_over = chunk.step >= self.total
         left_over = result.examples - chunk.before - len(chunk.examples)
         steps = len(chunk.left) * chunk.step + (len(chunk.examples) - len(chunk.left)) * self.total
         left = left_over + len(chunk.left) * (not is_over)
         bar.set_postfix_str(f"{left} left, {100 * result.robust.mean():.1f} % robust", refresh=False)
         bar.update(chunk.before * self.total + steps - bar.n)
+
+    def _keep_pictures(self, chunk: "Chunk", result: AttackResult) -> None:
+        """Puts the attacked images of a chunk that a report may show into the result."""
+        was_right = self.setting.clean_ranks[chunk.examples] == 0
+        is_wrong = chunk.predictions != self.setting.sparse_labels[chunk.examples]
+        for rows, most in ((was_right & is_wrong, PICTURES // 2), (chunk.ranks == 0, PICTURES)):
+            for row in np.flatnonzero(rows)[:most]:
+                result.pictures[int(chunk.examples[row])] = chunk.attacked[row].copy()
 
     def _after_block(self, chunk: "Chunk", first: int, steps: int, batch_size: int, seed: Tensor) -> "Chunk":
         begin, setting = time.perf_counter(), self.setting

@@ -13,6 +13,7 @@ import keras_robust as kr
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.evaluation import runner
 from keras_robust.evaluation.journal import Journal
+from keras_robust.evaluation.setting import make_setting
 
 EPSILON = 0.1
 
@@ -98,6 +99,21 @@ def test_broken_examples_leave_between_blocks(problem, monkeypatch):
 def test_chunks_do_not_change_what_happens_to_an_example(problem):
     robust = [evaluate(problem, batch_size=size).record["details"]["creep"]["robust"] for size in (7, 16, 300)]
     assert robust[0] == robust[1] == robust[2]
+
+
+def test_what_is_kept_of_an_attack_does_not_grow_with_the_data_set(problem):
+    """Of chunks of 8 batches of 8 examples at most 4 broken and 8 held images each, and those that a report shows."""
+    setting = make_setting(breaks_at(0.6), problem, (0.0, 1.0), batch_size=8, verbose=False)
+    attack = Creep(kr.Linf(EPSILON), steps=4)
+    result = runner.run_attack(attack, setting, setting.clean_ranks)
+    assert len(result.pictures) <= 5 * 12
+    samples = evaluate(problem, attacks=attack, batch_size=8).samples
+    assert samples["attacked_predictions"].tolist() == [1] * 4 + [0] * 4
+    held, broken = np.flatnonzero(result.robust)[:4], np.flatnonzero(~result.robust)[:4]
+    np.testing.assert_array_equal(samples["images"], problem[0][[*broken, *held]])
+    moved = samples["attacked"] - samples["images"]
+    assert (moved[:4] > 0).all()
+    np.testing.assert_allclose(moved[4:], EPSILON, rtol=1e-5)
 
 
 class KilledError(Exception):
