@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from keras_robust.layers import use_branch
 
 SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "normalization", "images", "surface", "all")
 EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Points of the epsilon curve, in units of epsilon; the pixel range is added."""
+"""Points of the epsilon curve, in units of epsilon; where every image of the pixel range is allowed is added."""
 LARGE = 2
 """Epsilon of the large-epsilon images, in units of epsilon."""
 SHAFAHI_IMAGES, SHAFAHI_SURFACES = 9, 2
@@ -132,16 +133,13 @@ def _analyses(
 ) -> dict[str, Analysis]:
     """Returns the analyses of a suite by a name that says what they depend on."""
     ball = attack.threat_model
-    width = ball.bounds[1] - ball.bounds[0]
     analyses: dict[str, Analysis] = {}
     if suite in ("curve", "all") and isinstance(attack, PGD):
-        epsilons = tuple(part * ball.epsilon for part in EPSILON_PARTS if part * ball.epsilon < width)
+        epsilons = (*(part * ball.epsilon for part in EPSILON_PARTS), math.inf)
         large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=LARGE * ball.epsilon))
         analyses = {
             f"iteration curve of {attack.name}": lambda: iteration_curve(model, dataset, attack, **options),
-            f"epsilon curve of {attack.name}": lambda: epsilon_curve(
-                model, dataset, attack, (*epsilons, width), **options
-            ),
+            f"epsilon curve of {attack.name}": lambda: epsilon_curve(model, dataset, attack, epsilons, **options),
             f"loss surface ({ball})": lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, **options),
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }

@@ -85,6 +85,17 @@ def test_what_was_finished_is_not_run_again(problem, tmp_path, monkeypatch):
     assert json.loads(json.dumps(report.record)) == report.record
 
 
+def test_the_epsilon_curve_ends_where_every_image_is_allowed(problem, monkeypatch):
+    """Of 16 pixels, epsilon 4 in L2; a point of twice epsilon is more than the pixel range."""
+    monkeypatch.setattr(protocol, "EPSILON_PARTS", (0.5, 2.0))
+    for other in ("iteration_curve", "loss_surface", "large_epsilon_images"):
+        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+    model, dataset = problem
+    attack = kr.attacks.PGD(kr.L2(1.0), steps=2)
+    analyses = evaluate_suite("curve", model, dataset, attack, batch_size=24, verbose=False).record["analyses"]
+    assert analyses[1]["epsilons"] == [0, 0.5, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
