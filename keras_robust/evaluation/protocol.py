@@ -51,12 +51,12 @@ def evaluate_suite(
     """Runs a named evaluation.
 
     "autoattack" is `AutoAttack` and "paper" is `PaperSuite`, both in the threat model of `attack`; "masking" is
-    `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve`, `epsilon_curve`,
-    `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of `model` and
-    `models`; "normalization" is `attack` and the `normalization_statistics`; "images" is `attack` and what it makes
-    of the first nine examples, as figure 2 of Shafahi et al. (2019) shows it of a large epsilon; "surface" is `attack`
-    and the loss surfaces of two examples, of that paper's figure 3; "all" is all of them but the last three, its
-    attacks those of "paper" and then those of "autoattack".
+    `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve` (of one restart),
+    `epsilon_curve`, `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of
+    `model` and `models`; "normalization" is `attack` and the `normalization_statistics`; "images" is `attack` and what
+    it makes of the first nine examples, as figure 2 of Shafahi et al. (2019) shows it of a large epsilon; "surface" is
+    `attack` and the loss surfaces of two examples, of that paper's figure 3; "all" is all of them but the last three,
+    its attacks those of "paper" and then those of "autoattack".
 
     Args:
         suite: one of these names, or None for `attack` alone.
@@ -136,11 +136,14 @@ def _analyses(
     analyses: dict[str, Analysis] = {}
     if suite in ("curve", "all") and isinstance(attack, PGD):
         epsilons = (*(part * ball.epsilon for part in EPSILON_PARTS), math.inf)
+        single = dataclasses.replace(attack, restarts=1)
         large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=LARGE * ball.epsilon))
         analyses = {
-            f"iteration curve of {attack.name}": lambda: iteration_curve(model, dataset, attack, **options),
+            f"iteration curve of {single.name}": lambda: iteration_curve(model, dataset, single, **options),
             f"epsilon curve of {attack.name}": lambda: epsilon_curve(model, dataset, attack, epsilons, **options),
-            f"loss surface ({ball})": lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, **options),
+            f"loss surface ({ball})": lambda: loss_surface(
+                model, dataset, ball.epsilon, norm=ball.norm, bounds=ball.bounds, **options
+            ),
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }
     if suite == "images":
@@ -153,6 +156,7 @@ def _analyses(
                 loss_surface,
                 *(model, dataset, ball.epsilon),
                 norm=ball.norm,
+                bounds=ball.bounds,
                 axes=axes,
                 examples=SHAFAHI_SURFACES,
                 **options,
