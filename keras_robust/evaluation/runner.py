@@ -118,8 +118,9 @@ class AttackRun:
         if isinstance(iterative, Restarts):
             self.blocks = [(step, 1) for step in range(self.total)]
         else:
-            # In the black-box setting the attack has to finish before it is known what it is worth.
-            self.blocks = list(blocks(self.total)) if setting.white_box else [(0, self.total)]
+            # Of a black box, or where passes are random, only the attack's last images say what it is worth.
+            judged_once = not setting.white_box or iterative.eot_iter > 1
+            self.blocks = [(0, self.total)] if judged_once else list(blocks(self.total))
 
         def start(batch: tuple[Tensor, Tensor], seed: Tensor) -> State:
             return iterative.start(source_fn, *batch, seed)

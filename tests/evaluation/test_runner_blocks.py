@@ -101,6 +101,21 @@ def test_chunks_do_not_change_what_happens_to_an_example(problem):
     assert robust[0] == robust[1] == robust[2]
 
 
+@pytest.mark.parametrize(("passes", "judgements"), [(1, 3), (2, 1)])
+def test_where_passes_are_random_an_attack_is_judged_once(passes, judgements):
+    """The label is right in a fifth of the passes: each judgement is another chance to be found broken."""
+    images, labels = np.full((400, 2, 2, 1), 0.5, np.float32), np.zeros(400, np.int64)
+
+    def lucky(x):
+        noise = tf.random.uniform(tf.shape(x)[:1]) - 0.8 + 0.0 * tf.reduce_sum(x, axis=(1, 2, 3))
+        return tf.stack([noise, tf.zeros_like(noise)], axis=1)
+
+    setting = make_setting(lucky, (images, labels), (0.0, 1.0), batch_size=400, verbose=False)
+    attack = kr.attacks.APGD(kr.Linf(EPSILON), steps=3, eot_iter=passes)
+    robust = runner.run_attack(attack, setting, np.zeros(400, np.int32)).robust.mean()
+    assert robust == pytest.approx(0.2**judgements, abs=0.1 if passes > 1 else 0.03)
+
+
 def test_what_is_kept_of_an_attack_does_not_grow_with_the_data_set(problem):
     """Of chunks of 8 batches of 8 examples at most 4 broken and 8 held images each, and those that a report shows."""
     setting = make_setting(breaks_at(0.6), problem, (0.0, 1.0), batch_size=8, verbose=False)
