@@ -23,6 +23,10 @@ from keras_robust.evaluation.setting import Setting
 CHUNK_BATCHES = 8
 """So many batches are attacked side by side: their survivors fill common batches."""
 
+SECONDS_BETWEEN_SAVES = 30.0
+"""A chunk's progress is some ten arrays of the size of its images: writing them after every block would cost more than
+the few blocks that a kill loses."""
+
 PICTURES = 8
 """So many examples are kept as pictures: half of them broken, if there are as many."""
 
@@ -151,10 +155,13 @@ class AttackRun:
             chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
             chunk = self._resume(candidates[begin:][:size], begin, ranks, journal, chunk_key)
             self._collect(chunk, result, bar)
+            saved = time.monotonic()
             while (block := self._next_block(chunk)) is not None:
                 chunk = self._after_block(chunk, *block, batch_size, chunk_seed)
-                if journal is not None:
+                is_over = self._next_block(chunk) is None
+                if journal is not None and (is_over or time.monotonic() - saved >= SECONDS_BETWEEN_SAVES):
                     journal.save(chunk_key, chunk.as_arrays())
+                    saved = time.monotonic()
                 self._collect(chunk, result, bar)
             self._keep_pictures(chunk, result)
             result.seconds += chunk.seconds

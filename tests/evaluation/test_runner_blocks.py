@@ -142,6 +142,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(problem, tmp_path, monkey
         "pgd": kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=0.02, restarts=6),
         "square": kr.attacks.Square(kr.Linf(EPSILON), queries=20),
     }[attack]
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", 0)
     undisturbed = evaluate(problem, attacks=attacks)
     save, count = Journal.save, 0
 
@@ -166,6 +167,19 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(problem, tmp_path, monkey
     (details,), (expected,) = report.record["details"].values(), undisturbed.record["details"].values()
     assert {**details, "seconds": 0} == {**expected, "seconds": 0}
     np.testing.assert_array_equal(report.samples["attacked"], undisturbed.samples["attacked"])
+
+
+@pytest.mark.parametrize(("seconds", "saves_of_a_chunk"), [(30.0, 1), (0.0, 16)])
+def test_progress_is_saved_at_the_end_of_a_chunk_and_now_and_then_before(
+    problem, tmp_path, monkeypatch, seconds, saves_of_a_chunk
+):
+    """Sixteen blocks of one step that break nothing, in three chunks."""
+    keys = []
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", seconds)
+    monkeypatch.setattr(Journal, "save", lambda self, name, arrays: keys.append(name))
+    evaluate(problem, model=breaks_at(0.9), attacks=Creep(kr.Linf(EPSILON), steps=16), journal=tmp_path)
+    chunks = ("attack0-0", "attack0-1", "attack0-2")
+    assert keys == [name for name in chunks for _ in range(saves_of_a_chunk)]
 
 
 def test_the_journal_of_another_seed_is_refused(problem, tmp_path):
