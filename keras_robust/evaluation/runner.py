@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.attacks import Attack, IterativeAttack
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import ModelFn, changed
 from keras_robust.attacks.iterative import State
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
@@ -78,7 +78,7 @@ class Restarts(IterativeAttack):
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Runs the attack once from a new start: its blocks are of one step."""
-        single = dataclasses.replace(self.attack, restarts=1)  # type: ignore[type-var]
+        single = changed(self.attack, restarts=1)
         attacked = single(model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
         return {**state, "attacked": attacked}
 

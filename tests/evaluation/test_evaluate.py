@@ -197,6 +197,20 @@ def test_images_of_other_precision_are_attacked_in_float32(problem, dtype):
     assert report.samples["attacked"].dtype == np.float32
 
 
+def test_an_attack_without_restarts_can_be_evaluated(problem):
+    """Of two classes the divergence grows fastest along the difference of the weights, up or down."""
+    images, labels, kernel = problem
+    right, _ = truly_robust(*problem)
+    attack = kr.attacks.VirtualAdversarial(kr.L2(0.3))
+    report = evaluate(linear(kernel), (images, labels), attack)
+    difference = np.linalg.norm(kernel[:, 1] - kernel[:, 0])
+    margins = np.abs(images.reshape(100, -1) @ (kernel[:, 1] - kernel[:, 0]))
+    robust = np.array(report.record["details"][attack.name]["robust"])
+    assert (robust[right & (margins > 0.3 * difference)]).all()
+    assert 0 < robust.mean() < right.mean()
+    assert report.record["details"][attack.name]["restarts"] == 1
+
+
 def test_a_prediction_that_is_not_finite_is_wrong(problem):
     images, labels, _ = problem
     report = evaluate(lambda x: tf.reduce_sum(x, (1, 2))[:, :1] * [[float("nan"), 1.0]], (images, labels), FROM_CLEAN)
