@@ -58,8 +58,8 @@ def test_the_start_of_rfgsm_grows_in_proportion(problem, capsys):
     images, labels, kernel = problem
     curve(linear(kernel), (images, labels), RFGSM(kr.Linf(0.3)), (0.1, 0.2), verbose=True)
     printed = capsys.readouterr().err
-    assert "PGD-1 (Linf 0.1, step 0.05, start sign)" in printed
-    assert "PGD-1 (Linf 0.2, step 0.1, start sign)" in printed
+    assert "PGD-1 (Linf 0.1, step 0.05, start sign, start radius 0.05)" in printed
+    assert "PGD-1 (Linf 0.2, step 0.1, start sign, start radius 0.1)" in printed
 
 
 def test_what_a_small_epsilon_breaks_stays_broken():
