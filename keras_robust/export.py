@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.evaluation.subject import classifier_of
 from keras_robust.layers import branch_in_use, stored_activations, use_branch
 
 
@@ -30,7 +31,7 @@ def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -
         if not pathlib.Path(model).is_file():
             raise ValueError(f"The model file does not exist. Received: model={model}")
         model = keras.models.load_model(model)
-    classifier = getattr(model, "classifier", model)
+    classifier = classifier_of(model)
     if not isinstance(classifier, keras.Model) or not isinstance(getattr(classifier, "input_shape", None), tuple):
         raise ValueError(f"model is a built Keras model with one image input. Received: model={model!r}")
     if path.exists() and not (path / "saved_model.pb").exists() and (path.is_file() or any(path.iterdir())):

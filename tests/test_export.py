@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,6 +35,16 @@ def test_exported_logits_are_the_classifiers(model, tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
     subprocess.run([sys.executable, "-c", WITHOUT_TOOLKIT, *arguments], check=True, env=environment, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), model.predict(images, verbose=0), atol=1e-5)
+
+
+def test_a_model_with_a_classifier_inside_is_exported_as_a_whole(linear_classifier, tmp_path):
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, linear_classifier()(1 - inputs))
+    model.classifier = model.layers[-1]
+    images = np.random.default_rng(0).random((3, 4, 4, 1), np.float32)
+    kr.export(model, tmp_path / "export")
+    loaded = tf.saved_model.load(tmp_path / "export")
+    np.testing.assert_allclose(loaded.serve(images), model.predict(images, verbose=0), atol=1e-5)
 
 
 def test_any_number_of_images_is_served_and_by_the_signature(model, tmp_path):

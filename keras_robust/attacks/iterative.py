@@ -18,7 +18,12 @@ class IterativeAttack(Attack):
 
     What an attack does to an example depends on that example, the seed and the step, and never on its neighbours in
     the batch, as far as the source of the attack allows.
+
+    Above 1, `eot_iter` says that the attack is for classifiers that are random at inference: its examples are judged
+    once, at its end, since a look after each block would be a chance more for the noise.
     """
+
+    eot_iter: int = 1
 
     @property
     def total_steps(self) -> int:

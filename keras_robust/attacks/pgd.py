@@ -139,6 +139,11 @@ class PGD(Attack):
             parts.append(f"target {self.target}")
         if self.random_start != "uniform":
             parts.append(f"start {self.random_start}")
+        if self.start_radius is not None:
+            parts.append(f"start radius {self.start_radius:.4g}")
+        if self.clean_start_probability > 0:
+            per = " per batch" if self.clean_start_per == "batch" else ""
+            parts.append(f"clean start {self.clean_start_probability:.4g}{per}")
         if self.restarts > 1:
             parts.append(f"{self.restarts} restarts")
         if self.compute_dtype:

@@ -77,6 +77,10 @@ class ThreatModel(Serializable):
         """Returns the norm of `points - images` per example, shape (batch,)."""
         raise NotImplementedError
 
+    def reach(self, size: int) -> float:
+        """Returns the smallest epsilon whose ball holds every image, of `size` numbers in the bounds, around any."""
+        raise NotImplementedError
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +118,10 @@ class Linf(ThreatModel):
     def distance(self, points: Tensor, images: Tensor) -> Tensor:
         """Returns the largest absolute difference per example, shape (batch,)."""
         return tf.reduce_max(tf.abs(flatten(points - images)), axis=1)
+
+    def reach(self, size: int) -> float:
+        """Returns the pixel range."""
+        return self.bounds[1] - self.bounds[0]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -164,6 +172,10 @@ class L2(ThreatModel):
     def distance(self, points: Tensor, images: Tensor) -> Tensor:
         """Returns the Euclidean length of the difference per example, shape (batch,)."""
         return tf.norm(flatten(points - images), axis=1)
+
+    def reach(self, size: int) -> float:
+        """Returns the diagonal of the cube of all images: the pixel range times the square root of `size`."""
+        return (self.bounds[1] - self.bounds[0]) * math.sqrt(size)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -240,3 +252,7 @@ class L1(ThreatModel):
     def distance(self, points: Tensor, images: Tensor) -> Tensor:
         """Returns the sum of absolute differences per example, shape (batch,)."""
         return tf.reduce_sum(tf.abs(flatten(points - images)), axis=1)
+
+    def reach(self, size: int) -> float:
+        """Returns the pixel range times `size`."""
+        return (self.bounds[1] - self.bounds[0]) * size

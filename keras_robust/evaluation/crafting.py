@@ -1,11 +1,11 @@
 """Attacked images of every example, broken on the way or not: to be judged by other classifiers, or seen."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 
 from keras_robust.attacks import Attack, IterativeAttack
+from keras_robust.attacks.attack import changed
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
@@ -21,8 +21,8 @@ def craft(attack: Attack, setting: Setting) -> Iterator[np.ndarray]:
     """
     source_fn = setting.source.model_fn_for(attack.compute_dtype)
     runs, single = 1, attack
-    if not isinstance(attack, IterativeAttack) and attack.restarts > 1:
-        runs, single = attack.restarts, dataclasses.replace(attack, restarts=1)  # type: ignore[type-var]
+    if not isinstance(attack, IterativeAttack):
+        runs, single = attack.restarts, changed(attack, restarts=1)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         return single(source_fn, *batch, seed)

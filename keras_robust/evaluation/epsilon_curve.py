@@ -1,10 +1,11 @@
 """Accuracy against the size of the perturbation: an attack that sees the gradients must reach 0 in the end.
 
-curve = kr.evaluation.epsilon_curve(model, test, PGD(Linf(0.3), steps=100), (0.1, 0.2, 0.3, 0.5, 1.0))
+curve = kr.evaluation.epsilon_curve(model, test, PGD(Linf(0.3), steps=100), (0.1, 0.2, 0.3, 0.5, math.inf))
 print(curve["verdict"])
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.core import ThreatModel
 from keras_robust.evaluation.arguments import check_attack
 from keras_robust.evaluation.runner import run_attack
 from keras_robust.evaluation.setting import make_setting
@@ -44,7 +44,9 @@ def epsilon_curve(
         model: see `evaluate`.
         dataset: see `evaluate`.
         attack: any attack; its own epsilon only says what its step size is in proportion to.
-        epsilons: increasing numbers, in the units of the images; 0 need not be among them.
+        epsilons: increasing numbers, in the units of the images; 0 need not be among them. Where the last is `math.inf`
+            it stands for the smallest that allows every image of the pixel range (1 for Linf, and the square root of
+            the number of pixels and channels for L2), and larger ones are left out.
         batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attack's draws, in [0, 2**31): the same at every epsilon.
         verbose: show progress bars.
@@ -59,10 +61,12 @@ def epsilon_curve(
     """
     begin = time.perf_counter()
     check_attack(attack)
-    attacks = {epsilon: _resize(attack, epsilon) for epsilon in _check_epsilons(epsilons)}
+    given = _check_epsilons(epsilons)
     setting = make_setting(
         model, dataset, attack.threat_model.bounds, batch_size=batch_size, seed=seed, verbose=verbose
     )
+    reach = attack.threat_model.reach(setting.images[0].size)
+    attacks = {epsilon: _resize(attack, epsilon) for epsilon in _up_to(reach, given)}
     ranks = setting.clean_ranks
     broken_at = np.where(ranks > 0, 0.0, np.inf)
     for epsilon, resized in attacks.items():
@@ -70,15 +74,14 @@ def epsilon_curve(
         broken_at[(ranks > 0) & np.isinf(broken_at)] = epsilon
     tried = [0.0, *attacks]
     accuracy = [float((broken_at > epsilon).mean()) for epsilon in tried]
-    largest = list(attacks.values())[-1].threat_model
     return {
         "kind": "epsilon_curve",
         "attack": attack.name,
-        "norm": largest.norm,
+        "norm": attack.threat_model.norm,
         "epsilons": tried,
         "accuracy": accuracy,
         "broken_at": [None if np.isinf(epsilon) else epsilon for epsilon in broken_at.tolist()],
-        "verdict": _judge(tried, accuracy, _covers_range(largest, setting.images[:1])),
+        "verdict": _judge(tried, accuracy, reach),
         "seconds": time.perf_counter() - begin,
     }
 
@@ -92,6 +95,11 @@ def _check_epsilons(epsilons: Any) -> list[float]:
             f"epsilons are increasing numbers, of which the last is above 0. Received: epsilons={epsilons!r}"
         )
     return [float(epsilon) for epsilon in given if epsilon > 0]
+
+
+def _up_to(reach: float, epsilons: list[float]) -> list[float]:
+    """Returns the epsilons with `reach` in place of a last one of infinity."""
+    return epsilons if epsilons[-1] < math.inf else [*(epsilon for epsilon in epsilons if epsilon < reach), reach]
 
 
 def _resize(attack: Attack, epsilon: float) -> Attack:
@@ -109,17 +117,11 @@ def _resize(attack: Attack, epsilon: float) -> Attack:
     return dataclasses.replace(attack, **changes)  # type: ignore[type-var]
 
 
-def _covers_range(ball: ThreatModel, image: np.ndarray) -> bool:
-    """Returns whether every image of the pixel range is in the ball around any other."""
-    low, high = ball.bounds
-    return float(ball.distance(np.full_like(image, high), np.full_like(image, low))[0]) <= ball.epsilon * (1 + 1e-6)
-
-
-def _judge(epsilons: list[float], accuracy: list[float], covers_range: bool) -> str:
+def _judge(epsilons: list[float], accuracy: list[float], reach: float) -> str:
     if accuracy[-1] == 0:
         return f"The attack reaches 0 % at epsilon {epsilons[accuracy.index(0)]:.4g}."
     left = f"{percent(accuracy[-1])} withstand the largest epsilon, {epsilons[-1]:.4g}"
-    if covers_range:
+    if epsilons[-1] * (1 + 1e-6) >= reach:
         return (
             f"{left}, where every image of the pixel range is allowed and none can: gradients are masked, or the "
             "attack is too weak to follow them."

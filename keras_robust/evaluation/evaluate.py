@@ -63,7 +63,8 @@ def evaluate(
         model: a Keras model of images to logits (a `RobustModel`, too), the path of a `.keras` file or SavedModel, or
             a differentiable TensorFlow function of images to logits.
         dataset: a batched `tf.data.Dataset` of (images, labels) or a pair of arrays; images are floats (examples,
-            height, width, channels) inside the attacks' bounds, labels sparse or one-hot. It is held in memory.
+            height, width, channels) inside the attacks' bounds, labels sparse or one-hot. It is held in memory,
+            as float32.
         attacks: one attack or several, of one pixel range; or a `Suite` such as `AutoAttack`.
         source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
             box).
@@ -75,8 +76,8 @@ def evaluate(
         batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attacks' draws, in [0, 2**31).
         dataset_name: for the record, such as "mnist test".
-        journal: a folder for progress: an evaluation that was killed goes on from it, and ends with the same results.
-            Delete it when the report is saved.
+        journal: a folder for progress, written about twice a minute: an evaluation that was killed goes on from it, and
+            ends with the same results. Delete it when the report is saved.
         verbose: show progress bars.
 
     Returns:

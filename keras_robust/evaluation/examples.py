@@ -23,10 +23,10 @@ def load_examples(dataset: Any, bounds: tuple[float, float], subject: Subject) -
 
     Raises:
         ValueError: if a batch of images is not float or not inside bounds or of the wrong shape, there are no
-            examples, or the data set is something else.
+            examples or no end of them, or the data set is not batched or something else.
     """
     if isinstance(dataset, tf.data.Dataset):
-        batches = list(_batches(dataset))
+        batches = list(_batches(dataset, subject))
     elif isinstance(dataset, list | tuple) and len(dataset) == 2:
         batches = [(np.asarray(dataset[0]), np.asarray(dataset[1]))]
     else:
@@ -41,13 +41,19 @@ def load_examples(dataset: Any, bounds: tuple[float, float], subject: Subject) -
         _check_shape(images, subject)
         if len(images) != len(labels):
             raise ValueError(f"There is one label per image. Received: {len(labels)} labels for {len(images)} images")
-    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))  # type: ignore[return-value]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return images.astype(np.float32, copy=False), labels
 
 
-def _batches(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(dataset: tf.data.Dataset, subject: Subject) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) < 2 or len(spec[0].shape) < 2 or spec[0].shape[0:1] == (None, None):
-        raise ValueError(f"dataset yields batches of (images, labels). Received: elements {spec}")
+    parts = spec[:2] if isinstance(spec, tuple) else ()
+    ranks = [part.shape.rank for part in parts if isinstance(part, tf.TensorSpec)]
+    of_one_image = None if subject.image_shape is None else len(subject.image_shape)
+    if len(ranks) < 2 or ranks[1] == 0 or ranks[0] in (0, 1, of_one_image):
+        raise ValueError(f"dataset yields batches of (images, labels): call batch() on it. Received: elements {spec}")
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("dataset comes to an end: call repeat() on it only for training. Received: a repeated dataset")
     for batch in dataset.as_numpy_iterator():
         yield batch[0], batch[1]
 

@@ -123,7 +123,8 @@ class _Run:
     """One run of PGD with a look at each of `counts`, in chunks whose broken examples leave."""
 
     def __init__(self, attack: PGD, setting: Setting, counts: list[int]) -> None:
-        self._setting, self._counts = setting, counts
+        batch_size = setting.batch_size_for(int((setting.clean_ranks == 0).sum()))
+        self._setting, self._counts = dataclasses.replace(setting, batch_size=batch_size), counts
         source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
 
         def start(batch: tuple[Tensor, Tensor], seed: Tensor) -> State:

@@ -82,11 +82,8 @@ def share_of_survivors(broken: float, left: float) -> float:
 
 def unbounded_accuracy(setting: Setting, ball: ThreatModel) -> float:
     """Returns the share that withstands PGD on the margin where every image of the pixel range is allowed."""
-    height, width, channels = setting.images.shape[1:]
-    low, high = ball.bounds
-    pixels = height * width * channels
-    reach = {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[ball.norm] * (high - low)
-    attack = PGD(dataclasses.replace(ball, epsilon=reach), steps=100, objective="margin")
+    everywhere = dataclasses.replace(ball, epsilon=ball.reach(setting.images[0].size))
+    attack = PGD(everywhere, steps=100, objective="margin")
     return float(run_attack(attack, setting, setting.clean_ranks).robust.mean())
 
 

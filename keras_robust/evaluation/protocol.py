@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from keras_robust.layers import use_branch
 
 SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "normalization", "images", "surface", "all")
 EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Points of the epsilon curve, in units of epsilon; the pixel range is added."""
+"""Points of the epsilon curve, in units of epsilon; where every image of the pixel range is allowed is added."""
 LARGE = 2
 """Epsilon of the large-epsilon images, in units of epsilon."""
 SHAFAHI_IMAGES, SHAFAHI_SURFACES = 9, 2
@@ -50,12 +51,12 @@ def evaluate_suite(
     """Runs a named evaluation.
 
     "autoattack" is `AutoAttack` and "paper" is `PaperSuite`, both in the threat model of `attack`; "masking" is
-    `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve`, `epsilon_curve`,
-    `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of `model` and
-    `models`; "normalization" is `attack` and the `normalization_statistics`; "images" is `attack` and what it makes
-    of the first nine examples, as figure 2 of Shafahi et al. (2019) shows it of a large epsilon; "surface" is `attack`
-    and the loss surfaces of two examples, of that paper's figure 3; "all" is all of them but the last three, its
-    attacks those of "paper" and then those of "autoattack".
+    `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve` (of one restart),
+    `epsilon_curve`, `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of
+    `model` and `models`; "normalization" is `attack` and the `normalization_statistics`; "images" is `attack` and what
+    it makes of the first nine examples, as figure 2 of Shafahi et al. (2019) shows it of a large epsilon; "surface" is
+    `attack` and the loss surfaces of two examples, of that paper's figure 3; "all" is all of them but the last three,
+    its attacks those of "paper" and then those of "autoattack".
 
     Args:
         suite: one of these names, or None for `attack` alone.
@@ -132,17 +133,17 @@ def _analyses(
 ) -> dict[str, Analysis]:
     """Returns the analyses of a suite by a name that says what they depend on."""
     ball = attack.threat_model
-    width = ball.bounds[1] - ball.bounds[0]
     analyses: dict[str, Analysis] = {}
     if suite in ("curve", "all") and isinstance(attack, PGD):
-        epsilons = tuple(part * ball.epsilon for part in EPSILON_PARTS if part * ball.epsilon < width)
+        epsilons = (*(part * ball.epsilon for part in EPSILON_PARTS), math.inf)
+        single = dataclasses.replace(attack, restarts=1)
         large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=LARGE * ball.epsilon))
         analyses = {
-            f"iteration curve of {attack.name}": lambda: iteration_curve(model, dataset, attack, **options),
-            f"epsilon curve of {attack.name}": lambda: epsilon_curve(
-                model, dataset, attack, (*epsilons, width), **options
+            f"iteration curve of {single.name}": lambda: iteration_curve(model, dataset, single, **options),
+            f"epsilon curve of {attack.name}": lambda: epsilon_curve(model, dataset, attack, epsilons, **options),
+            f"loss surface ({ball})": lambda: loss_surface(
+                model, dataset, ball.epsilon, norm=ball.norm, bounds=ball.bounds, **options
             ),
-            f"loss surface ({ball})": lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, **options),
             f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
         }
     if suite == "images":
@@ -155,6 +156,7 @@ def _analyses(
                 loss_surface,
                 *(model, dataset, ball.epsilon),
                 norm=ball.norm,
+                bounds=ball.bounds,
                 axes=axes,
                 examples=SHAFAHI_SURFACES,
                 **options,

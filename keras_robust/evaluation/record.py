@@ -9,14 +9,12 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.core.serialization import Serializable
 from keras_robust.evaluation.journal import digest
-from keras_robust.evaluation.runner import AttackResult
+from keras_robust.evaluation.runner import PICTURES, AttackResult
 from keras_robust.evaluation.setting import Setting
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
 SCHEMA_VERSION = 1
-SAMPLES = 8
-"""So many examples are kept as pictures: half of them broken, if there are as many."""
 
 
 def fingerprint(setting: Setting, attacks: dict[str, Attack], more: list[str]) -> dict[str, Any]:
@@ -103,12 +101,13 @@ def samples_of(results: dict[str, AttackResult], setting: Setting) -> dict[str, 
     right = setting.clean_ranks == 0
     breaks = {name: right & (result.predictions != setting.sparse_labels) for name, result in results.items()}
     name = max(breaks, key=lambda name: breaks[name].sum())
-    result, broken = results[name], np.flatnonzero(breaks[name])[: SAMPLES // 2]
-    held = np.flatnonzero(result.robust)[: SAMPLES - len(broken)]
+    result, broken = results[name], np.flatnonzero(breaks[name])[: PICTURES // 2]
+    held = np.flatnonzero(result.robust)[: PICTURES - len(broken)]
     chosen = np.concatenate([broken, held])
+    images = setting.images[chosen]
     return {
-        "images": setting.images[chosen],
-        "attacked": result.attacked[chosen],
+        "images": images,
+        "attacked": np.reshape([result.pictures[example] for example in chosen], images.shape).astype(images.dtype),
         "labels": setting.sparse_labels[chosen],
         "clean_predictions": setting.clean_predictions[chosen],
         "attacked_predictions": result.predictions[chosen],

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.attacks import Attack, IterativeAttack
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import ModelFn, changed
 from keras_robust.attacks.iterative import State
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
@@ -23,6 +23,13 @@ from keras_robust.evaluation.setting import Setting
 CHUNK_BATCHES = 8
 """So many batches are attacked side by side: their survivors fill common batches."""
 
+SECONDS_BETWEEN_SAVES = 30.0
+"""A chunk's progress is some ten arrays of the size of its images: writing them after every block would cost more than
+the few blocks that a kill loses."""
+
+PICTURES = 8
+"""So many examples are kept as pictures: half of them broken, if there are as many."""
+
 SMALLEST_BLOCK, LARGEST_BLOCK = 128, 16
 """Blocks double from a 128th of an attack's steps, in which most examples of a weak classifier break, to a 16th."""
 
@@ -32,14 +39,15 @@ class AttackResult:
     """What an attack did to each example.
 
     Attributes:
-        attacked: images as last attacked: those that broke an example, for examples that are broken.
-        predictions: (examples,) int, of the attacked images.
+        pictures: some images as last attacked, by the number of the example: those that broke it, where it is broken.
+            Among them are those of the first examples that were broken and of the first that were not, for a report.
+        predictions: (examples,) int, of the images as last attacked.
         ranks: (examples,) int: the largest number of classes ranked above the label, unattacked included.
         examples: how many were attacked; the others are as they were.
         seconds: that it took, compilation included.
     """
 
-    attacked: np.ndarray
+    pictures: dict[int, np.ndarray]
     predictions: np.ndarray
     ranks: np.ndarray
     examples: int
@@ -70,7 +78,7 @@ class Restarts(IterativeAttack):
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Runs the attack once from a new start: its blocks are of one step."""
-        single = dataclasses.replace(self.attack, restarts=1)  # type: ignore[type-var]
+        single = changed(self.attack, restarts=1)
         attacked = single(model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
         return {**state, "attacked": attacked}
 
@@ -114,8 +122,9 @@ class AttackRun:
         if isinstance(iterative, Restarts):
             self.blocks = [(step, 1) for step in range(self.total)]
         else:
-            # In the black-box setting the attack has to finish before it is known what it is worth.
-            self.blocks = list(blocks(self.total)) if setting.white_box else [(0, self.total)]
+            # Of a black box, or where passes are random, only the attack's last images say what it is worth.
+            judged_once = not setting.white_box or iterative.eot_iter > 1
+            self.blocks = [(0, self.total)] if judged_once else list(blocks(self.total))
 
         def start(batch: tuple[Tensor, Tensor], seed: Tensor) -> State:
             return iterative.start(source_fn, *batch, seed)
@@ -137,7 +146,7 @@ class AttackRun:
         """Attacks the examples whose rank is below `top_k`: see `run_attack`."""
         setting = self.setting
         candidates = np.flatnonzero(ranks < setting.top_k)
-        result = AttackResult(setting.images.copy(), setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
+        result = AttackResult({}, setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
         box = "white box" if setting.white_box else "black box"
         bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, setting.verbose)
         batch_size = setting.batch_size_for(len(candidates))
@@ -146,11 +155,15 @@ class AttackRun:
             chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
             chunk = self._resume(candidates[begin:][:size], begin, ranks, journal, chunk_key)
             self._collect(chunk, result, bar)
+            saved = time.monotonic()
             while (block := self._next_block(chunk)) is not None:
                 chunk = self._after_block(chunk, *block, batch_size, chunk_seed)
-                if journal is not None:
+                is_over = self._next_block(chunk) is None
+                if journal is not None and (is_over or time.monotonic() - saved >= SECONDS_BETWEEN_SAVES):
                     journal.save(chunk_key, chunk.as_arrays())
+                    saved = time.monotonic()
                 self._collect(chunk, result, bar)
+            self._keep_pictures(chunk, result)
             result.seconds += chunk.seconds
         bar.close()
         return result
@@ -179,14 +192,21 @@ class AttackRun:
 
     def _collect(self, chunk: "Chunk", result: AttackResult, bar: tqdm) -> None:
         """Writes what happened to a chunk into the result, and shows it."""
-        result.attacked[chunk.examples], result.predictions[chunk.examples] = chunk.attacked, chunk.predictions
-        result.ranks[chunk.examples] = chunk.ranks
+        result.predictions[chunk.examples], result.ranks[chunk.examples] = chunk.predictions, chunk.ranks
         is_over = chunk.step >= self.total
         left_over = result.examples - chunk.before - len(chunk.examples)
         steps = len(chunk.left) * chunk.step + (len(chunk.examples) - len(chunk.left)) * self.total
         left = left_over + len(chunk.left) * (not is_over)
         bar.set_postfix_str(f"{left} left, {100 * result.robust.mean():.1f} % robust", refresh=False)
         bar.update(chunk.before * self.total + steps - bar.n)
+
+    def _keep_pictures(self, chunk: "Chunk", result: AttackResult) -> None:
+        """Puts the attacked images of a chunk that a report may show into the result."""
+        was_right = self.setting.clean_ranks[chunk.examples] == 0
+        is_wrong = chunk.predictions != self.setting.sparse_labels[chunk.examples]
+        for rows, most in ((was_right & is_wrong, PICTURES // 2), (chunk.ranks == 0, PICTURES)):
+            for row in np.flatnonzero(rows)[:most]:
+                result.pictures[int(chunk.examples[row])] = chunk.attacked[row].copy()
 
     def _after_block(self, chunk: "Chunk", first: int, steps: int, batch_size: int, seed: Tensor) -> "Chunk":
         begin, setting = time.perf_counter(), self.setting

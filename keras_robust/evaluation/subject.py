@@ -13,6 +13,7 @@ from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
 from keras_robust.layers import branch_in_use
+from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +83,19 @@ def as_keras_classifier(model: Any) -> keras.Layer:
         model = keras.models.load_model(model)
     if not isinstance(model, keras.Layer):
         raise ValueError(f"Layers are those of a Keras model or a .keras file. Received: model={model!r}")
-    return getattr(model, "classifier", model)
+    return classifier_of(model)
+
+
+def classifier_of(model: Any) -> Any:
+    """Returns the classifier inside a model of a training method, and anything else as it is.
+
+    A model of a user's own may have a `classifier` that is a part of it alone, such as the one behind a denoiser.
+    """
+    return model.classifier if isinstance(model, WrappedClassifier) else model
 
 
 def _from_keras(model: keras.Layer, description: str) -> Subject:
-    classifier = getattr(model, "classifier", model)
+    classifier = classifier_of(model)
     branch = branch_in_use(classifier)
     if branch is not None:
         description += f", {branch} branch"

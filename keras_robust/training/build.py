@@ -14,6 +14,7 @@ import keras
 from keras_robust import architectures, attacks, core, methods, optimizers
 from keras_robust.attacks import Attack
 from keras_robust.core import ThreatModel
+from keras_robust.evaluation.subject import classifier_of
 
 NORMS: dict[str, Callable[..., ThreatModel]] = {"linf": core.Linf, "l2": core.L2, "l1": core.L1}
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -174,8 +175,7 @@ def _dtype_policy(name: str) -> Iterator[None]:
 def _load_classifier(path: str) -> keras.Model:
     if not pathlib.Path(path).is_file():
         raise ValueError(f"source_models are .keras files. Received: {path!r}, which does not exist")
-    model = keras.models.load_model(path)
-    return getattr(model, "classifier", model)
+    return classifier_of(keras.models.load_model(path))
 
 
 def needs_one_hot_labels(config: Mapping[str, Any]) -> bool:

@@ -155,6 +155,21 @@ def test_restarts_prefer_a_misclassified_example_over_a_larger_objective():
     np.testing.assert_array_equal(wrong(x_adv), ever)
 
 
+def test_attacks_that_differ_in_their_start_have_their_own_names():
+    ball = Linf(0.3)
+    assert PGD(ball, clean_start_probability=0.2).name == "PGD-10 (Linf 0.3, step 0.075, clean start 0.2)"
+    names = [
+        *(
+            PGD(ball, random_start=start, start_radius=radius).name
+            for start in ("sign", "normal")
+            for radius in (0.1, 0.2)
+        ),
+        *(PGD(ball, clean_start_probability=0.5, clean_start_per=per).name for per in ("example", "batch")),
+        *(RFGSM(ball, start_radius=radius).name for radius in (0.1, 0.2)),
+    ]
+    assert len(set(names)) == len(names)
+
+
 def test_clean_start_probability_1_starts_at_the_image():
     for per in ("example", "batch"):
         attack = PGD(Linf(0.3), steps=2, clean_start_probability=1.0, clean_start_per=per)

@@ -1,6 +1,7 @@
 """The curve over epsilons against closed forms on linear classifiers, and its verdict on masked gradients."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -57,8 +58,8 @@ def test_the_start_of_rfgsm_grows_in_proportion(problem, capsys):
     images, labels, kernel = problem
     curve(linear(kernel), (images, labels), RFGSM(kr.Linf(0.3)), (0.1, 0.2), verbose=True)
     printed = capsys.readouterr().err
-    assert "PGD-1 (Linf 0.1, step 0.05, start sign)" in printed
-    assert "PGD-1 (Linf 0.2, step 0.1, start sign)" in printed
+    assert "PGD-1 (Linf 0.1, step 0.05, start sign, start radius 0.05)" in printed
+    assert "PGD-1 (Linf 0.2, step 0.1, start sign, start radius 0.1)" in printed
 
 
 def test_what_a_small_epsilon_breaks_stays_broken():
@@ -109,6 +110,24 @@ def test_a_classifier_without_gradients_is_found_where_every_image_is_allowed(pr
     assert ("gradients are masked" in found["verdict"]) == covers
     assert ("does not reach 0 %" in found["verdict"]) == (not covers)
     assert f"largest epsilon, {largest}" in found["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("ball", "reach"),
+    [
+        (kr.Linf(0.1), 1),
+        (kr.L2(0.1, bounds=(-1, 1)), 8),
+        (kr.L1(0.1, quantile=0.0), 16),
+        (kr.Linf(0.05, bounds=(0.3, 0.7)), 0.4),
+    ],
+    ids=str,
+)
+def test_infinity_is_where_every_image_is_allowed(problem, ball, reach):
+    """Of 16 pixels; an epsilon beyond is left out. Without a bias the worst corner is always misclassified."""
+    images, labels, kernel = problem
+    found = curve(linear(kernel), (images, labels), BIM(ball, steps=4), (0.05, 16.5, math.inf))
+    assert found["epsilons"] == [0, 0.05, pytest.approx(reach)]
+    assert found["accuracy"][-1] == 0
 
 
 def test_the_seed_decides_the_draws_of_every_epsilon(problem):

@@ -79,6 +79,19 @@ def test_every_form_of_model_gives_the_same_report(problem, tmp_path):
     assert len(set(digests.values())) == 1
 
 
+def test_a_model_with_a_classifier_inside_is_evaluated_as_a_whole(problem):
+    """The inner classifier is behind an inversion of the image, so that its margins have the other sign."""
+    images, labels, kernel = problem
+    classifier = linear(kernel)
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, classifier(1 - inputs))
+    model.classifier = classifier
+    logits = model.predict(images, verbose=0)
+    expected = (logits.argmax(1) == labels).mean()
+    assert expected != (classifier.predict(images, verbose=0).argmax(1) == labels).mean()
+    assert evaluate(model, (images, labels), ATTACK).clean_accuracy == expected
+
+
 def test_robust_accuracy_is_the_worst_case_per_example(problem):
     """An attack that flips even examples and one that flips odd ones leave half each, together nothing."""
     images, labels, _ = problem
@@ -171,6 +184,31 @@ def test_restarts_draw_anew():
         for restarts in (1, 2, 3)
     ]
     np.testing.assert_allclose(left, [0.75, 0.75**2, 0.75**3], atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_images_of_other_precision_are_attacked_in_float32(problem, dtype):
+    images, labels, kernel = problem
+    images = tf.cast(images, dtype).numpy()
+    attacks = [ATTACK, kr.attacks.APGD(kr.Linf(EPSILON), steps=5)]
+    report = evaluate(linear(kernel), (images, labels), attacks)
+    robust = truly_robust(images.astype(np.float32), labels, kernel)[1].tolist()
+    assert [detail["robust"] for detail in report.record["details"].values()] == [robust, robust]
+    assert report.samples["attacked"].dtype == np.float32
+
+
+def test_an_attack_without_restarts_can_be_evaluated(problem):
+    """Of two classes the divergence grows fastest along the difference of the weights, up or down."""
+    images, labels, kernel = problem
+    right, _ = truly_robust(*problem)
+    attack = kr.attacks.VirtualAdversarial(kr.L2(0.3))
+    report = evaluate(linear(kernel), (images, labels), attack)
+    difference = np.linalg.norm(kernel[:, 1] - kernel[:, 0])
+    margins = np.abs(images.reshape(100, -1) @ (kernel[:, 1] - kernel[:, 0]))
+    robust = np.array(report.record["details"][attack.name]["robust"])
+    assert (robust[right & (margins > 0.3 * difference)]).all()
+    assert 0 < robust.mean() < right.mean()
+    assert report.record["details"][attack.name]["restarts"] == 1
 
 
 def test_a_prediction_that_is_not_finite_is_wrong(problem):

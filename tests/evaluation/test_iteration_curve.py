@@ -122,6 +122,22 @@ def test_the_seed_decides_the_start_and_the_targets(problem):
     assert broken[0] == broken[1] != broken[2]
 
 
+def test_few_examples_are_no_larger_batch(problem):
+    """Batches of 128 classify the clean images; the run is of as many rows as are right."""
+    images, labels, kernel = problem
+    sizes = []
+
+    def model_fn(x):
+        sizes.append(x.shape[0])
+        return linear(kernel)(x)
+
+    found = curve(model_fn, (images, labels), ATTACK, (1, 2))
+    right = sum(at != 0 for at in found["broken_at"])
+    assert right < 100
+    assert sizes[0] == 128
+    assert set(sizes[1:]) == {right}
+
+
 def test_a_classifier_that_is_always_wrong_has_nothing_to_lose(problem):
     images, _, kernel = problem
     labels = 1 - (images.reshape(100, 16) @ kernel).argmax(1)

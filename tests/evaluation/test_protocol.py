@@ -85,6 +85,39 @@ def test_what_was_finished_is_not_run_again(problem, tmp_path, monkeypatch):
     assert json.loads(json.dumps(report.record)) == report.record
 
 
+def test_the_epsilon_curve_ends_where_every_image_is_allowed(problem, monkeypatch):
+    """Of 16 pixels, epsilon 4 in L2; a point of twice epsilon is more than the pixel range."""
+    monkeypatch.setattr(protocol, "EPSILON_PARTS", (0.5, 2.0))
+    for other in ("iteration_curve", "loss_surface", "large_epsilon_images"):
+        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+    model, dataset = problem
+    attack = kr.attacks.PGD(kr.L2(1.0), steps=2)
+    analyses = evaluate_suite("curve", model, dataset, attack, batch_size=24, verbose=False).record["analyses"]
+    assert analyses[1]["epsilons"] == [0, 0.5, 2, 4]
+
+
+def test_the_iteration_curve_follows_one_of_several_restarts(problem, monkeypatch, capsys):
+    for other in ("epsilon_curve", "loss_surface", "large_epsilon_images"):
+        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+    model, dataset = problem
+    attack = kr.attacks.PGD(BALL, steps=3, restarts=2)
+    report = evaluate_suite("curve", model, dataset, attack, batch_size=24)
+    assert list(report.attacks) == [attack.name]
+    assert report.record["analyses"][0]["attack"] == "PGD-8 (Linf 0.05, step 0.04167)"
+    assert "iteration curve of PGD-3 (Linf 0.05, step 0.04167)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suite", ["curve", "surface"])
+def test_loss_surfaces_are_of_the_pixel_range_of_the_attack(problem, monkeypatch, suite):
+    for other in ("iteration_curve", "epsilon_curve", "large_epsilon_images"):
+        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+    model, (images, labels) = problem
+    attack = kr.attacks.FGSM(kr.Linf(0.05, bounds=(-1, 1)))
+    report = evaluate_suite(suite, model, (2 * images - 1, labels), attack, batch_size=24, verbose=False)
+    surfaces = [part for part in report.record["analyses"] if part]
+    assert [part["kind"] for part in surfaces] == ["loss_surface"] * {"curve": 1, "surface": 2}[suite]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

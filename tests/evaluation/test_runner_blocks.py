@@ -13,6 +13,7 @@ import keras_robust as kr
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.evaluation import runner
 from keras_robust.evaluation.journal import Journal
+from keras_robust.evaluation.setting import make_setting
 
 EPSILON = 0.1
 
@@ -100,6 +101,36 @@ def test_chunks_do_not_change_what_happens_to_an_example(problem):
     assert robust[0] == robust[1] == robust[2]
 
 
+@pytest.mark.parametrize(("passes", "judgements"), [(1, 3), (2, 1)])
+def test_where_passes_are_random_an_attack_is_judged_once(passes, judgements):
+    """The label is right in a fifth of the passes: each judgement is another chance to be found broken."""
+    images, labels = np.full((400, 2, 2, 1), 0.5, np.float32), np.zeros(400, np.int64)
+
+    def lucky(x):
+        noise = tf.random.uniform(tf.shape(x)[:1]) - 0.8 + 0.0 * tf.reduce_sum(x, axis=(1, 2, 3))
+        return tf.stack([noise, tf.zeros_like(noise)], axis=1)
+
+    setting = make_setting(lucky, (images, labels), (0.0, 1.0), batch_size=400, verbose=False)
+    attack = kr.attacks.APGD(kr.Linf(EPSILON), steps=3, eot_iter=passes)
+    robust = runner.run_attack(attack, setting, np.zeros(400, np.int32)).robust.mean()
+    assert robust == pytest.approx(0.2**judgements, abs=0.1 if passes > 1 else 0.03)
+
+
+def test_what_is_kept_of_an_attack_does_not_grow_with_the_data_set(problem):
+    """Of chunks of 8 batches of 8 examples at most 4 broken and 8 held images each, and those that a report shows."""
+    setting = make_setting(breaks_at(0.6), problem, (0.0, 1.0), batch_size=8, verbose=False)
+    attack = Creep(kr.Linf(EPSILON), steps=4)
+    result = runner.run_attack(attack, setting, setting.clean_ranks)
+    assert len(result.pictures) <= 5 * 12
+    samples = evaluate(problem, attacks=attack, batch_size=8).samples
+    assert samples["attacked_predictions"].tolist() == [1] * 4 + [0] * 4
+    held, broken = np.flatnonzero(result.robust)[:4], np.flatnonzero(~result.robust)[:4]
+    np.testing.assert_array_equal(samples["images"], problem[0][[*broken, *held]])
+    moved = samples["attacked"] - samples["images"]
+    assert (moved[:4] > 0).all()
+    np.testing.assert_allclose(moved[4:], EPSILON, rtol=1e-5)
+
+
 class KilledError(Exception):
     """In place of SIGKILL."""
 
@@ -111,6 +142,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(problem, tmp_path, monkey
         "pgd": kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=0.02, restarts=6),
         "square": kr.attacks.Square(kr.Linf(EPSILON), queries=20),
     }[attack]
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", 0)
     undisturbed = evaluate(problem, attacks=attacks)
     save, count = Journal.save, 0
 
@@ -135,6 +167,19 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(problem, tmp_path, monkey
     (details,), (expected,) = report.record["details"].values(), undisturbed.record["details"].values()
     assert {**details, "seconds": 0} == {**expected, "seconds": 0}
     np.testing.assert_array_equal(report.samples["attacked"], undisturbed.samples["attacked"])
+
+
+@pytest.mark.parametrize(("seconds", "saves_of_a_chunk"), [(30.0, 1), (0.0, 16)])
+def test_progress_is_saved_at_the_end_of_a_chunk_and_now_and_then_before(
+    problem, tmp_path, monkeypatch, seconds, saves_of_a_chunk
+):
+    """Sixteen blocks of one step that break nothing, in three chunks."""
+    keys = []
+    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", seconds)
+    monkeypatch.setattr(Journal, "save", lambda self, name, arrays: keys.append(name))
+    evaluate(problem, model=breaks_at(0.9), attacks=Creep(kr.Linf(EPSILON), steps=16), journal=tmp_path)
+    chunks = ("attack0-0", "attack0-1", "attack0-2")
+    assert keys == [name for name in chunks for _ in range(saves_of_a_chunk)]
 
 
 def test_the_journal_of_another_seed_is_refused(problem, tmp_path):

@@ -12,11 +12,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 5
+SAVE_OFTEN = """
+import runpy, sys
+from keras_robust.evaluation import runner
+runner.SECONDS_BETWEEN_SAVES = 0
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
 
 
 def start(model, output):
     command = [
-        *(sys.executable, "launch/evaluate.py", "--suite=autoattack", f"--model={model}", f"--output={output}"),
+        *(sys.executable, "-c", SAVE_OFTEN, "launch/evaluate.py"),
+        *("--suite=autoattack", f"--model={model}", f"--output={output}"),
         *("--dataset=mnist_small", "--split=test[:60]", "--batch_size=20", "--epsilon=0.15"),
     ]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
