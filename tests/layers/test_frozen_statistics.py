@@ -48,6 +48,7 @@ def test_the_last_epochs_leave_the_averages_alone(conv_classifier, batch):
     assert np.abs(np.asarray(norm_of(one).moving_mean) - np.asarray(norm_of(frozen).moving_mean)).max() > 0
 
 
+@pytest.mark.filterwarnings("ignore:All 1 epochs train")
 def test_a_frozen_step_is_one_in_inference_mode(conv_classifier, batch):
     """The gradient is that of the classifier with its moving averages."""
     images, labels = batch(count=4)
@@ -64,6 +65,7 @@ def test_a_frozen_step_is_one_in_inference_mode(conv_classifier, batch):
         np.testing.assert_allclose(variable, value, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:All 1 epochs train")
 def test_the_averages_move_again_after_an_interruption(conv_classifier, batch):
     def interrupt(batch: int, logs: dict) -> None:
         del batch, logs
@@ -77,6 +79,13 @@ def test_the_averages_move_again_after_an_interruption(conv_classifier, batch):
     np.testing.assert_array_equal(norm_of(model).moving_mean, np.zeros(4))
     model.fit(*batch(), verbose=0)
     assert np.abs(np.asarray(norm_of(model).moving_mean)).max() > 0
+
+
+def test_freezing_every_epoch_warns(conv_classifier, batch):
+    model = kr.RobustModel(conv_classifier(batch_norm=True), ATTACK)
+    model.compile("sgd", SPARSE)
+    with pytest.warns(UserWarning, match=r"All 1 epochs .*\(last_epochs=10\): zeros and ones if it is new"):
+        model.fit(*batch(), verbose=0, callbacks=[kr.FreezeBatchStatistics()])
 
 
 @pytest.mark.parametrize("last_epochs", [0, 1.5, True])

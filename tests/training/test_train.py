@@ -112,6 +112,7 @@ def test_training_stops_without_progress_and_stays_stopped(tmp_path, data_dir):
     assert int(train(config, tmp_path, data_dir).steps_taken.numpy()) == 9
 
 
+@pytest.mark.filterwarnings("ignore:All 2 epochs train")
 def test_the_last_epochs_have_frozen_statistics(tmp_path, data_dir):
     """Frozen in both epochs, the averages are as they were made: zeros and ones."""
     classifier = {"name": "lenet", "normalization": "batch"}
