@@ -54,8 +54,8 @@ class Run:
         """Checks the data and seeds what is random.
 
         Raises:
-            ValueError: if the batch does not divide among the replicas, the data are not there or differ in size, or
-                a data service is to feed several workers.
+            ValueError: if the batch does not divide among the replicas, the data are not there or differ in size, the
+                steps of an execution do not divide those of an epoch, or a data service is to feed several workers.
         """
         if data_service is not None and is_multi_worker(strategy):
             raise ValueError(
@@ -67,15 +67,18 @@ class Run:
         validation = describe(config["dataset"], config["validation_split"], data_dir=data_dir)
         for part in (info, validation):
             part.shape_at(config["image_size"])
+        steps_per_pass = info.num_examples // config["batch_size"]
+        _check_steps(config, steps_per_pass)
         keras.utils.set_random_seed(config["seed"])
         if config["deterministic"]:
             tf.config.experimental.enable_op_determinism()
-        return cls(config, workdir, strategy, data_dir, data_service, info.num_examples // config["batch_size"])
+        return cls(config, workdir, strategy, data_dir, data_service, steps_per_pass)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches from one validation to the next."""
-        return self.config["steps_per_epoch"] or self.steps_per_pass
+        in_executions = self.steps_per_pass - self.steps_per_pass % self.config["steps_per_execution"]
+        return self.config["steps_per_epoch"] or in_executions
 
     @property
     def monitor(self) -> str:
@@ -170,3 +173,18 @@ class Run:
             SaveModels(output, self.monitor, output.best_value(self.monitor, epochs_done)),
             *optional,
         ]
+
+
+def _check_steps(config: Mapping[str, Any], steps_per_pass: int) -> None:
+    """Checks that an epoch is whole executions: `fit` would run the last one to its end, beyond the epoch."""
+    steps, per_execution = config["steps_per_epoch"], config["steps_per_execution"]
+    if steps % per_execution:
+        raise ValueError(
+            "Expected steps_per_epoch to be a multiple of steps_per_execution. Received: "
+            f"steps_per_epoch={steps}, steps_per_execution={per_execution}"
+        )
+    if not steps and per_execution > steps_per_pass:
+        raise ValueError(
+            f"Expected steps_per_execution to be at most {steps_per_pass}, the batches of a pass over the training "
+            f"data. Received: steps_per_execution={per_execution}"
+        )

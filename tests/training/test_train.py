@@ -130,6 +130,12 @@ REFUSED = {
     "empty split": ({"train_split": "train[:0]"}, {}, r"train\[:0\]"),
     "batch size and replicas": ({"batch_size": 31}, {"strategy": "mirrored"}, "batch_size=31, replicas=2"),
     "strategy": ({}, {"strategy": "multi"}, "strategy='multi'"),
+    "steps of an execution": (
+        {"steps_per_epoch": 5, "steps_per_execution": 2},
+        {},
+        "steps_per_epoch=5, steps_per_execution=2",
+    ),
+    "steps of a pass": ({"steps_per_execution": 4}, {}, "at most 3.*steps_per_execution=4"),
     "image shape": ({"classifier": {"name": "resnet20"}}, {}, r"\(28, 28, 1\)"),
 }
 
@@ -146,6 +152,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path, data_dir):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match="new, empty, or that of a run"):
         train(CONFIG, tmp_path, data_dir)
+
+
+def test_an_epoch_is_whole_executions(tmp_path, data_dir):
+    """Of the 3 batches of a pass an epoch has 2, in one execution; a finished run is known as such."""
+    config = {**CONFIG, "steps_per_execution": 2}
+    assert int(train(config, tmp_path, data_dir).steps_taken.numpy()) == 4
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
+    assert int(train(config, tmp_path, data_dir).steps_taken.numpy()) == 4
 
 
 @INTERRUPTED
