@@ -54,8 +54,9 @@ class Run:
         """Checks the data and seeds what is random.
 
         Raises:
-            ValueError: if the batch does not divide among the replicas, the data are not there or differ in size, the
-                steps of an execution do not divide those of an epoch, or a data service is to feed several workers.
+            ValueError: if the batch does not divide among the replicas, the data are not there, differ in size or are
+                less than a batch, the steps of an execution do not divide those of an epoch, or a data service is to
+                feed several workers.
         """
         if data_service is not None and is_multi_worker(strategy):
             raise ValueError(
@@ -67,6 +68,11 @@ class Run:
         validation = describe(config["dataset"], config["validation_split"], data_dir=data_dir)
         for part in (info, validation):
             part.shape_at(config["image_size"])
+        if config["batch_size"] > info.num_examples:
+            raise ValueError(
+                f"Expected a batch of at most {info.num_examples}, the examples in {info.split!r} of {info.name!r}. "
+                f"Received: batch_size={config['batch_size']}"
+            )
         steps_per_pass = info.num_examples // config["batch_size"]
         _check_steps(config, steps_per_pass)
         keras.utils.set_random_seed(config["seed"])

@@ -130,6 +130,7 @@ REFUSED = {
     "empty split": ({"train_split": "train[:0]"}, {}, r"train\[:0\]"),
     "batch size and replicas": ({"batch_size": 31}, {"strategy": "mirrored"}, "batch_size=31, replicas=2"),
     "strategy": ({}, {"strategy": "multi"}, "strategy='multi'"),
+    "less than a batch": ({"train_split": "train[:31]"}, {}, "at most 31.*batch_size=32"),
     "steps of an execution": (
         {"steps_per_epoch": 5, "steps_per_execution": 2},
         {},
