@@ -125,7 +125,7 @@ class Run:
         steps_taken = int(model.steps_taken.numpy())
         epoch, steps_of_epoch = divmod(steps_taken, self.steps_per_epoch)
         batches = self._training_data(steps_taken)
-        own_callbacks = self._callbacks(output, epoch)
+        own_callbacks = self._callbacks(output)
         with contextlib.ExitStack() as stack:
             if generation is not None:
                 attacked = stack.enter_context(generation(model, batches, steps_per_epoch=self.steps_per_epoch))
@@ -164,7 +164,7 @@ class Run:
     def _validation_data(self) -> tf.data.Dataset:
         return evaluation_batches(self.config["dataset"], self.config["validation_split"], **self._data_options())
 
-    def _callbacks(self, output: Workdir, epochs_done: int) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, output: Workdir) -> list[keras.callbacks.Callback]:
         optional: list[keras.callbacks.Callback] = []
         if self.config["freeze_batch_statistics_epochs"]:
             optional.append(FreezeBatchStatistics(self.config["freeze_batch_statistics_epochs"]))
@@ -176,7 +176,7 @@ class Run:
             StartWorkdir(output, dict(self.config)),
             keras.callbacks.CSVLogger(str(output.history), append=True),
             keras.callbacks.TensorBoard(str(output.tensorboard), write_graph=False),
-            SaveModels(output, self.monitor, output.best_value(self.monitor, epochs_done)),
+            SaveModels(output, self.monitor, output.best_value(self.monitor)),
             *optional,
         ]
 
