@@ -28,7 +28,8 @@ from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
 
 SECONDS_FILE, FINISHED_FILE = "seconds.csv", "finished"
-LAST_MODEL = "last.keras"
+LAST_MODEL, AVERAGED_MODEL = "last.keras", "averaged.keras"
+"""What is evaluated: the last model has the weights that training goes on from, not their averages."""
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -149,13 +150,18 @@ class Runner:
         content = json.dumps(self.config_of(model), sort_keys=True)
         return f"{model.config.partition(':')[0]}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
+    def final_model(self, model: ModelSpec) -> pathlib.Path:
+        """Returns the file of a trained model, with averaged weights where its optimizer keeps them."""
+        return self._model_folder(model) / (AVERAGED_MODEL if self._averages(model) else LAST_MODEL)
+
     def trained(self, model: ModelSpec) -> pathlib.Path:
         """Trains a model, or goes on with it, and returns its folder."""
         folder, config = self._model_folder(model), self.config_of(model)
         Workdir(epath.Path(folder)).check(resolve(config))
-        if not (folder / FINISHED_FILE).exists():
+        not_averaged = self._averages(model) and not (folder / AVERAGED_MODEL).exists()
+        if not_averaged or not (folder / FINISHED_FILE).exists():
             self._say(f"Training {self.name_of(model)}")
-            train(
+            trained = train(
                 config,
                 folder,
                 data_dir=self.data_dir,
@@ -163,6 +169,9 @@ class Runner:
                 callbacks=[Stopwatch(folder / SECONDS_FILE)],
                 verbose=self.verbose,
             )
+            if self._averages(model):
+                trained.save(folder / "averaged.partial.keras")
+                (folder / "averaged.partial.keras").rename(folder / AVERAGED_MODEL)
             (folder / FINISHED_FILE).touch()
             _forget_models()
         return folder
@@ -179,14 +188,15 @@ class Runner:
         name = _name({**fields, "source": source and self.name_of(source)})
         folder = self.workdir / self.scale / "evaluations" / self.name_of(model) / name
         if not (folder / RECORD_FILE).exists():
-            source_file = None if source is None else str(self.trained(source) / LAST_MODEL)
+            if source is not None:
+                self.trained(source)
             self._say(f"Evaluating {self.name_of(model)}: {name}")
-            self._evaluate(model, fields, source_file, folder)
+            self._evaluate(model, fields, source, folder)
             _forget_models()
         return folder
 
     def _evaluate(
-        self, model: ModelSpec, fields: Mapping[str, Any], source_file: str | None, folder: pathlib.Path
+        self, model: ModelSpec, fields: Mapping[str, Any], source: ModelSpec | None, folder: pathlib.Path
     ) -> None:
         config = self.config_of(model)
         name, batch_size = config["dataset"], min(128, config["batch_size"])
@@ -201,10 +211,10 @@ class Runner:
         progress = folder / "progress"
         report = evaluation.evaluate_suite(
             fields.get("suite"),
-            str(self._model_folder(model) / LAST_MODEL),
+            str(self.final_model(model)),
             dataset,
             build_attack(fields["attack"]),
-            source=source_file,
+            source=None if source is None else str(self.final_model(source)),
             branch=fields.get("branch") if has_branches else None,
             top_k=fields.get("top_k", 1),
             batch_size=batch_size,
@@ -214,6 +224,9 @@ class Runner:
         )
         shutil.rmtree(progress)
         report.save(folder)
+
+    def _averages(self, model: ModelSpec) -> bool:
+        return self.config_of(model)["optimizer"].get("use_ema", False)
 
     def _model_folder(self, model: ModelSpec) -> pathlib.Path:
         return self.workdir / self.scale / "models" / self.name_of(model)

@@ -1,0 +1,102 @@
+"""What a runner keeps of training and evaluation, both of which only pretend here."""
+
+import json
+import pathlib
+
+import pytest
+
+from keras_robust.reproduction import ModelSpec, Runner, run
+from keras_robust.training.config import resolve
+
+CONFIG = """
+import ml_collections
+
+def get_config(use_ema=""):
+    return ml_collections.ConfigDict({
+        "config_format": 1,
+        "dataset": "mnist_small",
+        "train_split": "train",
+        "validation_split": "validation",
+        "classifier": {"name": "lenet"},
+        "method": {"name": "natural_training"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "use_ema": bool(use_ema)},
+        "batch_size": 8,
+        "epochs": 3,
+    })
+"""
+RAW, AVERAGED = ModelSpec("natural"), ModelSpec("natural:averaged")
+FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
+
+
+class TrainedModel:
+    def save(self, path):
+        path.write_text("averages")
+
+
+class Evaluation:
+    """Stands for `evaluate_suite`, and for the report that it returns."""
+
+    def __init__(self):
+        self.error = None
+
+    def __call__(self, suite, model, dataset, *attacks, source, journal, **options):
+        self.model, self.source = model, source
+        journal.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def save(self, folder):
+        if self.error:
+            raise self.error
+        (folder / "record.json").write_text("{}")
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Lets training write what it does without averages, and lists the folders."""
+    folders = []
+
+    def train(config, folder, **options):
+        folders.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(resolve(config)))
+        (folder / "last.keras").write_text("weights")
+        return TrainedModel()
+
+    monkeypatch.setattr(run, "train", train)
+    return folders
+
+
+@pytest.fixture
+def evaluation(monkeypatch):
+    fake = Evaluation()
+    monkeypatch.setattr(run.evaluation, "evaluate_suite", fake)
+    monkeypatch.setattr(run.data, "evaluation_batches", lambda *args, **kwargs: None)
+    return fake
+
+
+@pytest.fixture
+def runner(tmp_path):
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    (configs / "natural.py").write_text(CONFIG)
+    return Runner("paper", tmp_path, configs, verbose=0)
+
+
+def test_averaged_weights_are_evaluated_where_the_optimizer_keeps_them(runner, trainings, evaluation):
+    """Of the attacked model and of the source of transferred attacks; without averages it is the last model."""
+    for model, source, expected in (
+        (AVERAGED, RAW, ("averages", "weights")),
+        (RAW, AVERAGED, ("weights", "averages")),
+    ):
+        runner.trained(model)
+        runner.evaluated(model, FIELDS, source)
+        assert tuple(pathlib.Path(path).read_text() for path in (evaluation.model, evaluation.source)) == expected
+    assert len(trainings) == 2
+
+
+def test_a_run_that_was_finished_without_its_averages_is_gone_on_with(runner, trainings):
+    folder = runner.trained(AVERAGED)
+    (folder / "averaged.keras").unlink()
+    assert runner.trained(AVERAGED) == folder
+    assert trainings == [folder, folder]
+    assert {path.name for path in folder.iterdir()} == {"config.json", "last.keras", "averaged.keras", "finished"}
