@@ -222,8 +222,8 @@ class Runner:
             journal=progress,
             verbose=bool(self.verbose),
         )
-        shutil.rmtree(progress)
         report.save(folder)
+        shutil.rmtree(progress)
 
     def _averages(self, model: ModelSpec) -> bool:
         return self.config_of(model)["optimizer"].get("use_ema", False)

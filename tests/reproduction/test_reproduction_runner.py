@@ -29,6 +29,8 @@ FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
 
 
 class TrainedModel:
+    """Stands for the model that `train` returns: with averaged weights."""
+
     def save(self, path):
         path.write_text("averages")
 
@@ -100,3 +102,14 @@ def test_a_run_that_was_finished_without_its_averages_is_gone_on_with(runner, tr
     assert runner.trained(AVERAGED) == folder
     assert trainings == [folder, folder]
     assert {path.name for path in folder.iterdir()} == {"config.json", "last.keras", "averaged.keras", "finished"}
+
+
+def test_the_progress_of_an_evaluation_is_kept_until_its_report_is_saved(runner, trainings, evaluation):
+    runner.trained(RAW)
+    evaluation.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        runner.evaluated(RAW, FIELDS, None)
+    (progress,) = runner.workdir.glob("paper/evaluations/*/*/progress")
+    evaluation.error = None
+    assert runner.evaluated(RAW, FIELDS, None) == progress.parent
+    assert [path.name for path in progress.parent.iterdir()] == ["record.json"]
