@@ -18,7 +18,7 @@ import keras
 from etils import epath
 
 from keras_robust import data, evaluation
-from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, provenance, read_history
+from keras_robust.evaluation.provenance import HISTORY_FILE, provenance, read_history
 from keras_robust.evaluation.report import RECORD_FILE
 from keras_robust.reproduction.catalog import load_config
 from keras_robust.reproduction.experiment import SMOKE, Column, Experiment, ModelSpec, Row
@@ -28,12 +28,13 @@ from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
 
 SECONDS_FILE, FINISHED_FILE = "seconds.csv", "finished"
+SECONDS_OF_A_PART = 5
 LAST_MODEL, AVERAGED_MODEL = "last.keras", "averaged.keras"
 """What is evaluated: the last model has the weights that training goes on from, not their averages."""
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Appends how many seconds each epoch took, validation included."""
+    """Appends how many seconds each epoch took, validation included, in parts: a run may be killed at any moment."""
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
@@ -41,23 +42,41 @@ class Stopwatch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts."""
+        self._epoch = epoch
         self._start = time.perf_counter()
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes a part where the last one is some seconds old."""
+        if time.perf_counter() - self._start > SECONDS_OF_A_PART:
+            self._write()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Writes before the end of the epoch, at which a callback that comes earlier may end the run."""
+        self._write()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes."""
+        """Writes the rest."""
+        self._write()
+
+    def _write(self) -> None:
+        now = time.perf_counter()
         with self.path.open("a") as file:
-            file.write(f"{epoch},{time.perf_counter() - self._start:.1f}\n")
+            file.write(f"{self._epoch},{now - self._start:.3f}\n")
+        self._start = now
 
 
 def seconds_of_training(folder: pathlib.Path) -> float | None:
-    """Returns the seconds of all epochs of a run, or None where one was not timed; of an epoch run twice, the last."""
+    """Returns the seconds of a run, or None where an epoch of its history was not timed.
+
+    What was lost when the run was killed, and done again, counts twice.
+    """
     path = folder / SECONDS_FILE
     if not path.exists():
         return None
     rows = [line.split(",") for line in path.read_text().splitlines()]
-    seconds = {int(epoch): float(value) for epoch, value in rows}
-    epochs = json.loads((folder / CONFIG_FILE).read_text())["epochs"]
-    return sum(seconds.values()) if len(seconds) == epochs else None
+    timed = {float(epoch) for epoch, _ in rows}
+    epochs = read_history(folder / HISTORY_FILE).get("epoch", [])
+    return sum(float(seconds) for _, seconds in rows) if timed.issuperset(epochs) else None
 
 
 @dataclasses.dataclass(frozen=True)

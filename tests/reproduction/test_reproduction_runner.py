@@ -113,3 +113,34 @@ def test_the_progress_of_an_evaluation_is_kept_until_its_report_is_saved(runner,
     evaluation.error = None
     assert runner.evaluated(RAW, FIELDS, None) == progress.parent
     assert [path.name for path in progress.parent.iterdir()] == ["record.json"]
+
+
+def test_seconds_are_summed_over_the_parts_of_each_epoch(tmp_path):
+    """As of a run without interruption that wrote a line for each of its epochs; it need not have had them all."""
+    (tmp_path / "seconds.csv").write_text("0,4.0\n0,1.5\n1,2.0\n")
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.3\n1,0.2\n")
+    assert run.seconds_of_training(tmp_path) == 7.5
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.3\n1,0.2\n2,0.1\n")
+    assert run.seconds_of_training(tmp_path) is None
+
+
+def test_an_interrupted_epoch_is_timed_to_the_last_seconds(tmp_path, monkeypatch):
+    """Steps take 3 s and validation 2 s: killed in step 4, the first two are known; the rest counts when it is run."""
+    seconds = [0.0]
+    monkeypatch.setattr(run.time, "perf_counter", lambda: seconds[0])
+    stopwatch = run.Stopwatch(tmp_path / "seconds.csv")
+
+    def steps(count):
+        stopwatch.on_epoch_begin(0)
+        for step in range(count):
+            seconds[0] += 3
+            stopwatch.on_train_batch_end(step)
+
+    steps(3)
+    steps(2)
+    stopwatch.on_test_begin()
+    seconds[0] += 2
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.3\n")
+    assert run.seconds_of_training(tmp_path) == 12
+    stopwatch.on_epoch_end(0)
+    assert run.seconds_of_training(tmp_path) == 14
