@@ -1,11 +1,12 @@
 """What a runner keeps of training and evaluation, both of which only pretend here."""
 
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
-from keras_robust.reproduction import ModelSpec, Runner, run
+from keras_robust.reproduction import Experiment, ModelSpec, Runner, run
 from keras_robust.training.config import resolve
 
 CONFIG = """
@@ -25,7 +26,24 @@ def get_config(use_ema=""):
     })
 """
 RAW, AVERAGED = ModelSpec("natural"), ModelSpec("natural:averaged")
+PGD = {"name": "pgd", "epsilon": 0.3, "steps": 100, "restarts": 10}
 FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
+
+
+EXPERIMENT = {
+    "title": "a title",
+    "source": "A. Author (2018), table 1",
+    "columns": {
+        "White box": {"attack": PGD},
+        "Black box": {"attack": PGD, "source": {"paper": "natural"}},
+        "Again": {"attack": PGD},
+        "Top 2": {"attack": PGD, "branch": "clean", "top_k": 2, "measure": "top_k/clean_accuracy"},
+    },
+    "rows": {
+        "averaged": {"model": {"paper": "natural:averaged"}},
+        "averaged, small epsilon": {"model": {"paper": "natural:averaged"}, "attack": {"epsilon": 0.1}},
+    },
+}
 
 
 class TrainedModel:
@@ -49,7 +67,8 @@ class Evaluation:
     def save(self, folder):
         if self.error:
             raise self.error
-        (folder / "record.json").write_text("{}")
+        record = {"commit": None, "robust_accuracy": 0.25, "top_k": {"clean_accuracy": 0.75}}
+        (folder / "record.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -65,6 +84,7 @@ def trainings(monkeypatch):
         return TrainedModel()
 
     monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(run, "_forget_models", lambda: None)
     return folders
 
 
@@ -144,3 +164,23 @@ def test_an_interrupted_epoch_is_timed_to_the_last_seconds(tmp_path, monkeypatch
     assert run.seconds_of_training(tmp_path) == 12
     stopwatch.on_epoch_end(0)
     assert run.seconds_of_training(tmp_path) == 14
+
+
+def test_the_evaluations_are_those_of_the_columns(runner, trainings, evaluation):
+    """Columns of one evaluation share it; the epsilon is that of the row; steps and restarts are cut."""
+    runner = dataclasses.replace(runner, scale="smoke")
+    results = runner.run(Experiment.from_definition("table1", EXPERIMENT))
+    values = {"White box": 0.25, "Black box": 0.25, "Again": 0.25, "Top 2": 0.75}
+    assert [row["values"] for row in results["rows"].values()] == [values, values]
+    names = sorted(path.name for path in (runner.workdir / "smoke" / "evaluations").glob("*/*"))
+    start = "split=test[:16],name=pgd"
+    source = runner.name_of(RAW)
+    assert names == [
+        f"{start},epsilon=0.1,steps=2,restarts=1",
+        f"{start},epsilon=0.1,steps=2,restarts=1,branch=clean,top_k=2",
+        f"{start},epsilon=0.1,steps=2,restarts=1,source={source}",
+        f"{start},epsilon=0.3,steps=2,restarts=1",
+        f"{start},epsilon=0.3,steps=2,restarts=1,branch=clean,top_k=2",
+        f"{start},epsilon=0.3,steps=2,restarts=1,source={source}",
+    ]
+    assert len(trainings) == 2
