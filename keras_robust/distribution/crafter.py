@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core import seeds
+from keras_robust.core import normalization, seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods import RobustModel
 
@@ -47,7 +47,7 @@ class Crafter:
 
     def set_weights(self, weights: Sequence[np.ndarray], step: int) -> None:
         """Takes the weights of the model, as of its `get_weights`, which `step` training steps have made."""
-        self._model.set_weights(weights)
+        normalization.set_weights(self._model, weights)
         self._step = step
 
     def craft(self, ticket: int, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:

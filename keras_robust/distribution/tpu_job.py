@@ -14,6 +14,8 @@ from keras_robust.distribution.tpu_vm import LOST_STATES, READY_STATES, TpuVm
 
 STEPS = ("create", "install", "train", "fetch", "delete")
 NOT_FOUND = "NOT_FOUND"
+LOOKS = 5
+"""How often gcloud is asked for a state before it is given up, once a job has begun: the VM costs meanwhile."""
 FINAL_EXIT_CODES = (1, 2)
 """Of Python programs and gcloud: an error, which another start would meet again."""
 
@@ -92,6 +94,7 @@ class Job:
     max_restarts: int = 10
     poll_seconds: float = 60
     sleep: Callable[[float], None] = time.sleep
+    _begun: bool = dataclasses.field(default=False, init=False)
 
     def do(self, steps: Sequence[str]) -> None:
         """Does steps, in the order of `STEPS`; create, install and train over again where they are interrupted.
@@ -185,13 +188,18 @@ class Job:
         self._run_on_vm("training", self.training.train(self.vm))
 
     def _state(self) -> str:
-        """Returns the state of the VM or queued resource, or `NOT_FOUND`."""
-        result = self.run(self.vm.state(), True)
-        if result.exit_code == 0:
-            return result.output.strip()
-        if NOT_FOUND in result.errors:
-            return NOT_FOUND
-        raise ChildProcessError(f"gcloud does not say how {self.vm.name} is: {result.errors.strip()}")
+        """Returns the state of the VM or queued resource, or `NOT_FOUND`; once the job has begun, it is patient."""
+        for looks_left in reversed(range(LOOKS if self._begun else 1)):
+            result = self.run(self.vm.state(), True)
+            if result.exit_code == 0 or NOT_FOUND in result.errors:
+                self._begun = True
+                return NOT_FOUND if result.exit_code else result.output.strip()
+            if looks_left:
+                self.sleep(self.poll_seconds)
+        raise ChildProcessError(
+            f"gcloud does not say how {self.vm.name} is: {result.errors.strip()}. If it is there, it costs until it is "
+            f"deleted: {shlex.join(self.vm.delete())}"
+        )
 
     def _run(self, command: Sequence[str]) -> None:
         exit_code = self.run(command, False).exit_code
@@ -199,6 +207,7 @@ class Job:
             raise ChildProcessError(f"{shlex.join(command)} ended with exit code {exit_code}")
 
     def _run_on_vm(self, what: str, command: Sequence[str]) -> None:
+        self._begun = True
         exit_code = self.run(command, False).exit_code
         if exit_code:
             raise StepError(f"{what} ended with exit code {exit_code}", exit_code)

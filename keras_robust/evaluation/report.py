@@ -48,12 +48,17 @@ class Report:
         return self.record["checks"]
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Writes `record.json`, `samples.npz`, `report.md` and a self-contained `index.html` into `folder`."""
+        """Writes `samples.npz`, `report.md`, a self-contained `index.html` and, last, `record.json` into `folder`.
+
+        The record is renamed into place: where it is, the report is whole.
+        """
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD_FILE).write_text(json.dumps(self.record, indent=1) + "\n")
         np.savez_compressed(folder / SAMPLES_FILE, **self.samples)  # type: ignore[arg-type]
         write_report(self.record, self.samples, folder)
+        partial = folder / f"{RECORD_FILE}.partial"
+        partial.write_text(json.dumps(self.record, indent=1) + "\n")
+        partial.replace(folder / RECORD_FILE)
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Self:

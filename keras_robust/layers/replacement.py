@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_robust.core.normalization import set_weights
 from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
 from keras_robust.layers.normalization import make_normalization
@@ -57,12 +58,9 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
             for branch in (new.clean, new.adversarial):
                 branch.set_weights(old.get_weights())
         elif type(new) is type(old):
-            new.set_weights(old.get_weights())
+            set_weights(new, old.get_weights())
         else:
             new.set_weights(old.get_weights()[: len(new.weights)])  # scale and offset come first
-    for _, new in pairs:
-        if isinstance(new, keras.layers.Normalization):
-            new.finalize_state()  # it computes with constants, made of its weights
     return copy
 
 

@@ -18,7 +18,7 @@ import keras
 from etils import epath
 
 from keras_robust import data, evaluation
-from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, provenance, read_history
+from keras_robust.evaluation.provenance import HISTORY_FILE, provenance, read_history
 from keras_robust.evaluation.report import RECORD_FILE
 from keras_robust.reproduction.catalog import load_config
 from keras_robust.reproduction.experiment import SMOKE, Column, Experiment, ModelSpec, Row
@@ -28,11 +28,13 @@ from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
 
 SECONDS_FILE, FINISHED_FILE = "seconds.csv", "finished"
-LAST_MODEL = "last.keras"
+SECONDS_OF_A_PART = 5
+LAST_MODEL, AVERAGED_MODEL = "last.keras", "averaged.keras"
+"""What is evaluated: the last model has the weights that training goes on from, not their averages."""
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Appends how many seconds each epoch took, validation included."""
+    """Appends how many seconds each epoch took, validation included, in parts: a run may be killed at any moment."""
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
@@ -40,23 +42,41 @@ class Stopwatch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts."""
+        self._epoch = epoch
         self._start = time.perf_counter()
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes a part where the last one is some seconds old."""
+        if time.perf_counter() - self._start > SECONDS_OF_A_PART:
+            self._write()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Writes before the end of the epoch, at which a callback that comes earlier may end the run."""
+        self._write()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes."""
+        """Writes the rest."""
+        self._write()
+
+    def _write(self) -> None:
+        now = time.perf_counter()
         with self.path.open("a") as file:
-            file.write(f"{epoch},{time.perf_counter() - self._start:.1f}\n")
+            file.write(f"{self._epoch},{now - self._start:.3f}\n")
+        self._start = now
 
 
 def seconds_of_training(folder: pathlib.Path) -> float | None:
-    """Returns the seconds of all epochs of a run, or None where one was not timed; of an epoch run twice, the last."""
+    """Returns the seconds of a run, or None where an epoch of its history was not timed.
+
+    What was lost when the run was killed, and done again, counts twice.
+    """
     path = folder / SECONDS_FILE
     if not path.exists():
         return None
     rows = [line.split(",") for line in path.read_text().splitlines()]
-    seconds = {int(epoch): float(value) for epoch, value in rows}
-    epochs = json.loads((folder / CONFIG_FILE).read_text())["epochs"]
-    return sum(seconds.values()) if len(seconds) == epochs else None
+    timed = {float(epoch) for epoch, _ in rows}
+    epochs = read_history(folder / HISTORY_FILE).get("epoch", [])
+    return sum(float(seconds) for _, seconds in rows) if timed.issuperset(epochs) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +169,18 @@ class Runner:
         content = json.dumps(self.config_of(model), sort_keys=True)
         return f"{model.config.partition(':')[0]}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
+    def final_model(self, model: ModelSpec) -> pathlib.Path:
+        """Returns the file of a trained model, with averaged weights where its optimizer keeps them."""
+        return self._model_folder(model) / (AVERAGED_MODEL if self._averages(model) else LAST_MODEL)
+
     def trained(self, model: ModelSpec) -> pathlib.Path:
         """Trains a model, or goes on with it, and returns its folder."""
         folder, config = self._model_folder(model), self.config_of(model)
         Workdir(epath.Path(folder)).check(resolve(config))
-        if not (folder / FINISHED_FILE).exists():
+        not_averaged = self._averages(model) and not (folder / AVERAGED_MODEL).exists()
+        if not_averaged or not (folder / FINISHED_FILE).exists():
             self._say(f"Training {self.name_of(model)}")
-            train(
+            trained = train(
                 config,
                 folder,
                 data_dir=self.data_dir,
@@ -163,6 +188,9 @@ class Runner:
                 callbacks=[Stopwatch(folder / SECONDS_FILE)],
                 verbose=self.verbose,
             )
+            if self._averages(model):
+                trained.save(folder / "averaged.partial.keras")
+                (folder / "averaged.partial.keras").rename(folder / AVERAGED_MODEL)
             (folder / FINISHED_FILE).touch()
             _forget_models()
         return folder
@@ -179,14 +207,15 @@ class Runner:
         name = _name({**fields, "source": source and self.name_of(source)})
         folder = self.workdir / self.scale / "evaluations" / self.name_of(model) / name
         if not (folder / RECORD_FILE).exists():
-            source_file = None if source is None else str(self.trained(source) / LAST_MODEL)
+            if source is not None:
+                self.trained(source)
             self._say(f"Evaluating {self.name_of(model)}: {name}")
-            self._evaluate(model, fields, source_file, folder)
+            self._evaluate(model, fields, source, folder)
             _forget_models()
         return folder
 
     def _evaluate(
-        self, model: ModelSpec, fields: Mapping[str, Any], source_file: str | None, folder: pathlib.Path
+        self, model: ModelSpec, fields: Mapping[str, Any], source: ModelSpec | None, folder: pathlib.Path
     ) -> None:
         config = self.config_of(model)
         name, batch_size = config["dataset"], min(128, config["batch_size"])
@@ -201,10 +230,10 @@ class Runner:
         progress = folder / "progress"
         report = evaluation.evaluate_suite(
             fields.get("suite"),
-            str(self._model_folder(model) / LAST_MODEL),
+            str(self.final_model(model)),
             dataset,
             build_attack(fields["attack"]),
-            source=source_file,
+            source=None if source is None else str(self.final_model(source)),
             branch=fields.get("branch") if has_branches else None,
             top_k=fields.get("top_k", 1),
             batch_size=batch_size,
@@ -212,8 +241,11 @@ class Runner:
             journal=progress,
             verbose=bool(self.verbose),
         )
-        shutil.rmtree(progress)
         report.save(folder)
+        shutil.rmtree(progress)
+
+    def _averages(self, model: ModelSpec) -> bool:
+        return self.config_of(model)["optimizer"].get("use_ema", False)
 
     def _model_folder(self, model: ModelSpec) -> pathlib.Path:
         return self.workdir / self.scale / "models" / self.name_of(model)

@@ -30,7 +30,7 @@ def smoke_config(config: Mapping[str, Any]) -> dict[str, Any]:
     small |= dict.fromkeys(set(small) & {"image_size", "early_stopping_patience", "epsilon_warmup_epochs"}, 0)
     small |= dict.fromkeys(set(small) & {"augmentation"}, None)
     if small.get("freeze_batch_statistics_epochs"):
-        small["freeze_batch_statistics_epochs"] = 1
+        small |= {"freeze_batch_statistics_epochs": 1, "epochs": 2}
     normalization = config["classifier"].get("normalization")
     small["classifier"] = {"name": "lenet", "normalization": normalization}
     for section in ("attack", "validation_attack"):

@@ -37,7 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "label_smoothing": 0.0,
     "batch_size": REQUIRED,  # of all replicas together
     "epochs": REQUIRED,
-    "steps_per_epoch": 0,  # validation and checkpoint after so many steps; 0 is a pass over the training data
+    "steps_per_epoch": 0,  # validation and checkpoint after so many steps; 0 is a pass over the training data, cut to a
+    # multiple of steps_per_execution
     "steps_per_execution": 1,  # steps between two looks of Python at the training: more is faster on accelerators
     "precision": "float32",  # of the classifier's layers: or "mixed_bfloat16", "mixed_float16" (with loss scaling)
     "seed": 0,

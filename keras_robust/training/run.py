@@ -54,8 +54,9 @@ class Run:
         """Checks the data and seeds what is random.
 
         Raises:
-            ValueError: if the batch does not divide among the replicas, the data are not there or differ in size, or
-                a data service is to feed several workers.
+            ValueError: if the batch does not divide among the replicas, the data are not there, differ in size or are
+                less than a batch, the steps of an execution do not divide those of an epoch, or a data service is to
+                feed several workers.
         """
         if data_service is not None and is_multi_worker(strategy):
             raise ValueError(
@@ -67,15 +68,23 @@ class Run:
         validation = describe(config["dataset"], config["validation_split"], data_dir=data_dir)
         for part in (info, validation):
             part.shape_at(config["image_size"])
+        if config["batch_size"] > info.num_examples:
+            raise ValueError(
+                f"Expected a batch of at most {info.num_examples}, the examples in {info.split!r} of {info.name!r}. "
+                f"Received: batch_size={config['batch_size']}"
+            )
+        steps_per_pass = info.num_examples // config["batch_size"]
+        _check_steps(config, steps_per_pass)
         keras.utils.set_random_seed(config["seed"])
         if config["deterministic"]:
             tf.config.experimental.enable_op_determinism()
-        return cls(config, workdir, strategy, data_dir, data_service, info.num_examples // config["batch_size"])
+        return cls(config, workdir, strategy, data_dir, data_service, steps_per_pass)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches from one validation to the next."""
-        return self.config["steps_per_epoch"] or self.steps_per_pass
+        in_executions = self.steps_per_pass - self.steps_per_pass % self.config["steps_per_execution"]
+        return self.config["steps_per_epoch"] or in_executions
 
     @property
     def monitor(self) -> str:
@@ -116,7 +125,7 @@ class Run:
         steps_taken = int(model.steps_taken.numpy())
         epoch, steps_of_epoch = divmod(steps_taken, self.steps_per_epoch)
         batches = self._training_data(steps_taken)
-        own_callbacks = self._callbacks(output, epoch)
+        own_callbacks = self._callbacks(output)
         with contextlib.ExitStack() as stack:
             if generation is not None:
                 attacked = stack.enter_context(generation(model, batches, steps_per_epoch=self.steps_per_epoch))
@@ -155,7 +164,7 @@ class Run:
     def _validation_data(self) -> tf.data.Dataset:
         return evaluation_batches(self.config["dataset"], self.config["validation_split"], **self._data_options())
 
-    def _callbacks(self, output: Workdir, epochs_done: int) -> list[keras.callbacks.Callback]:
+    def _callbacks(self, output: Workdir) -> list[keras.callbacks.Callback]:
         optional: list[keras.callbacks.Callback] = []
         if self.config["freeze_batch_statistics_epochs"]:
             optional.append(FreezeBatchStatistics(self.config["freeze_batch_statistics_epochs"]))
@@ -167,6 +176,21 @@ class Run:
             StartWorkdir(output, dict(self.config)),
             keras.callbacks.CSVLogger(str(output.history), append=True),
             keras.callbacks.TensorBoard(str(output.tensorboard), write_graph=False),
-            SaveModels(output, self.monitor, output.best_value(self.monitor, epochs_done)),
+            SaveModels(output, self.monitor, output.best_value(self.monitor)),
             *optional,
         ]
+
+
+def _check_steps(config: Mapping[str, Any], steps_per_pass: int) -> None:
+    """Checks that an epoch is whole executions: `fit` would run the last one to its end, beyond the epoch."""
+    steps, per_execution = config["steps_per_epoch"], config["steps_per_execution"]
+    if steps % per_execution:
+        raise ValueError(
+            "Expected steps_per_epoch to be a multiple of steps_per_execution. Received: "
+            f"steps_per_epoch={steps}, steps_per_execution={per_execution}"
+        )
+    if not steps and per_execution > steps_per_pass:
+        raise ValueError(
+            f"Expected steps_per_execution to be at most {steps_per_pass}, the batches of a pass over the training "
+            f"data. Received: steps_per_execution={per_execution}"
+        )

@@ -72,9 +72,13 @@ def train(
             "generation": generation,
             "verbose": verbose,
         }
-        if int(model.steps_taken.numpy()) % run.steps_per_epoch:
+        epochs, steps_of_epoch = divmod(int(model.steps_taken.numpy()), run.steps_per_epoch)
+        output.drop_lost_rows(epochs)
+        if steps_of_epoch:
             run.fit(model, output, **options)
             model = run.load_or_build()  # `fit` leaves averaged weights: the run goes on from those that it saved
-        if not run.stops_early(output):
+        if run.stops_early(output):
+            model.optimizer.finalize_variable_values(model.trainable_variables)  # as `fit` does
+        else:
             run.fit(model, output, **options)
     return model

@@ -109,16 +109,22 @@ class Workdir:
             if path != self.metrics(int(model.steps_taken.numpy())):
                 path.unlink()
 
-    def best_value(self, monitor: str, epochs: int) -> float | None:
-        """Returns the best value of a column in the first `epochs` rows of the history, and drops later rows.
+    def drop_lost_rows(self, epochs: int) -> None:
+        """Drops rows of the history after the first `epochs`, and one that was not written to its end.
 
         Later rows are of an epoch that was logged and then lost, because the run was killed before its model was saved.
         """
         if not self.history.exists():
-            return None
+            return
         rows = self.history.read_text().splitlines(keepends=True)
-        if len(rows) > 1 + epochs:
-            self.history.write_text("".join(rows[: 1 + epochs]))
+        kept = [row for row in rows[: 1 + epochs] if row.endswith("\n")] if epochs else []
+        if kept != rows:
+            self.history.write_text("".join(kept))
+
+    def best_value(self, monitor: str) -> float | None:
+        """Returns the best value of a column of the history, or None where there is no row."""
+        if not self.history.exists():
+            return None
         return max(read_history(self.history).get(monitor, []), default=None)
 
     def epochs_without_progress(self, monitor: str) -> int:

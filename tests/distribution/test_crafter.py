@@ -32,6 +32,20 @@ def test_it_attacks_as_the_model_does(conv_classifier, batch):
     assert step == 17
 
 
+def test_it_attacks_a_classifier_that_was_adapted_to_its_images(batch):
+    """Without its mean and variance, the inputs of the first layer would be a tenth as large."""
+    images, labels = batch(shape=(4, 4, 1))
+    normalize = keras.layers.Normalization(axis=None)
+    normalize.adapt(0.1 * images)
+    kernel = keras.initializers.RandomNormal(seed=0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(8, "relu", kernel_initializer=kernel), keras.layers.Dense(3)]
+    classifier = keras.Sequential([keras.Input((4, 4, 1)), normalize, *layers])
+    still = kr.attacks.PGD(kr.Linf(0.1), steps=2, random_start="none")
+    model = kr.AdversarialTraining(classifier, still)
+    attacked, _ = rebuilt(model).craft(0, images, labels)
+    np.testing.assert_allclose(attacked, model.perturb(images, labels, kr.core.seeds.as_seed(0)), atol=1e-6)
+
+
 def test_random_starts_depend_on_ticket_and_seed(linear_classifier, batch):
     images, labels = batch(shape=(4, 4, 1))
     crafters = [rebuilt(kr.AdversarialTraining(linear_classifier(), ATTACK, seed=seed)) for seed in (0, 0, 1)]

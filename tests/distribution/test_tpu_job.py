@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from keras_robust.distribution import tpu_training
-from keras_robust.distribution.tpu_job import STEPS, DryRun, Job, execute
+from keras_robust.distribution.tpu_job import LOOKS, STEPS, DryRun, Job, execute
 from keras_robust.distribution.tpu_vm import TpuVm
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -145,6 +145,29 @@ def test_an_error_of_gcloud_is_not_taken_for_no_vm(job, gcloud):
     gcloud.answer(describe=[3])
     with pytest.raises(ChildProcessError, match="does not say how digits is"):
         job(vm()).do(STEPS)
+    assert verbs(gcloud.calls) == ["describe"]
+
+
+@pytest.mark.parametrize("before", ["create", "train"])
+def test_an_error_of_gcloud_in_the_middle_of_a_job_is_lived_through(job, gcloud, before):
+    """What the VM is asked to do may be its first word: it is there, and costs."""
+    if before == "create":
+        gcloud.answer(describe=["NOT_FOUND", 3, 3, "CREATING", 3, "READY"])
+        expected, sleeps = [*CREATED, *["describe"] * 4, *INSTALLED, "train"], [60] * 4
+    else:
+        gcloud.answer(describe=[3, 3, "READY"], **{"launch/train.py": [255, 0]})
+        expected, sleeps = ["train", *["describe"] * 3, "train"], [60] * 3
+    the_job = job(vm())
+    the_job.do(STEPS[:3] if before == "create" else ["train"])
+    assert verbs(gcloud.calls) == expected
+    assert the_job.sleeps == sleeps
+
+
+def test_a_job_that_gcloud_does_not_answer_any_more_says_what_may_still_cost(job, gcloud):
+    gcloud.answer(describe=[3], **{"launch/train.py": [255]})
+    with pytest.raises(ChildProcessError, match=r"does not say how digits is.*tpu-vm delete digits"):
+        job(vm()).do(["train"])
+    assert verbs(gcloud.calls) == ["train", *["describe"] * LOOKS]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,15 @@ import csv
 import keras
 import numpy as np
 import pytest
+from etils import epath
 from tiny_run import TINY
 
 import keras_robust as kr
 from keras_robust.training.averaging import averaged_weights
 from keras_robust.training.callbacks import SaveModels
+from keras_robust.training.config import resolve
+from keras_robust.training.run import Run
+from keras_robust.training.workdir import Workdir
 
 MOMENTUM = 0.5
 SGD = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9}
@@ -80,12 +84,31 @@ def test_a_run_that_goes_on_ends_as_one_in_one_go(tmp_path, data_dir, monkeypatc
     assert_same(*map(weights_of, last_models), atol=1e-5)
 
 
-@pytest.mark.parametrize("use_ema", [False, True])
-def test_weights_come_back(use_ema):
+def test_a_run_that_stopped_early_is_returned_with_the_averages(tmp_path, data_dir, monkeypatch):
+    """Started again it has nothing to do: `fit`, which leaves averages, is not called."""
+    model = small_model(use_ema=True)
+    model.steps_taken = keras.Variable(6, trainable=False)
+    with averaged_weights(model):
+        averages = model.get_weights()
+    monkeypatch.setattr(Run, "load_or_build", lambda self: model)
+    config = EMA | {"epochs": 5, "early_stopping_patience": 1}
+    Workdir(epath.Path(tmp_path)).start(resolve(config))
+    (tmp_path / "history.csv").write_text("epoch,val_accuracy\n0,0.5\n1,0.5\n")
+    assert_same(train(config, tmp_path, data_dir).get_weights(), averages)
+
+
+def small_model(use_ema):
+    """Returns a model after two steps."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.1, use_ema=use_ema), "mse")
     model.train_on_batch(np.ones((1, 2)), np.ones(1))
     model.train_on_batch(np.ones((1, 2)), np.ones(1))
+    return model
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_weights_come_back(use_ema):
+    model = small_model(use_ema)
     before = model.get_weights()
     with averaged_weights(model):
         inside = model.get_weights()

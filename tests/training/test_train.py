@@ -1,15 +1,19 @@
 """Training runs in their workdirs: what is written, going on, and what is refused."""
 
 import json
+import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from etils import epath
 from tiny_run import TINY
 
 import keras_robust as kr
 from keras_robust.training.callbacks import SaveModels, StopAtNaN
+from keras_robust.training.config import resolve
+from keras_robust.training.run import Run
 from keras_robust.training.workdir import Workdir
 
 CONFIG = TINY | {
@@ -112,6 +116,20 @@ def test_training_stops_without_progress_and_stays_stopped(tmp_path, data_dir):
     assert int(train(config, tmp_path, data_dir).steps_taken.numpy()) == 9
 
 
+def test_an_epoch_that_was_lost_does_not_count_as_one_without_progress(tmp_path, data_dir, monkeypatch):
+    """Its row is in the history, but the model is that of the epoch before: the run goes on."""
+    fits = []
+    model = types.SimpleNamespace(steps_taken=tf.Variable(3))
+    monkeypatch.setattr(Run, "load_or_build", lambda self: model)
+    monkeypatch.setattr(Run, "fit", lambda self, *args, **options: fits.append(args))
+    config = {**CONFIG, "early_stopping_patience": 1}
+    Workdir(epath.Path(tmp_path)).start(resolve(config))
+    (tmp_path / "history.csv").write_text("epoch,val_robust_accuracy\n0,0.5\n1,0.5\n")
+    train(config, tmp_path, data_dir)
+    assert len(fits) == 1
+    assert (tmp_path / "history.csv").read_text() == "epoch,val_robust_accuracy\n0,0.5\n"
+
+
 @pytest.mark.filterwarnings("ignore:All 2 epochs train")
 def test_the_last_epochs_have_frozen_statistics(tmp_path, data_dir):
     """Frozen in both epochs, the averages are as they were made: zeros and ones."""
@@ -131,6 +149,13 @@ REFUSED = {
     "empty split": ({"train_split": "train[:0]"}, {}, r"train\[:0\]"),
     "batch size and replicas": ({"batch_size": 31}, {"strategy": "mirrored"}, "batch_size=31, replicas=2"),
     "strategy": ({}, {"strategy": "multi"}, "strategy='multi'"),
+    "less than a batch": ({"train_split": "train[:31]"}, {}, "at most 31.*batch_size=32"),
+    "steps of an execution": (
+        {"steps_per_epoch": 5, "steps_per_execution": 2},
+        {},
+        "steps_per_epoch=5, steps_per_execution=2",
+    ),
+    "steps of a pass": ({"steps_per_execution": 4}, {}, "at most 3.*steps_per_execution=4"),
     "image shape": ({"classifier": {"name": "resnet20"}}, {}, r"\(28, 28, 1\)"),
 }
 
@@ -147,6 +172,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path, data_dir):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match="new, empty, or that of a run"):
         train(CONFIG, tmp_path, data_dir)
+
+
+def test_an_epoch_is_whole_executions(tmp_path):
+    """`fit` runs the last one to its end: of the 7 batches of a pass an epoch has 6, in two."""
+    config = {"steps_per_epoch": 0, "steps_per_execution": 3}
+    assert Run(config, Workdir(tmp_path), tf.distribute.get_strategy(), None, None, 7).steps_per_epoch == 6
 
 
 @INTERRUPTED
@@ -174,11 +205,31 @@ def test_the_best_model_has_the_highest_robust_validation_accuracy(tmp_path):
 
 def test_best_value_and_lost_rows(tmp_path):
     workdir = Workdir(tmp_path)
-    assert workdir.best_value("a", 0) is None
+    workdir.drop_lost_rows(0)
+    assert workdir.best_value("a") is None
     workdir.history.write_text("epoch,a\n0,0.5\n1,0.7\n2,0.9\n")
-    assert workdir.best_value("a", 2) == 0.7
+    workdir.drop_lost_rows(2)
     assert workdir.history.read_text() == "epoch,a\n0,0.5\n1,0.7\n"
-    assert workdir.best_value("a", 0) is None
+    assert workdir.best_value("a") == 0.7
+    workdir.drop_lost_rows(0)
+    assert workdir.best_value("a") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "epochs", "kept"),
+    [
+        ("epoch,a,b\n0,0.5,0.1\n1,0.", 1, "epoch,a,b\n0,0.5,0.1\n"),
+        ("epoch,a,b\n0,0.5,0.1\n1,0.", 2, "epoch,a,b\n0,0.5,0.1\n"),
+        ("epoch,a,", 0, ""),
+    ],
+)
+def test_a_row_that_was_not_written_to_its_end_is_dropped(tmp_path, written, epochs, kept):
+    """Whether its epoch is lost or not; a header, too, which is then written again."""
+    workdir = Workdir(tmp_path)
+    workdir.history.write_text(written)
+    workdir.drop_lost_rows(epochs)
+    assert workdir.history.read_text() == kept
+    assert workdir.best_value("a") == (0.5 if kept else None)
 
 
 def test_stop_at_nan_lets_finite_losses_pass():

@@ -1,0 +1,186 @@
+"""What a runner keeps of training and evaluation, both of which only pretend here."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from keras_robust.reproduction import Experiment, ModelSpec, Runner, run
+from keras_robust.training.config import resolve
+
+CONFIG = """
+import ml_collections
+
+def get_config(use_ema=""):
+    return ml_collections.ConfigDict({
+        "config_format": 1,
+        "dataset": "mnist_small",
+        "train_split": "train",
+        "validation_split": "validation",
+        "classifier": {"name": "lenet"},
+        "method": {"name": "natural_training"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "use_ema": bool(use_ema)},
+        "batch_size": 8,
+        "epochs": 3,
+    })
+"""
+RAW, AVERAGED = ModelSpec("natural"), ModelSpec("natural:averaged")
+PGD = {"name": "pgd", "epsilon": 0.3, "steps": 100, "restarts": 10}
+FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
+
+
+EXPERIMENT = {
+    "title": "a title",
+    "source": "A. Author (2018), table 1",
+    "columns": {
+        "White box": {"attack": PGD},
+        "Black box": {"attack": PGD, "source": {"paper": "natural"}},
+        "Again": {"attack": PGD},
+        "Top 2": {"attack": PGD, "branch": "clean", "top_k": 2, "measure": "top_k/clean_accuracy"},
+    },
+    "rows": {
+        "averaged": {"model": {"paper": "natural:averaged"}},
+        "averaged, small epsilon": {"model": {"paper": "natural:averaged"}, "attack": {"epsilon": 0.1}},
+    },
+}
+
+
+class TrainedModel:
+    """Stands for the model that `train` returns: with averaged weights."""
+
+    def save(self, path):
+        path.write_text("averages")
+
+
+class Evaluation:
+    """Stands for `evaluate_suite`, and for the report that it returns."""
+
+    def __init__(self):
+        self.error = None
+
+    def __call__(self, suite, model, dataset, *attacks, source, journal, **options):
+        self.model, self.source = model, source
+        journal.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def save(self, folder):
+        if self.error:
+            raise self.error
+        record = {"commit": None, "robust_accuracy": 0.25, "top_k": {"clean_accuracy": 0.75}}
+        (folder / "record.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Lets training write what it does without averages, and lists the folders."""
+    folders = []
+
+    def train(config, folder, **options):
+        folders.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(resolve(config)))
+        (folder / "last.keras").write_text("weights")
+        return TrainedModel()
+
+    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(run, "_forget_models", lambda: None)
+    return folders
+
+
+@pytest.fixture
+def evaluation(monkeypatch):
+    fake = Evaluation()
+    monkeypatch.setattr(run.evaluation, "evaluate_suite", fake)
+    monkeypatch.setattr(run.data, "evaluation_batches", lambda *args, **kwargs: None)
+    return fake
+
+
+@pytest.fixture
+def runner(tmp_path):
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    (configs / "natural.py").write_text(CONFIG)
+    return Runner("paper", tmp_path, configs, verbose=0)
+
+
+def test_averaged_weights_are_evaluated_where_the_optimizer_keeps_them(runner, trainings, evaluation):
+    """Of the attacked model and of the source of transferred attacks; without averages it is the last model."""
+    for model, source, expected in (
+        (AVERAGED, RAW, ("averages", "weights")),
+        (RAW, AVERAGED, ("weights", "averages")),
+    ):
+        runner.trained(model)
+        runner.evaluated(model, FIELDS, source)
+        assert tuple(pathlib.Path(path).read_text() for path in (evaluation.model, evaluation.source)) == expected
+    assert len(trainings) == 2
+
+
+def test_a_run_that_was_finished_without_its_averages_is_gone_on_with(runner, trainings):
+    folder = runner.trained(AVERAGED)
+    (folder / "averaged.keras").unlink()
+    assert runner.trained(AVERAGED) == folder
+    assert trainings == [folder, folder]
+    assert {path.name for path in folder.iterdir()} == {"config.json", "last.keras", "averaged.keras", "finished"}
+
+
+def test_the_progress_of_an_evaluation_is_kept_until_its_report_is_saved(runner, trainings, evaluation):
+    runner.trained(RAW)
+    evaluation.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        runner.evaluated(RAW, FIELDS, None)
+    (progress,) = runner.workdir.glob("paper/evaluations/*/*/progress")
+    evaluation.error = None
+    assert runner.evaluated(RAW, FIELDS, None) == progress.parent
+    assert [path.name for path in progress.parent.iterdir()] == ["record.json"]
+
+
+def test_seconds_are_summed_over_the_parts_of_each_epoch(tmp_path):
+    """As of a run without interruption that wrote a line for each of its epochs; it need not have had them all."""
+    (tmp_path / "seconds.csv").write_text("0,4.0\n0,1.5\n1,2.0\n")
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.3\n1,0.2\n")
+    assert run.seconds_of_training(tmp_path) == 7.5
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.3\n1,0.2\n2,0.1\n")
+    assert run.seconds_of_training(tmp_path) is None
+
+
+def test_an_interrupted_epoch_is_timed_to_the_last_seconds(tmp_path, monkeypatch):
+    """Steps take 3 s and validation 2 s: killed in step 4, the first two are known; the rest counts when it is run."""
+    seconds = [0.0]
+    monkeypatch.setattr(run.time, "perf_counter", lambda: seconds[0])
+    stopwatch = run.Stopwatch(tmp_path / "seconds.csv")
+
+    def steps(count):
+        stopwatch.on_epoch_begin(0)
+        for step in range(count):
+            seconds[0] += 3
+            stopwatch.on_train_batch_end(step)
+
+    steps(3)
+    steps(2)
+    stopwatch.on_test_begin()
+    seconds[0] += 2
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,0.3\n")
+    assert run.seconds_of_training(tmp_path) == 12
+    stopwatch.on_epoch_end(0)
+    assert run.seconds_of_training(tmp_path) == 14
+
+
+def test_the_evaluations_are_those_of_the_columns(runner, trainings, evaluation):
+    """Columns of one evaluation share it; the epsilon is that of the row; steps and restarts are cut."""
+    runner = dataclasses.replace(runner, scale="smoke")
+    results = runner.run(Experiment.from_definition("table1", EXPERIMENT))
+    values = {"White box": 0.25, "Black box": 0.25, "Again": 0.25, "Top 2": 0.75}
+    assert [row["values"] for row in results["rows"].values()] == [values, values]
+    names = sorted(path.name for path in (runner.workdir / "smoke" / "evaluations").glob("*/*"))
+    start = "split=test[:16],name=pgd"
+    source = runner.name_of(RAW)
+    assert names == [
+        f"{start},epsilon=0.1,steps=2,restarts=1",
+        f"{start},epsilon=0.1,steps=2,restarts=1,branch=clean,top_k=2",
+        f"{start},epsilon=0.1,steps=2,restarts=1,source={source}",
+        f"{start},epsilon=0.3,steps=2,restarts=1",
+        f"{start},epsilon=0.3,steps=2,restarts=1,branch=clean,top_k=2",
+        f"{start},epsilon=0.3,steps=2,restarts=1,source={source}",
+    ]
+    assert len(trainings) == 2
