@@ -29,6 +29,12 @@ def test_a_fall_while_training_goes_well_is_said_once():
     assert not callback.model.stop_training
 
 
+def test_a_gap_from_the_first_epoch_on_is_said():
+    """As on MNIST with steps of 1.25 epsilon."""
+    with pytest.warns(UserWarning, match=r"epoch 1: val_robust_accuracy is 0.000, .* training attack is 0.687"):
+        watch([(0.687, 0.0), (0.891, 0.003)])
+
+
 def test_it_stops_training_where_asked():
     with pytest.warns(UserWarning, match="Catastrophic overfitting"):
         assert watch([(0.5, 0.5), (0.9, 0.2)], stop=True).model.stop_training
@@ -39,6 +45,7 @@ def test_it_stops_training_where_asked():
     [
         [(0.4, 0.4), (0.5, 0.5), (0.6, 0.45)],  # an ordinary epoch
         [(0.5, 0.5), (0.1, 0.2)],  # training fell, too
+        [(0.7, 0.25), (0.8, 0.4)],  # a weaker attack in training
     ],
 )
 def test_other_histories_are_silent(epochs):
