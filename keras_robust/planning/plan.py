@@ -17,7 +17,7 @@ from keras_robust.planning.passes import training_passes, validation_passes
 from keras_robust.planning.step import Part, Timing, parts_of_step
 from keras_robust.planning.table import to_text
 from keras_robust.training.build import build_model
-from keras_robust.training.config import resolve
+from keras_robust.training.config import resolve, steps_of_epoch
 
 UTILIZATION = 0.59
 """Share of the peaks that training reaches: the median of what NVIDIA published of ResNet-50; see docs/planning.md."""
@@ -141,7 +141,8 @@ def plan(
     examples = _examples(config, "train_split", examples, data_dir)
     validation_examples = _examples(config, "validation_split", validation_examples, data_dir)
     steps_per_pass = max(1, examples // config["batch_size"])
-    model = build_model(config, steps_per_pass, config["epochs"] * (config["steps_per_epoch"] or steps_per_pass))
+    steps_per_epoch = steps_of_epoch(config, steps_per_pass)
+    model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch)
     model.optimizer.build(model.trainable_variables)
     per_device = config["batch_size"] // devices.replicas
     training, validation = training_passes(model, per_device), validation_passes(model, per_device)
@@ -159,7 +160,7 @@ def plan(
         parts=parts_of_step(model, training, timing),
         memory=memory_of(model, [timing.cost(one) for one in training], per_device, memory),
         epochs=config["epochs"],
-        steps_per_epoch=config["steps_per_epoch"] or steps_per_pass,
+        steps_per_epoch=steps_per_epoch,
         validation_steps=math.ceil(validation_examples / config["batch_size"]),
         validation_step_seconds=sum(one.count * timing.seconds(one) for one in validation),
         price_per_device_hour=price_per_device_hour,

@@ -82,3 +82,27 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     if not 0 <= resolved["label_smoothing"] < 1:
         raise ValueError(f"label_smoothing is in [0, 1). Received: label_smoothing={resolved['label_smoothing']!r}")
     return resolved
+
+
+def steps_of_epoch(config: Mapping[str, Any], steps_per_pass: int) -> int:
+    """Returns the batches from one validation to the next: as configured, or a pass cut to whole executions.
+
+    Args:
+        config: resolved.
+        steps_per_pass: batches of a pass over the training data.
+
+    Raises:
+        ValueError: if it is not whole executions: `fit` would run the last one to its end, beyond the epoch.
+    """
+    steps, per_execution = config["steps_per_epoch"], config["steps_per_execution"]
+    if steps % per_execution:
+        raise ValueError(
+            "Expected steps_per_epoch to be a multiple of steps_per_execution. Received: "
+            f"steps_per_epoch={steps}, steps_per_execution={per_execution}"
+        )
+    if not steps and per_execution > steps_per_pass:
+        raise ValueError(
+            f"Expected steps_per_execution to be at most {steps_per_pass}, the batches of a pass over the training "
+            f"data. Received: steps_per_execution={per_execution}"
+        )
+    return steps or steps_per_pass - steps_per_pass % per_execution

@@ -14,6 +14,7 @@ from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief, i
 from keras_robust.training.averaging import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
+from keras_robust.training.config import steps_of_epoch
 from keras_robust.training.preemption import Checkpoint, FinishEpoch, catch_sigterm
 from keras_robust.training.workdir import Workdir
 
@@ -74,7 +75,7 @@ class Run:
                 f"Received: batch_size={config['batch_size']}"
             )
         steps_per_pass = info.num_examples // config["batch_size"]
-        _check_steps(config, steps_per_pass)
+        steps_of_epoch(config, steps_per_pass)
         keras.utils.set_random_seed(config["seed"])
         if config["deterministic"]:
             tf.config.experimental.enable_op_determinism()
@@ -83,8 +84,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Batches from one validation to the next."""
-        in_executions = self.steps_per_pass - self.steps_per_pass % self.config["steps_per_execution"]
-        return self.config["steps_per_epoch"] or in_executions
+        return steps_of_epoch(self.config, self.steps_per_pass)
 
     @property
     def monitor(self) -> str:
@@ -179,18 +179,3 @@ class Run:
             SaveModels(output, self.monitor, output.best_value(self.monitor)),
             *optional,
         ]
-
-
-def _check_steps(config: Mapping[str, Any], steps_per_pass: int) -> None:
-    """Checks that an epoch is whole executions: `fit` would run the last one to its end, beyond the epoch."""
-    steps, per_execution = config["steps_per_epoch"], config["steps_per_execution"]
-    if steps % per_execution:
-        raise ValueError(
-            "Expected steps_per_epoch to be a multiple of steps_per_execution. Received: "
-            f"steps_per_epoch={steps}, steps_per_execution={per_execution}"
-        )
-    if not steps and per_execution > steps_per_pass:
-        raise ValueError(
-            f"Expected steps_per_execution to be at most {steps_per_pass}, the batches of a pass over the training "
-            f"data. Received: steps_per_execution={per_execution}"
-        )
