@@ -77,7 +77,7 @@ AN_HOUR = {
         "model": {"small": {"config": "imagenet_scale:mixture,small", "epochs": 15, "steps_per_epoch": 382}}
     }
 }
-"""Fifteen times all images; the branches differ more than after six minutes."""
+"""Fifteen times all images, where six minutes are one and a half times."""
 
 
 def _column(steps, **fields):
