@@ -41,11 +41,12 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         """
         if not self.compiled:
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
-        images, labels, x = peek(x, y, batch_size)
+        held: list[Any] = []  # iterators, which live until the end
+        images, labels, x = peek(x, y, batch_size, held)
         images = self.prepare_crafted(images, self.bounds)
         self._check(images, labels)
         given = fit_arguments(self, x, y, batch_size, *args, **kwargs).arguments
-        self._check_validation(given.get("validation_data"))
+        self._check_validation(given.get("validation_data"), held)
         is_split = isinstance(x, tf.distribute.DistributedDataset)
         replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
@@ -60,12 +61,12 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
             self.batch_statistics_frozen = frozen
             self.make_train_function(force=True)
 
-    def _check_validation(self, data: Any) -> None:
+    def _check_validation(self, data: Any, held: list[Any]) -> None:
         """Checks validation data that can be looked at: what is taken from a generator is gone."""
         if data is None or isinstance(data, Iterator):
             return
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images, labels, _ = peek(images, labels, None)
+        images, labels, _ = peek(images, labels, None, held)
         self._check(clean_images(images), labels)
 
     def _check(self, images: Any, labels: Any) -> None:

@@ -12,7 +12,7 @@ EXAMPLES = 32
 """At most so many examples are checked by running the classifier."""
 
 
-def peek(x: Any, y: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
+def peek(x: Any, y: Any, batch_size: int | None, held: list[Any]) -> tuple[Any, Any, Any]:
     """Returns (images, labels, x): the first batch, and `x` with nothing taken from it.
 
     Args:
@@ -20,12 +20,16 @@ def peek(x: Any, y: Any, batch_size: int | None) -> tuple[Any, Any, Any]:
             generator of batches.
         y: labels, where `x` holds images only.
         batch_size: of `fit`, for arrays.
+        held: to this list the iterator of a data set is added. Keep it until the data set was read to its end: where
+            an iterator goes before, `tf.data.Dataset.cache` may take what it has seen for all that there is.
     """
     if isinstance(x, tf.data.Dataset):
-        batch = next(iter(x.take(1)), None)
+        held.append(iter(x))
+        batch = next(held[-1], None)
     elif isinstance(x, tf.distribute.DistributedDataset):
+        held.append(iter(x))
         # The values of the first replica; `fit` is called outside the strategy's scope, so it is not known here.
-        batch = tf.nest.map_structure(lambda v: getattr(v, "values", (v,))[0], next(iter(x)))
+        batch = tf.nest.map_structure(lambda v: getattr(v, "values", (v,))[0], next(held[-1]))
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif isinstance(x, Iterator):

@@ -1,5 +1,7 @@
 """The look at the first batch takes nothing from what is passed to `fit`, whatever its kind."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -95,3 +97,23 @@ def test_bad_batches_are_seen_in_every_kind(linear_classifier, batch, kind):
     model.compile("sgd", SPARSE)
     with pytest.raises(ValueError, match="Received: images from "):
         model.fit(**KINDS[kind](images * 255, labels), shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("role", ["training", "validation"])
+def test_the_look_at_a_data_set_lasts_as_long_as_fit(linear_classifier, batch, role):
+    """An iterator that is given up early can leave a cached data set with what it has read, for good."""
+    images, labels = batch(count=4, shape=(4, 4, 1))
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).cache().batch(2)
+    arguments = {"x": data} if role == "training" else {"x": images, "y": labels, "validation_data": data}
+    alive = []
+
+    def look(logs: dict | None = None) -> None:
+        del logs
+        gc.collect()
+        alive.append(sum(type(each).__name__ == "OwnedIterator" for each in gc.get_objects()))
+
+    look()
+    model = kr.NaturalTraining(linear_classifier())
+    model.compile("sgd", SPARSE)
+    model.fit(**arguments, shuffle=False, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_begin=look)])
+    assert alive[1] == alive[0] + 1
