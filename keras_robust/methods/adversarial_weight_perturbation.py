@@ -84,7 +84,7 @@ def moved_weights(classifier: keras.Layer, offsets: Offsets) -> Iterator[None]:
     moved = [(kernel, kernel.value + offset) for kernel, offset in offsets]
     with keras.StatelessScope(moved, collect_losses=True) as scope:
         yield
-    classifier.add_loss(scope.losses)
+    keras.Layer.add_loss(classifier, scope.losses)  # that of a functional model raises NotImplementedError
     for variable in classifier.non_trainable_variables:
         value = scope.get_current_value(variable)
         if value is not None:

@@ -29,14 +29,17 @@ import keras_robust as kr
 from keras_robust.core import seeds
 
 
+@pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("activity", [0.0, 0.05])
-def test_adversarial_weight_perturbation(linear_classifier, activity):
+def test_adversarial_weight_perturbation(linear_classifier, activity, functional):
     """The update is the gradient at w + gamma ||w|| / ||g|| g, of the kernel alone; the logged loss is there, too.
 
     A penalty of `activity` times the squared norm of the logits is a part of the loss in both passes.
     """
     classifier = linear_classifier()
     classifier.layers[-1].activity_regularizer = keras.regularizers.L2(activity)
+    if functional:
+        classifier = keras.Model(classifier.inputs, classifier.outputs)
     p = parameters(classifier)
     adversarial = attacked(p)
 
