@@ -200,10 +200,13 @@ class Runner:
 
         Args:
             model: is trained.
-            fields: of `EVALUATION_FIELDS`; the folder is named after them.
+            fields: of `EVALUATION_FIELDS`; the folder is named after them. A network without branches has one
+                evaluation for both.
             source: of transferred attacks; None, or the model itself, is the white box.
         """
         source = None if source == model else source
+        if self.config_of(model)["classifier"].get("normalization") != "mixture_batch":
+            fields = {key: value for key, value in fields.items() if key != "branch"}
         name = _name({**fields, "source": source and self.name_of(source)})
         folder = self.workdir / self.scale / "evaluations" / self.name_of(model) / name
         if not (folder / RECORD_FILE).exists():
@@ -226,7 +229,6 @@ class Runner:
             image_size=config.get("image_size", 0),
             data_dir=self.data_dir,
         )
-        has_branches = config["classifier"].get("normalization") == "mixture_batch"
         progress = folder / "progress"
         report = evaluation.evaluate_suite(
             fields.get("suite"),
@@ -234,7 +236,7 @@ class Runner:
             dataset,
             build_attack(fields["attack"]),
             source=None if source is None else str(self.final_model(source)),
-            branch=fields.get("branch") if has_branches else None,
+            branch=fields.get("branch"),
             top_k=fields.get("top_k", 1),
             batch_size=batch_size,
             dataset_name=f"{name} {fields['split']}",
