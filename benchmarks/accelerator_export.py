@@ -143,7 +143,7 @@ def training_step(model: kr.RobustModel, batch: tuple[tf.Tensor, tf.Tensor]) -> 
     model = step_cost.compiled(model)
     model.make_replica_state(*batch, replicas=1)
     model.optimizer.build(model.trainable_variables)
-    return lambda images, labels: model.train_step((images, labels))["loss"]
+    return lambda images, labels: model.train_step((images, step_cost.labels_for(model, labels)))["loss"]
 
 
 def main(_: list[str]) -> None:

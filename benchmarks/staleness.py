@@ -2,7 +2,7 @@
 
 Command:  python benchmarks/staleness.py --workdir=runs/staleness [--staleness=0,8,32,64]
 
-Runs that are finished are not trained again. WORKDIR/staleness.png: accuracy on the training images by epoch, attacked
+Runs go on where they stopped. WORKDIR/staleness.png: accuracy on the training images by epoch, attacked
 `staleness` updates ago (trained on) and in this update (fresh); right: robust and clean accuracy on the 2,000 test
 digits under PGD-40 with 5 restarts, of the model after the last epoch. WORKDIR/cycles.png: how one test digit is
 attacked, from the same random start, in the course of the last epochs (figure 6).
@@ -26,6 +26,7 @@ from keras_robust.reports import canvas
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 STALENESS = flags.DEFINE_list("staleness", ["0", "8", "32", "64"], "Values of staleness, in updates.")
 UPDATES_PER_EPOCH, SNAPSHOT_EPOCHS, SNAPSHOT_INTERVAL = 74, 2, 10
+SNAPSHOTS = "snapshots"
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "mnist_small_stale.py"
 
 
@@ -38,25 +39,22 @@ def load_config(staleness: str) -> Any:
 
 
 class Snapshots(keras.callbacks.Callback):
-    """Attacks one digit every `SNAPSHOT_INTERVAL` updates of the last epochs, and writes the attacked images."""
+    """Attacks one digit every `SNAPSHOT_INTERVAL` updates of the last epochs, and writes FOLDER/STEP.npy."""
 
-    def __init__(self, digit: np.ndarray, label: np.ndarray, first_step: int, path: pathlib.Path) -> None:
+    def __init__(self, digit: np.ndarray, label: np.ndarray, first_step: int, folder: pathlib.Path) -> None:
         super().__init__()
         self.digit, self.label = tf.constant(digit[None]), tf.constant(label[None])
         self.first_step = first_step
-        self.path = path
-        self.images: list[np.ndarray] = []
+        self.folder = folder
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Attacks."""
         step = int(self.model.steps_taken.numpy())
         if step > self.first_step and step % SNAPSHOT_INTERVAL == 0:
             model_fn = kr.attacks.as_model_fn(self.model.classifier)
-            self.images.append(self.model.attack(model_fn, self.digit, self.label, seed=0).numpy()[0, ..., 0])
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Writes (snapshots, height, width)."""
-        np.save(self.path, np.stack(self.images))
+            image = self.model.attack(model_fn, self.digit, self.label, seed=0).numpy()[0, ..., 0]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.save(self.folder / f"{step:06}.npy", image)
 
 
 def result_of(staleness: str, folder: pathlib.Path) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def result_of(staleness: str, folder: pathlib.Path) -> dict[str, Any]:
         test = kr.data.evaluation_batches("mnist_small", "test", batch_size=250)
         images, labels = next(test.as_numpy_iterator())
         first_step = UPDATES_PER_EPOCH * (config.epochs - SNAPSHOT_EPOCHS)
-        snapshots = Snapshots(images[0], labels[0], first_step, folder / "snapshots.npy")
+        snapshots = Snapshots(images[0], labels[0], first_step, folder / SNAPSHOTS)
         model = kr.training.train(config, folder, callbacks=[snapshots], verbose=2)
         attack = kr.attacks.PGD(kr.Linf(0.3), steps=40, step_size=0.01, restarts=5)
         report = kr.evaluate(model, test, attack, checks=False)
@@ -102,7 +100,7 @@ def plot(results: dict[str, dict[str, Any]], path: pathlib.Path) -> None:
         figure.savefig(path, dpi=110)
 
 
-def plot_cycles(snapshots: dict[str, np.ndarray], path: pathlib.Path) -> None:
+def plot_cycles(snapshots: dict[str, list[np.ndarray]], path: pathlib.Path) -> None:
     """Draws the attacked digit, a row per staleness."""
     columns = min(len(images) for images in snapshots.values())
     with canvas.style():
@@ -126,7 +124,8 @@ def main(_: list[str]) -> None:
         test = {"clean": result["clean"], "robust": result["robust"]}
         print(json.dumps({"staleness": int(staleness), "last_epoch": last, "test": test}))
     plot(results, folder / "staleness.png")
-    plot_cycles({value: np.load(folder / value / "snapshots.npy") for value in results}, folder / "cycles.png")
+    snapshots = {value: sorted((folder / value / SNAPSHOTS).glob("*.npy")) for value in results}
+    plot_cycles({value: [np.load(path) for path in paths] for value, paths in snapshots.items()}, folder / "cycles.png")
     print(f"Plots: {folder / 'staleness.png'} {folder / 'cycles.png'}")
 
 

@@ -9,7 +9,6 @@ in memory. One JSON object per network and method.
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_robust as kr
+from keras_robust.planning.measurement import time_in_turns
 
 NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Which of lenet, resnet20, wrn32_10 and resnet50.")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds; the median over them counts.")
@@ -112,11 +112,16 @@ def compiled(model: keras.Model) -> keras.Model:
     return model
 
 
+def labels_for(model: keras.Model, labels: tf.Tensor) -> tf.Tensor:
+    """Returns labels as the model takes them."""
+    if getattr(model, "NEEDS_ONE_HOT_LABELS", False):
+        return tf.one_hot(labels, model.classifier.output_shape[-1])
+    return labels
+
+
 def training_step(model: keras.Model, batch: tuple[tf.Tensor, tf.Tensor]) -> Callable[[], Any]:
     """Returns one step of `fit` on a batch in memory."""
-    images, labels = batch
-    if getattr(model, "NEEDS_ONE_HOT_LABELS", False):
-        labels = tf.one_hot(labels, 10)
+    images, labels = batch[0], labels_for(model, batch[1])
     step = tf.function(model.train_step)
     return lambda: step((images, labels))["loss"].numpy()
 
@@ -141,18 +146,6 @@ def forward_pass(classifier: keras.Model, images: tf.Tensor) -> Callable[[], Any
     return lambda: run(images).numpy()
 
 
-def time_in_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Returns the median milliseconds of each contender over interleaved rounds, after two warm-up rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for index in range(rounds + 2):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if index >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1e3 * float(np.median(values)) for name, values in seconds.items()}
-
-
 def measure(network: str, names: list[str], steps: int, batch_size: int, rounds: int) -> Iterator[dict[str, Any]]:
     """Yields one result per method."""
     make = CLASSIFIERS[network]
@@ -170,8 +163,11 @@ def measure(network: str, names: list[str], steps: int, batch_size: int, rounds:
         make_method, limit = methods(steps)[name]
         model = compiled(make_method(make()))
         model.make_replica_state(*batch, replicas=1)
-        contenders = {part: parts[part] for part in {"natural": 1} | limit.parts()}
-        times = time_in_turns(contenders | {"step": training_step(model, batch)}, rounds)
+        contenders = {part: parts[part] for part in {"natural": 1} | limit.parts()} | {
+            "step": training_step(model, batch)
+        }
+        medians = time_in_turns(list(contenders.values()), rounds)
+        times = {name: 1e3 * seconds for name, seconds in zip(contenders, medians, strict=True)}
         limit_ms = sum(count * times[part] for part, count in limit.parts().items())
         yield {
             "network": network,
