@@ -21,7 +21,7 @@ from keras_robust.evaluation.ranks import classify, rank_labels
 from keras_robust.evaluation.setting import Setting
 
 CHUNK_BATCHES = 8
-"""So many batches are attacked side by side: their survivors fill common batches."""
+"""So many batches are attacked side by side: their survivors fill common batches. An attack of one block has none."""
 
 SECONDS_BETWEEN_SAVES = 30.0
 """A chunk's progress is some ten arrays of the size of its images: writing them after every block would cost more than
@@ -150,14 +150,14 @@ class AttackRun:
         box = "white box" if setting.white_box else "black box"
         bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, setting.verbose)
         batch_size = setting.batch_size_for(len(candidates))
-        size = CHUNK_BATCHES * batch_size
+        size = batch_size * (CHUNK_BATCHES if len(self.blocks) > 1 else 1)
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
             chunk = self._resume(candidates[begin:][:size], begin, ranks, journal, chunk_key)
             self._collect(chunk, result, bar)
             saved = time.monotonic()
             while (block := self._next_block(chunk)) is not None:
-                chunk = self._after_block(chunk, *block, batch_size, chunk_seed)
+                chunk = self._after_block(chunk, *block, batch_size, chunk_seed, bar)
                 is_over = self._next_block(chunk) is None
                 if journal is not None and (is_over or time.monotonic() - saved >= SECONDS_BETWEEN_SAVES):
                     journal.save(chunk_key, chunk.as_arrays())
@@ -208,7 +208,7 @@ class AttackRun:
             for row in np.flatnonzero(rows)[:most]:
                 result.pictures[int(chunk.examples[row])] = chunk.attacked[row].copy()
 
-    def _after_block(self, chunk: "Chunk", first: int, steps: int, batch_size: int, seed: Tensor) -> "Chunk":
+    def _after_block(self, chunk: "Chunk", first: int, steps: int, batch_size: int, seed: Tensor, bar: tqdm) -> "Chunk":
         begin, setting = time.perf_counter(), self.setting
         examples = chunk.examples[chunk.left]
 
@@ -216,7 +216,9 @@ class AttackRun:
             return self._start(batch, seeds.fold(seed, 0, index))
 
         def advance(batch: Any, index: int) -> Any:
-            return self._advance(batch, first, steps, seeds.fold(seed, 1, index))
+            advanced = self._advance(batch, first, steps, seeds.fold(seed, 1, index))
+            bar.update(steps * min(batch_size, len(examples) - index * batch_size))
+            return advanced
 
         state = chunk.state
         if first == 0:
