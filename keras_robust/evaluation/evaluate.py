@@ -76,8 +76,8 @@ def evaluate(
         batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attacks' draws, in [0, 2**31).
         dataset_name: for the record, such as "mnist test".
-        journal: a folder for progress, written about twice a minute: an evaluation that was killed goes on from it, and
-            ends with the same results. Delete it when the report is saved.
+        journal: a folder for progress: an evaluation that was killed goes on from it, and ends with the same results.
+            What is done again is about half a minute, or a restart of PGD. Delete it when the report is saved.
         verbose: show progress bars.
 
     Returns:

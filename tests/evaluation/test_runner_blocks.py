@@ -245,3 +245,30 @@ def test_the_bar_shows_how_many_are_left(problem, capsys):
     output = capsys.readouterr().err
     assert "creep, white box: 100%" in output
     assert "0 left, " in output
+
+
+@pytest.mark.parametrize(
+    ("attack", "largest_block"),
+    [(Creep(kr.Linf(EPSILON), steps=64), 4), (kr.attacks.PGD(kr.Linf(EPSILON), steps=1, restarts=1), 1)],
+)
+def test_the_bar_moves_with_every_batch(problem, monkeypatch, attack, largest_block):
+    """Nothing breaks, so that all 300 examples see all steps."""
+    moves = []
+
+    class Bar(runner.tqdm):
+        def update(self, n=1):
+            moves.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(runner, "progress_bar", lambda description, total, verbose: Bar(total=total, disable=False))
+    evaluate(problem, model=breaks_at(0.9), attacks=attack)
+    assert 0 <= min(moves)
+    assert max(moves) <= 16 * largest_block
+    assert sum(moves) == 300 * (64 if largest_block > 1 else 1)
+
+
+def test_an_attack_of_one_block_is_saved_after_every_batch(problem, tmp_path, monkeypatch):
+    keys = []
+    monkeypatch.setattr(Journal, "save", lambda self, name, arrays: keys.append(name))
+    evaluate(problem, attacks=kr.attacks.PGD(kr.Linf(EPSILON), steps=1), journal=tmp_path)
+    assert keys == [f"attack0-{number}" for number in range(19)]
