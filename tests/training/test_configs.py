@@ -133,3 +133,22 @@ def test_a_config_builds(name, variant):
 def test_an_unknown_variant_is_named(name):
     with pytest.raises(ValueError, match="Received: variant='-1'"):
         load(name).get_config("-1")
+
+
+@pytest.mark.parametrize("variant", ["clean0,pgd", "clean0,small,pgd10", "clean0,depth50,small", "alp_original,pgd30"])
+def test_a_part_that_would_change_nothing_is_refused(variant):
+    with pytest.raises(ValueError, match=f"Received: variant='{variant}'"):
+        load("imagenet_scale").get_config(variant)
+
+
+@pytest.mark.parametrize("replays", [1, 2, 4, 8, 10, 16])
+def test_free_training_takes_80000_updates_however_many_replays(replays):
+    """Shafahi et al. (2019): the rate is divided by 10 after 40,000 and 60,000, with 382 batches in a pass."""
+    free = load("cifar_free").get_config(f"free,{replays}")
+    assert free.steps_per_epoch * free.epochs * replays == pytest.approx(80_000, rel=0.01)
+    optimizer = build.build_optimizer(free.optimizer.to_dict(), 382 * replays, 80_000)
+    rates = []
+    for update in (0, 39_990, 40_010, 59_990, 60_010):
+        optimizer.iterations.assign(update)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])

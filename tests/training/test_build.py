@@ -1,0 +1,66 @@
+"""The names of configs are those of the objects that they stand for, which get the options of their section."""
+
+import pytest
+
+import keras_robust as kr
+from keras_robust.training import build
+
+LINF, L2, L1 = kr.Linf(0.3), kr.L2(0.3), kr.L1(0.3)
+REGISTRIES = {
+    "norm": build.NORMS,
+    "attack": build.ATTACKS,
+    "classifier": build.CLASSIFIERS,
+    "method": build.METHODS,
+    "optimizer": build.OPTIMIZERS,
+}
+
+
+@pytest.mark.parametrize("section", REGISTRIES)
+def test_a_name_is_that_of_its_object(section):
+    """Up to capitals and underscores: "tensorflow1_rmsprop" is `TensorFlow1RMSprop`."""
+    names = {name.replace("_", ""): thing.__name__.lower() for name, thing in REGISTRIES[section].items()}
+    assert names == {name: name for name in names}
+
+
+ATTACKS = {
+    "pgd": ({"steps": 3, "restarts": 2}, kr.attacks.PGD(LINF, steps=3, restarts=2)),
+    "fgsm": ({"norm": "l2"}, kr.attacks.PGD(L2, steps=1, step_size=0.3, random_start="none")),
+    "rfgsm": ({}, kr.attacks.PGD(LINF, steps=1, step_size=0.15, random_start="sign", start_radius=0.15)),
+    "bim": ({"steps": 4}, kr.attacks.PGD(LINF, steps=4, step_size=0.075, random_start="none")),
+    "cw": ({"kappa": 50.0}, kr.attacks.PGD(LINF, steps=100, objective=kr.core.Margin(50.0))),
+    "apgd": ({"norm": "l1", "targeted": 9}, kr.attacks.APGD(L1, targeted=9)),
+    "fab": ({"bounds": (0, 2)}, kr.attacks.FAB(kr.Linf(0.3, bounds=(0, 2)))),
+    "square": ({"queries": 7}, kr.attacks.Square(LINF, queries=7)),
+    "spsa": ({"samples": 2}, kr.attacks.SPSA(LINF, samples=2)),
+    "virtual_adversarial": ({"norm": "l2", "probe": 0.1}, kr.attacks.VirtualAdversarial(L2, probe=0.1)),
+}
+
+
+def test_every_attack_is_built():
+    assert set(ATTACKS) == set(build.ATTACKS)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_section_is_an_attack(name):
+    options, expected = ATTACKS[name]
+    assert build.build_attack({"name": name, "epsilon": 0.3, **options}) == expected
+
+
+SCHEDULES = {
+    "one_cycle": ({"peak": 2.0}, kr.optimizers.one_cycle(100, peak=2.0)),
+    "cyclic": ({"peak": 2.0}, kr.optimizers.cyclic(100, peak=2.0)),
+    "staircase_decay": ({"initial": 0.2}, kr.optimizers.staircase_decay(10, initial=0.2)),
+    "step_decay": ({"initial": 0.2, "epochs": (3, 5)}, kr.optimizers.step_decay(10, initial=0.2, epochs=(3, 5))),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_section_is_a_schedule(name):
+    """Of 100 updates, ten per epoch."""
+    options, expected = SCHEDULES[name]
+    optimizer = build.build_optimizer({"name": "sgd", "learning_rate": {"name": name, **options}}, 10, 100)
+    rates = []
+    for step in (0, 20, 40, 70):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx([float(expected(step)) for step in (0, 20, 40, 70)])
