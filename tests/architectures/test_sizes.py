@@ -1,10 +1,22 @@
-"""Numbers of trained weights, against published ones or a count by hand."""
+"""Numbers of trained weights and of multiplications, against published ones or a count by hand."""
+
+import math
+import operator
 
 import keras
 import numpy as np
 import pytest
 
-from keras_robust.architectures import CifarResNet, InceptionV3, PreActResNet18, ResNet, ResNet20, RevNet
+from keras_robust.architectures import (
+    CifarResNet,
+    InceptionV3,
+    LeNet,
+    PreActResNet18,
+    ResNet,
+    ResNet20,
+    RevNet,
+    WideResNet,
+)
 
 SMALL = (64, 64, 3)
 """Images for networks whose weights do not depend on their size."""
@@ -14,7 +26,66 @@ def trainable_weights(model: keras.Model) -> int:
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
+def multiplications(model: keras.Model) -> int:
+    """Returns those of the convolutions and dense layers for one image."""
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    return sum(math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1]) for layer in layers)
+
+
 SLOW = pytest.mark.slow
+
+
+def test_lenet_size():
+    """5*5*32 + 32, 5*5*32*64 + 64, 7*7*64*1024 + 1024, 1024*10 + 10: 3,274,634 weights (Madry et al., 2018)."""
+    expected = 832 + 51264 + 3212288 + 10250
+    assert LeNet().count_params() == expected
+
+
+@pytest.mark.parametrize(("normalization", "averages"), [("batch", 1376), ("group", 0)])
+def test_resnet20_size(normalization, averages):
+    """Convolutions 432 + 13824 + 50688 + 202752, normalisation 1376, logits 650; option A has no projections.
+
+    Stages: 6 of 9*16*16; 9*16*32 and 5 of 9*32*32; 9*32*64 and 5 of 9*64*64. Gammas and betas: 2 (7*16 + 6*32 + 6*64).
+    41.29 million multiplications are those of pytorchcv's ResNet-20, which has two projections of 131,072, as well as
+    operations of normalisation.
+    """
+    model = ResNet20(normalization=normalization)
+    assert trainable_weights(model) == 269722
+    assert model.count_params() - 269722 == averages
+    assert multiplications(model) == pytest.approx(41.29e6, rel=0.02)
+    assert len([v for v in model.trainable_variables if v.path.endswith("kernel")]) == 20
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected", "millions"),
+    [(28, 36_479_194, 5247), (34, 46_160_474, 5247 + 6 * 235.9), (32, 45_901_914, 5247 + 6 * 235.9 - 28.8)],
+)
+def test_wide_resnet_size(depth, expected, millions):
+    """RobustBench's WRN-28-10 and WRN-34-10; w32-10 has the blocks of the latter without its projections.
+
+    These have 16 * 160 + 160 * 320 + 320 * 640 = 258,560 weights. The multiplications of WRN-28-10 are those of
+    pytorchcv's tables, 5,246.98 million; each further convolution has 9 * 160**2 * 32**2 in every stage, and the
+    projections have 16 * 160 * 32**2 + 160 * 320 * 16**2 + 320 * 640 * 8**2.
+    """
+    model = WideResNet(depth, 10)
+    assert trainable_weights(model) == expected
+    assert multiplications(model) == pytest.approx(1e6 * millions, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected", "billions"),
+    [
+        (18, 11_689_512, 1.814),
+        (50, 25_557_032, 4.089),
+        pytest.param(101, 44_549_160, 7.801, marks=SLOW),
+        pytest.param(152, 60_192_808, 11.514, marks=SLOW),
+    ],
+)
+def test_imagenet_resnet_size(depth, expected, billions):
+    """The numbers of torchvision's models, whose architectures these are; it calls multiplications GFLOPS."""
+    model = ResNet(depth)
+    assert trainable_weights(model) == expected
+    assert multiplications(model) == pytest.approx(1e9 * billions, abs=5e5)
 
 
 @pytest.mark.parametrize(
@@ -40,26 +111,24 @@ def test_cifar_resnet(depth, version, expected):
     assert trainable_weights(CifarResNet(depth, version=version)) == expected
 
 
-def test_resnet20_is_the_cifar_resnet():
-    ours, general = ResNet20(normalization="group"), CifarResNet(20, normalization="group")
-    assert [w.shape for w in ours.weights] == [w.shape for w in general.weights]
-    assert [layer.name.rstrip("_0123456789") for layer in ours.layers] == [
-        layer.name.rstrip("_0123456789") for layer in general.layers
-    ]
-
-
 @pytest.mark.parametrize(("final_normalization", "expected"), [(True, 11_172_170), (False, 11_171_146)])
 def test_preact_resnet18(final_normalization, expected):
     """By stage of f filters and i inputs: 9 i f + 27 f**2, a shortcut of i f but in the first, normalisation 2 i + 6 f.
 
     Before them 27 * 64, after them logits 512 * 10 + 10 and perhaps normalisation 2 * 512. 11,171,146 is the number of
-    the PyTorch code (kuangliu/pytorch-cifar) from which those of the robustness literature are made.
+    the PyTorch code (kuangliu/pytorch-cifar) from which those of the robustness literature are made. Each weight of a
+    convolution is multiplied once per pixel of its outputs, 32 x 32 in the first stage and a quarter in each further.
     """
     stages = ((64, 64), (64, 128), (128, 256), (256, 512))
     count = sum(9 * i * f + 27 * f**2 + (i * f if i != f else 0) + 2 * i + 6 * f for i, f in stages)
     count += 27 * 64 + 512 * 10 + 10 + (2 * 512 if final_normalization else 0)
     assert count == expected
-    assert trainable_weights(PreActResNet18(final_normalization=final_normalization)) == expected
+    model = PreActResNet18(final_normalization=final_normalization)
+    assert trainable_weights(model) == expected
+    convolutions = [9 * i * f + 27 * f**2 + (i * f if i != f else 0) for i, f in stages]
+    pixels = [32**2, 16**2, 8**2, 4**2]
+    expected_multiplications = 27 * 64 * 32**2 + sum(map(operator.mul, convolutions, pixels)) + 512 * 10
+    assert multiplications(model) == expected_multiplications == 555_422_720
 
 
 @pytest.mark.parametrize(
@@ -86,7 +155,9 @@ def test_revnet(depth, filters, published, expected):
         half = f
     assert count == expected
     assert expected == pytest.approx(published, rel=0.015)
-    assert trainable_weights(RevNet(depth)) == expected
+    model = RevNet(depth)
+    assert trainable_weights(model) == expected
+    assert model.layers[-2].input.shape == (None, 8, 8, filters[-1])  # what the mean is taken of
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from keras_robust.data.augmentation import AUGMENTATIONS
+from keras_robust.evaluation import SUITES
 from keras_robust.training import build
 from keras_robust.training.config import DEFAULTS, REQUIRED
 
@@ -53,6 +55,18 @@ def test_the_page_of_configs_has_every_field_and_name():
     for section, names in sections.items():
         (listed,) = re.findall(rf"^\| `{section}` \| ((?:`\w+`(?:, )?)+)[; |]", table, re.MULTILINE)
         assert re.findall(r"`(\w+)`", listed) == sorted(names), section
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "names"),
+    [
+        ("evaluation.md", "| `--suite` |", SUITES),
+        ("classifiers.md", "| `augmentation` |", AUGMENTATIONS),
+    ],
+)
+def test_tables_have_every_name(page, heading, names):
+    table = (ROOT / "docs" / page).read_text().partition(heading)[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(names)
 
 
 def test_the_code_of_the_questions_runs():

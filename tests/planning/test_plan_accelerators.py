@@ -42,10 +42,35 @@ def test_what_is_no_number_of_accelerators_is_refused(text):
 @pytest.mark.parametrize("name", ACCELERATORS)
 def test_peaks_are_in_the_order_that_precision_and_memory_have(name):
     accelerator = ACCELERATORS[name]
-    assert accelerator.flops["float32"] <= max(accelerator.flops.values())
+    low = {dtype: peak for dtype, peak in accelerator.flops.items() if dtype != "float32"}
+    assert low
+    assert accelerator.flops["float32"] <= min(low.values())
     assert 10 < accelerator.flops["float32"] / accelerator.bandwidth < 1000  # operations per byte
     assert accelerator.link < accelerator.bandwidth
     assert accelerator.source
+
+
+@pytest.mark.parametrize(
+    ("name", "flops", "bandwidth", "memory", "both_ways"),
+    [
+        ("v100-16gb", {"float32": 15.7, "float16": 125}, 900, 16, 300),
+        ("v100-32gb", {"float32": 15.7, "float16": 125}, 900, 32, 300),
+        ("a100-40gb", {"float32": 156, "float16": 312, "bfloat16": 312}, 1555, 40, 600),
+        ("a100-80gb", {"float32": 156, "float16": 312, "bfloat16": 312}, 2039, 80, 600),
+        ("h100", {"float32": 989 / 2, "float16": 1979 / 2, "bfloat16": 1979 / 2}, 3350, 80, 900),
+        ("tpu-v5e", {"float32": 197, "bfloat16": 197}, 819, 16, 400),
+    ],
+)
+def test_numbers_are_those_of_the_data_sheets(name, flops, bandwidth, memory, both_ways):
+    """TFLOP/s, GB/s, GB, and GB/s of the links as the sheets sum them up over both ways.
+
+    Of GPUs, the SXM columns of NVIDIA's sheets of the V100, A100 (its TF32 for float32) and H100 (half of TF32 989 and
+    BFLOAT16 1,979, which are with sparsity), without PCIe; of the TPU, docs.cloud.google.com/tpu/docs/v5e.
+    """
+    accelerator = ACCELERATORS[name]
+    assert {dtype: peak / 1e12 for dtype, peak in accelerator.flops.items()} == pytest.approx(flops, rel=1e-3)
+    sizes = (accelerator.bandwidth, accelerator.memory, 2 * accelerator.link)
+    assert sizes == pytest.approx((bandwidth * 1e9, memory * 1e9, both_ways * 1e9))
 
 
 def test_an_operation_takes_as_long_as_its_arithmetic_or_its_traffic():

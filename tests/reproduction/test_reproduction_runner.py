@@ -6,29 +6,30 @@ import pathlib
 
 import pytest
 
+import keras_robust as kr
 from keras_robust.reproduction import Experiment, ModelSpec, Runner, run
 from keras_robust.training.config import resolve
 
 CONFIG = """
 import ml_collections
 
-def get_config(use_ema=""):
+def get_config(variant=""):
     return ml_collections.ConfigDict({
         "config_format": 1,
         "dataset": "mnist_small",
         "train_split": "train",
         "validation_split": "validation",
-        "classifier": {"name": "lenet"},
+        "classifier": {"name": "lenet", "normalization": "mixture_batch" if variant == "mixture" else None},
         "method": {"name": "natural_training"},
-        "optimizer": {"name": "sgd", "learning_rate": 0.1, "use_ema": bool(use_ema)},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "use_ema": variant == "averaged"},
         "batch_size": 8,
         "epochs": 3,
     })
 """
-RAW, AVERAGED = ModelSpec("natural"), ModelSpec("natural:averaged")
+RAW, AVERAGED, MIXTURE = (ModelSpec(f"natural{variant}") for variant in ("", ":averaged", ":mixture"))
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 100, "restarts": 10}
 FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
-
+FGSM = kr.attacks.FGSM(kr.Linf(0.1))
 
 EXPERIMENT = {
     "title": "a title",
@@ -54,13 +55,14 @@ class TrainedModel:
 
 
 class Evaluation:
-    """Stands for `evaluate_suite`, and for the report that it returns."""
+    """Stands for `evaluate_suite`, and for the report that it returns; `calls` are its arguments."""
 
     def __init__(self):
         self.error = None
+        self.calls = []
 
-    def __call__(self, suite, model, dataset, *attacks, source, journal, **options):
-        self.model, self.source = model, source
+    def __call__(self, suite, model, dataset, attack, *, journal, **options):
+        self.calls.append({"suite": suite, "model": model, "attack": attack, **options})
         journal.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -112,7 +114,8 @@ def test_averaged_weights_are_evaluated_where_the_optimizer_keeps_them(runner, t
     ):
         runner.trained(model)
         runner.evaluated(model, FIELDS, source)
-        assert tuple(pathlib.Path(path).read_text() for path in (evaluation.model, evaluation.source)) == expected
+        call = evaluation.calls[-1]
+        assert tuple(pathlib.Path(call[name]).read_text() for name in ("model", "source")) == expected
     assert len(trainings) == 2
 
 
@@ -133,6 +136,26 @@ def test_the_progress_of_an_evaluation_is_kept_until_its_report_is_saved(runner,
     evaluation.error = None
     assert runner.evaluated(RAW, FIELDS, None) == progress.parent
     assert [path.name for path in progress.parent.iterdir()] == ["record.json"]
+
+
+def test_an_evaluation_is_of_what_the_column_says(runner, trainings, evaluation):
+    """Its attack, suite, source, branch and number of best classes; only networks with branches have one."""
+    fields = FIELDS | {"suite": "autoattack", "top_k": 2, "branch": "clean"}
+    runner.trained(MIXTURE)
+    runner.trained(RAW)
+    cases = [
+        (MIXTURE, fields, RAW, (FGSM, "autoattack", 2, "clean")),
+        (MIXTURE, fields, MIXTURE, (FGSM, "autoattack", 2, "clean")),
+        (RAW, fields, None, (FGSM, "autoattack", 2, None)),
+        (MIXTURE, FIELDS, None, (FGSM, None, 1, None)),
+    ]
+    for model, wanted, source, expected in cases:
+        runner.evaluated(model, {**wanted, "split": f"test[:{len(evaluation.calls) + 1}]"}, source)
+        call = evaluation.calls[-1]
+        assert tuple(call[name] for name in ("attack", "suite", "top_k", "branch")) == expected
+        assert call["model"] == str(runner.final_model(model))
+        assert call["source"] == (str(runner.final_model(RAW)) if source is RAW else None)
+        assert call["dataset_name"] == f"mnist_small test[:{len(evaluation.calls)}]"
 
 
 def test_seconds_are_summed_over_the_parts_of_each_epoch(tmp_path):
@@ -167,7 +190,10 @@ def test_an_interrupted_epoch_is_timed_to_the_last_seconds(tmp_path, monkeypatch
 
 
 def test_the_evaluations_are_those_of_the_columns(runner, trainings, evaluation):
-    """Columns of one evaluation share it; the epsilon is that of the row; steps and restarts are cut."""
+    """Columns of one evaluation share it; the epsilon is that of the row; steps and restarts are cut.
+
+    A network without branches has one evaluation for both.
+    """
     runner = dataclasses.replace(runner, scale="smoke")
     results = runner.run(Experiment.from_definition("table1", EXPERIMENT))
     values = {"White box": 0.25, "Black box": 0.25, "Again": 0.25, "Top 2": 0.75}
@@ -177,10 +203,10 @@ def test_the_evaluations_are_those_of_the_columns(runner, trainings, evaluation)
     source = runner.name_of(RAW)
     assert names == [
         f"{start},epsilon=0.1,steps=2,restarts=1",
-        f"{start},epsilon=0.1,steps=2,restarts=1,branch=clean,top_k=2",
         f"{start},epsilon=0.1,steps=2,restarts=1,source={source}",
+        f"{start},epsilon=0.1,steps=2,restarts=1,top_k=2",
         f"{start},epsilon=0.3,steps=2,restarts=1",
-        f"{start},epsilon=0.3,steps=2,restarts=1,branch=clean,top_k=2",
         f"{start},epsilon=0.3,steps=2,restarts=1,source={source}",
+        f"{start},epsilon=0.3,steps=2,restarts=1,top_k=2",
     ]
     assert len(trainings) == 2

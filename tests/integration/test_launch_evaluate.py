@@ -1,0 +1,90 @@
+"""The flags of launch/evaluate.py become the attack and the arguments that they name; evaluation only pretends here."""
+
+import importlib.util
+import pathlib
+
+import pytest
+from absl import flags
+
+import keras_robust as kr
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "evaluate.py"
+LINF, L2 = kr.Linf(0.3), kr.L2(0.3)
+
+
+class Evaluation:
+    """Stands for `evaluate_suite`, and for the report that it returns."""
+
+    def __call__(self, suite, model, dataset, attack, *, journal, **options):
+        self.arguments = {"suite": suite, "model": model, "dataset": dataset, "attack": attack, **options}
+        pathlib.Path(journal).mkdir(parents=True)
+        return self
+
+    def save(self, folder):
+        """Writes nothing."""
+
+
+def take_flags():
+    """Returns all flags that are defined, and leaves none."""
+    taken = flags.FlagValues()
+    taken.append_flag_values(flags.FLAGS)
+    flags.FLAGS.remove_flag_values(taken)
+    return taken
+
+
+@pytest.fixture
+def evaluated(monkeypatch, tmp_path):
+    """Returns the arguments with which the script loads the data and evaluates, given flags.
+
+    Flags of other scripts, which a test before may have imported, are out of the way meanwhile.
+    """
+    others = take_flags()
+    spec = importlib.util.spec_from_file_location("launch_evaluate", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    evaluation = Evaluation()
+    monkeypatch.setattr(kr.evaluation, "evaluate_suite", evaluation)
+    monkeypatch.setattr(kr.evaluation, "dataset_for", lambda *names, **options: {"names": names, **options})
+
+    def run(*arguments):
+        required = ["--model=M", "--dataset=D", "--epsilon=0.3", f"--output={tmp_path}"]
+        flags.FLAGS(["evaluate.py", *required, *arguments])
+        script.main([])
+        return evaluation.arguments
+
+    yield run
+    take_flags()
+    flags.FLAGS.append_flag_values(others)
+
+
+ATTACKS = {
+    "": kr.attacks.PGD(LINF),
+    "--steps=40 --step_size=0.01 --restarts=5": kr.attacks.PGD(LINF, steps=40, step_size=0.01, restarts=5),
+    "--norm=l2 --target=random": kr.attacks.PGD(L2, target="random"),
+    "--attack=bim --objective=margin": kr.attacks.BIM(LINF, objective="margin"),
+    "--attack=apgd --objective=dlr --targeted=9": kr.attacks.APGD(LINF, objective="dlr", targeted=9),
+    "--attack=fab --targets=9": kr.attacks.FAB(LINF, targets=9),
+    "--attack=square --queries=7": kr.attacks.Square(LINF, queries=7),
+}
+
+
+@pytest.mark.parametrize("given", ATTACKS)
+def test_flags_are_an_attack(evaluated, given):
+    assert evaluated(*given.split())["attack"] == ATTACKS[given]
+
+
+def test_flags_are_arguments(evaluated):
+    data = {"split": "test[:9]", "batch_size": 3, "image_size": 8, "data_dir": "F", "download": True}
+    others = {"suite": "all", "source": "S", "version": "plus", "top_k": 5, "seed": 7, "branch": "clean"}
+    given = [f"--{name}={value}" for name, value in {**data, **others}.items()]
+    arguments = evaluated(*given, "--models=A=a,B=b", "--transfer_steps=1,4")
+    assert arguments == {
+        **others,
+        "model": "M",
+        "dataset": {"names": ("M", "D", data.pop("split")), **data},
+        "attack": kr.attacks.PGD(LINF),
+        "models": {"A": "a", "B": "b"},
+        "transfer_steps": [1, 4],
+        "batch_size": 3,
+        "dataset_name": "D test[:9]",
+    }
