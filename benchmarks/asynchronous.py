@@ -37,6 +37,7 @@ from keras_robust.distribution import Crafted, Crafter, asynchronous_generation
 from keras_robust.distribution.crafter import recipe
 from keras_robust.evaluation.provenance import read_history
 from keras_robust.methods.crafted_batches import CRAFTED_AT, NOT_CRAFTED
+from keras_robust.planning.measurement import time_in_turns
 from keras_robust.reports import canvas
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
@@ -45,6 +46,7 @@ WORKERS = flags.DEFINE_integer("workers", 1, "Ray workers.")
 DEVICES = range(1, 9)
 SATURATED_CAPACITY = 16
 STEPS_PER_EPOCH, BATCH_SIZE = 74, 128
+ROUNDS = 15
 STATED_IN_THE_PAPER = {1: 1.0, 7: 5.0, 8: 5.0}
 """Devices to speed-up, section 5: "nearly 5x" for 7 and "over 5x" for 8; the figure itself has no numbers."""
 
@@ -60,12 +62,11 @@ def load_config() -> Any:
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Times the training part of each epoch."""
+    """Appends the seconds of the training part of each epoch to a file: a run may be killed at any moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
-        self.seconds: list[float] = []
-        self._start: float | None = None
+        self.path = path
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -73,7 +74,8 @@ class EpochSeconds(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Stops the clock, where validation begins."""
-        self.seconds.append(time.perf_counter() - self._start)
+        with self.path.open("a") as file:
+            file.write(f"{time.perf_counter() - self._start}\n")
 
 
 class PromptPool:
@@ -111,7 +113,7 @@ def result_of(folder: pathlib.Path, generation: Any) -> dict[str, Any]:
     """Returns what is printed of a run, which is trained and evaluated where it is not finished."""
     done = folder / "result.json"
     if not done.exists():
-        config, clock = load_config(), EpochSeconds()
+        config, clock = load_config(), EpochSeconds(folder / "seconds.txt")
         model = kr.training.train(config, folder, generation=generation, callbacks=[clock], verbose=2)
         test = kr.data.evaluation_batches("mnist_small", "test", batch_size=250)
         attack = kr.attacks.PGD(kr.Linf(0.3), steps=40, step_size=0.01, restarts=5)
@@ -122,23 +124,12 @@ def result_of(folder: pathlib.Path, generation: Any) -> dict[str, Any]:
         result = {
             "clean": report.clean_accuracy,
             "robust": report.robust_accuracy,
-            "seconds_per_step": round(float(np.median(clock.seconds)) / STEPS_PER_EPOCH, 4),
+            "seconds_per_step": round(float(np.median(np.loadtxt(clock.path))) / STEPS_PER_EPOCH, 4),
             "staleness": round(float(np.mean(history.get("staleness", [0]))), 2),
             **{name: round(count / steps, 3) for name, count in shares.items()},
         }
         done.write_text(json.dumps(result))
     return json.loads(done.read_text())
-
-
-def median_seconds(run: Any, rounds: int = 15) -> float:
-    """Returns the median time of `run`, after two warm-up calls."""
-    seconds = []
-    for index in range(rounds + 2):
-        start = time.perf_counter()
-        run()
-        if index >= 2:
-            seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
 
 
 class Echo:
@@ -169,7 +160,7 @@ def measure_costs() -> Costs:
         batch = {"clean": images, "adversarial": images, CRAFTED_AT: tf.fill((BATCH_SIZE,), crafted_at)}
         step((batch, labels))["loss"].numpy()
 
-    crafted, own = median_seconds(lambda: train(0)), median_seconds(lambda: train(NOT_CRAFTED))
+    crafted, own = time_in_turns([lambda: train(0), lambda: train(NOT_CRAFTED)], ROUNDS)
     pool = kr.distribution.RayPool(Echo, {})
     arrays, busy = (images.numpy(), labels.numpy()), []
 
@@ -183,13 +174,14 @@ def measure_costs() -> Costs:
         busy[-1] += time.perf_counter() - start
 
     try:
-        publish = median_seconds(lambda: pool.publish(model.get_weights(), 0))
+        (publish,) = time_in_turns([lambda: pool.publish(model.get_weights(), 0)], ROUNDS)
         time.sleep(1.0)
         pool.collect()
-        median_seconds(transfer)
+        for _ in range(ROUNDS):
+            transfer()
     finally:
         pool.stop()
-    return Costs(train=crafted, attack=own - crafted, transfer=float(np.median(busy[2:])), publish=publish)
+    return Costs(train=crafted, attack=own - crafted, transfer=float(np.median(busy)), publish=publish)
 
 
 def plot(costs: Costs, path: pathlib.Path) -> dict[int, Any]:
