@@ -7,12 +7,13 @@ import tensorflow as tf
 
 from keras_robust.attacks.attack import Attack, ModelFn
 from keras_robust.attacks.input_gradient import value_and_gradient
-from keras_robust.attacks.model_fn import check_compute_dtype
+from keras_robust.attacks.score_based import check_options
 from keras_robust.core import L2, ThreatModel, seeds
-from keras_robust.core.checks import check_integer
 from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+
+PROBE = 1e-2
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -38,21 +39,22 @@ class VirtualAdversarial(Attack):
 
     threat_model: ThreatModel
     power_iterations: int = 1
-    probe: float = 1e-2
+    probe: float = PROBE
     compute_dtype: str | None = None
 
     def __post_init__(self) -> None:
-        count = self.power_iterations
-        check_integer("power_iterations", count)
-        check_compute_dtype(self.compute_dtype)
-        if not self.probe > 0:
-            raise ValueError(f"probe is positive. Received: probe={self.probe!r}")
+        check_options(self, ("linf", "l2", "l1"), ("power_iterations",), ("probe",))
 
     @property
     def name(self) -> str:
-        """Such as "Virtual adversarial (L2 1.5, 1 power iteration)"."""
+        """Such as "Virtual adversarial (L2 1.5, 1 power iteration)"; what is not the default is said."""
         plural = "s" if self.power_iterations > 1 else ""
-        return f"Virtual adversarial ({self.threat_model}, {self.power_iterations} power iteration{plural})"
+        parts = [str(self.threat_model), f"{self.power_iterations} power iteration{plural}"]
+        if self.probe != PROBE:
+            parts.append(f"probe {self.probe:.4g}")
+        if self.compute_dtype:
+            parts.append(self.compute_dtype)
+        return f"Virtual adversarial ({', '.join(parts)})"
 
     def __call__(
         self,

@@ -18,6 +18,9 @@ from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE, Serializable
 
+QUANTILE = 0.99
+"""Of the absolute gradients, for L1: SLIDE's."""
+
 
 def flatten(images: Tensor) -> Tensor:
     """Returns (batch, ...) as (batch, size)."""
@@ -191,13 +194,17 @@ class L1(ThreatModel):
             much faster because single pixels soon meet the pixel range.
     """
 
-    quantile: float = 0.99
+    quantile: float = QUANTILE
     norm: ClassVar[str] = "l1"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 <= self.quantile <= 1.0:
             raise ValueError(f"quantile is in [0, 1]. Received: quantile={self.quantile}")
+
+    def __str__(self) -> str:
+        chosen = "" if self.quantile == QUANTILE else f", quantile {self.quantile:.4g}"
+        return super().__str__() + chosen
 
     def project(self, points: Tensor, images: Tensor) -> Tensor:
         """Returns argmin ||z - points||_2 over z in bounds with ||z - images||_1 <= epsilon.

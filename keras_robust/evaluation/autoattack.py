@@ -11,7 +11,7 @@ import keras
 from keras_robust.attacks import APGD, FAB, Attack, Square
 from keras_robust.core import ThreatModel
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.evaluation.suite import Suite
+from keras_robust.evaluation.suite import Suite, by_name
 
 VERSIONS = ("standard", "plus", "rand")
 NORMS = ("linf", "l2", "l1")
@@ -66,7 +66,7 @@ class AutoAttack(Suite):
     def attacks_for(self, classes: int) -> dict[str, Attack]:
         """Returns the attacks by name, in their order: see `Suite.attacks_for`."""
         attacks = {"standard": self._standard, "plus": self._plus, "rand": self._rand}[self.version](classes)
-        return {attack.name: attack for attack in attacks}
+        return by_name((attack.name, attack) for attack in attacks)
 
     def notes_for(self, classes: int) -> list[str]:
         """Returns what few classes changed: see `Suite.notes_for`."""

@@ -111,7 +111,9 @@ def evaluate(
     if checks is None:
         checks = bool(suite and suite.strong and setting.white_box)
     further = dict(analyses or {})
-    progress = None if journal is None else Journal(journal, fingerprint(setting, given, [*further, str(checks)]))
+    progress = None
+    if journal is not None:
+        progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]))
     results = _run(given, setting, progress, cascade=suite is not None)
     found = _check(setting, threat_model, given if suite else {}, results, progress) if checks else []
     parts = _analyse(further, progress, verbose)

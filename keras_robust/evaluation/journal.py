@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,19 @@ class Journal:
         self._write(path, json.dumps(fingerprint, indent=1).encode())
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Returns the arrays saved under a name, or None."""
+        """Returns the arrays saved under a name, or None.
+
+        Raises:
+            ValueError: if their file is damaged.
+        """
         path = self.folder / f"{name}.npz"
         if not path.exists():
             return None
-        with np.load(path) as arrays:
-            return dict(arrays)
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                return dict(arrays)
+        except (EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(f"The progress is damaged: delete {self.folder}. Received: {path}") from error
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Replaces the arrays saved under a name."""

@@ -5,6 +5,7 @@ report = kr.evaluate(model, test, kr.evaluation.PaperSuite(kr.Linf(16 / 255)), t
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ import keras
 from keras_robust.attacks import BIM, FGSM, PGD, RFGSM, Attack
 from keras_robust.core import Linf, ThreatModel
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.evaluation.suite import Suite
+from keras_robust.evaluation.suite import Suite, by_name
 
 RANDOM_TARGETS = ("random_any", "random")
 
@@ -79,16 +80,21 @@ class PaperSuite(Suite):
         return self.epsilons or ()
 
     def attacks_for(self, classes: int) -> dict[str, Attack]:
-        """Returns the attacks by the paper's names, the largest epsilon first: see `Suite.attacks_for`."""
+        """Returns the attacks by the paper's names, the largest epsilon first: see `Suite.attacks_for`.
+
+        Raises:
+            ValueError: if epsilons or step sizes are too close to differ in the names.
+        """
         del classes
-        attacks: dict[str, Attack] = {}
+        return by_name(self._named())
+
+    def _named(self) -> Iterator[tuple[str, Attack]]:
         for epsilon in sorted(self._epsilons, reverse=True):
             ball = dataclasses.replace(self.threat_model, epsilon=epsilon)
             for suffix, target in (("LL", "least_likely"), ("Rand", self.random_target)):
-                attacks[f"Step-{suffix} ({ball})"] = FGSM(ball, target=target)
-                attacks[f"R+Step-{suffix} ({ball})"] = RFGSM(ball, target=target)
+                yield f"Step-{suffix} ({ball})", FGSM(ball, target=target)
+                yield f"R+Step-{suffix} ({ball})", RFGSM(ball, target=target)
                 for steps, size in itertools.product(self.steps, self.step_sizes or ()):
                     options: dict[str, Any] = {"steps": steps, "step_size": size, "target": target}
-                    attacks[f"Iter-{suffix}-{steps} ({ball}, step {size:.3g})"] = BIM(ball, **options)
-                    attacks[f"PGD-{suffix}-{steps} ({ball}, step {size:.3g})"] = PGD(ball, **options)
-        return attacks
+                    yield f"Iter-{suffix}-{steps} ({ball}, step {size:.3g})", BIM(ball, **options)
+                    yield f"PGD-{suffix}-{steps} ({ball}, step {size:.3g})", PGD(ball, **options)

@@ -17,6 +17,7 @@ from keras_robust.evaluation.loss_surface import AXES, loss_surface
 from keras_robust.evaluation.normalization_statistics import normalization_statistics
 from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.subject import as_subject
 from keras_robust.evaluation.suite import Combined, Suite
 from keras_robust.evaluation.transfer_matrix import transfer_matrix
 from keras_robust.layers import use_branch
@@ -116,6 +117,12 @@ def _short_name(model: Any) -> str:
     return (isinstance(model, str | pathlib.Path) and pathlib.Path(model).parent.name) or "evaluated"
 
 
+def _identity(name: str, model: Any) -> str:
+    """Returns a name that other weights change; those of a function are not known."""
+    sha256 = as_subject(model).sha256
+    return name if sha256 is None else f"{name} ({sha256[:8]})"
+
+
 def _with_steps(attack: Attack, numbers: Sequence[int]) -> list[Attack]:
     if not isinstance(attack, PGD):
         raise ValueError(f"transfer_steps are of PGD. Received: transfer_steps={numbers} with attack={attack!r}")
@@ -169,7 +176,8 @@ def _analyses(
         everyone, names = {_short_name(model): model, **models}, [attack.name for attack in transferred]
         if len(everyone) == len(models):
             raise ValueError(f"The evaluated model has a name of its own. Received: {_short_name(model)!r} in models")
-        analyses[f"transfer of {'; '.join(names)} between {', '.join(everyone)}"] = lambda: transfer_matrix(
+        classifiers = ", ".join(_identity(name, model) for name, model in everyone.items())
+        analyses[f"transfer of {'; '.join(names)} between {classifiers}"] = lambda: transfer_matrix(
             everyone, dataset, transferred, **options
         )
     return analyses

@@ -9,28 +9,41 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.core.serialization import Serializable
 from keras_robust.evaluation.journal import digest
+from keras_robust.evaluation.ranks import classify
 from keras_robust.evaluation.runner import PICTURES, AttackResult
-from keras_robust.evaluation.setting import Setting
+from keras_robust.evaluation.setting import Setting, make_classify
+from keras_robust.evaluation.subject import Subject
+from keras_robust.evaluation.suite import Suite
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
 SCHEMA_VERSION = 1
 
 
-def fingerprint(setting: Setting, attacks: dict[str, Attack], more: list[str]) -> dict[str, Any]:
+def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | None, more: list[str]) -> dict[str, Any]:
     """Returns all that the results depend on, by the names that a user knows; `more` names checks and analyses."""
     return {
         "keras_robust": __version__,
         "dataset": digest(setting.images, setting.sparse_labels),
-        "model": [setting.target.description, setting.target.sha256, digest(setting.clean_predictions)],
-        "source": [setting.source.description, setting.source.sha256],
-        "attacks": {name: describe(attack) for name, attack in attacks.items()},
+        "model": _identity(setting.target, setting),
+        "source": None if setting.white_box else _identity(setting.source, setting),
+        "attacks": [[name, describe(attack)] for name, attack in attacks.items()],
+        "suite": None if suite is None else describe(suite),
         "checks or analyses": more,
         "top_k": setting.top_k,
         "batch_size": setting.batch_size,
         "seed": setting.seed,
         "number of replicas": setting.strategy.num_replicas_in_sync,
     }
+
+
+def _identity(subject: Subject, setting: Setting) -> list[str | None]:
+    """Returns what tells a classifier from others: of a function, these are its predictions."""
+    predictions = setting.clean_predictions
+    if subject is not setting.target:
+        logits = make_classify(subject, setting.batch_size, setting.strategy)(setting.images)
+        predictions = classify(logits).numpy()
+    return [subject.description, subject.sha256, digest(predictions)]
 
 
 def accuracies(results: dict[str, AttackResult], setting: Setting) -> dict[str, Any]:

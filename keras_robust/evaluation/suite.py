@@ -1,6 +1,7 @@
 """What suites of attacks have in common."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import ClassVar
 
 import keras
@@ -35,6 +36,19 @@ class Suite(Serializable):
         return []
 
 
+def by_name(named: Iterable[tuple[str, Attack]]) -> dict[str, Attack]:
+    """Returns attacks by name, in their order.
+
+    Raises:
+        ValueError: if different attacks have one name, of which a record could hold but one.
+    """
+    attacks: dict[str, Attack] = {}
+    for name, attack in named:
+        if attacks.setdefault(name, attack) != attack:
+            raise ValueError(f"Each attack has a name of its own. Received: two named {name!r}")
+    return attacks
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class Combined(Suite):
@@ -66,8 +80,12 @@ class Combined(Suite):
         return " + ".join(suite.name for suite in self.suites)
 
     def attacks_for(self, classes: int) -> dict[str, Attack]:
-        """Returns the attacks of all suites, in their order: see `Suite.attacks_for`."""
-        return {name: attack for suite in self.suites for name, attack in suite.attacks_for(classes).items()}
+        """Returns the attacks of all suites, in their order, each once: see `Suite.attacks_for`.
+
+        Raises:
+            ValueError: if different attacks have one name.
+        """
+        return by_name(item for suite in self.suites for item in suite.attacks_for(classes).items())
 
     def notes_for(self, classes: int) -> list[str]:
         """Returns the notes of all suites: see `Suite.notes_for`."""

@@ -36,14 +36,28 @@ def test_stays_in_ball_and_range(linear_classifier, batch, ball):
 def test_round_trip_and_name():
     attack = VirtualAdversarial(kr.L2(1.5), power_iterations=2, probe=0.1)
     assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(attack)) == attack
-    assert attack.name == "Virtual adversarial (L2 1.5, 2 power iterations)"
+    assert attack.name == "Virtual adversarial (L2 1.5, 2 power iterations, probe 0.1)"
+    assert VirtualAdversarial(kr.L2(1.5)).name == "Virtual adversarial (L2 1.5, 1 power iteration)"
 
 
-@pytest.mark.parametrize("options", [{"power_iterations": 0}, {"probe": 0.0}, {"compute_dtype": "int8"}])
-def test_bad_input(options):
-    ((name, value),) = options.items()
-    with pytest.raises(ValueError, match=f"Received: {name}={value!r}"):
-        VirtualAdversarial(kr.L2(1.0), **options)
+ERRORS = [
+    (lambda: VirtualAdversarial(1.5), "threat_model=1.5 of type float"),
+    (lambda: VirtualAdversarial(kr.L2), "of type type"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), power_iterations=0), "power_iterations=0"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), power_iterations=1.5), "power_iterations=1.5"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), probe=0.0), "probe=0.0"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), probe=float("nan")), "probe=nan"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), probe=float("inf")), "probe=inf"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), probe="a"), "probe='a'"),
+    (lambda: VirtualAdversarial(kr.L2(1.0), compute_dtype="int8"), "compute_dtype='int8'"),
+]
+
+
+@pytest.mark.parametrize(("make", "received"), ERRORS, ids=[received for _, received in ERRORS])
+def test_errors_say_what_was_received(make, received):
+    with pytest.raises(ValueError, match="Received: ") as error:
+        make()
+    assert received in str(error.value)
 
 
 def test_targets_are_refused(linear_classifier, batch):

@@ -34,6 +34,19 @@ def test_a_half_written_set_is_never_read(tmp_path, monkeypatch):
     np.testing.assert_array_equal(Journal(tmp_path, FINGERPRINT).load("a")["x"], [0, 0])
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "a byte", "text"])
+def test_a_damaged_set_is_refused(tmp_path, damage):
+    """As a full disk or a lost write leaves it: no part of it may be taken for the whole."""
+    journal, path = Journal(tmp_path, FINGERPRINT), tmp_path / "a.npz"
+    journal.save("a", {"x": np.arange(100), "y": np.ones(3)})
+    whole = path.read_bytes()
+    inside = whole.index(np.arange(100).tobytes()) + 200
+    flipped = whole[:inside] + bytes([whole[inside] ^ 1]) + whole[inside + 1 :]
+    path.write_bytes({"empty": b"", "cut": whole[:-40], "a byte": flipped, "text": b"progress"}[damage])
+    with pytest.raises(ValueError, match=rf"damaged: delete {tmp_path}\. Received: {path}"):
+        journal.load("a")
+
+
 def test_another_evaluation_is_refused_by_name(tmp_path):
     Journal(tmp_path, FINGERPRINT)
     with pytest.raises(ValueError, match=rf"another attacks, seed.*Received: journal={tmp_path}"):

@@ -85,6 +85,15 @@ def test_what_was_finished_is_not_run_again(problem, tmp_path, monkeypatch):
     assert json.loads(json.dumps(report.record)) == report.record
 
 
+def test_a_transfer_matrix_is_of_the_weights_of_its_models(problem, tmp_path, linear_classifier):
+    """A model of the same name that was trained on is another one, whose matrix is not in the journal."""
+    other = linear_classifier(4, seed=1)
+    run("transfer", problem, models={"other": other}, journal=tmp_path)
+    other.layers[-1].bias.assign_add([1e-5, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="another checks or analyses"):
+        run("transfer", problem, models={"other": other}, journal=tmp_path)
+
+
 def test_the_epsilon_curve_ends_where_every_image_is_allowed(problem, monkeypatch):
     """Of 16 pixels, epsilon 4 in L2; a point of twice epsilon is more than the pixel range."""
     monkeypatch.setattr(protocol, "EPSILON_PARTS", (0.5, 2.0))
