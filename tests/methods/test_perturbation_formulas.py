@@ -7,6 +7,7 @@ import tensorflow as tf
 from softmax_regression import (
     CLASSES,
     CLEAN,
+    COUNT,
     EPSILON,
     IMAGES,
     LABELS,
@@ -15,6 +16,7 @@ from softmax_regression import (
     SIZE,
     SPARSE,
     STEP,
+    WEIGHT,
     attacked,
     check,
     cross_entropies,
@@ -126,26 +128,39 @@ def test_free_training_takes_a_smaller_last_batch(linear_classifier):
     assert np.abs(perturbation).max() <= EPSILON
 
 
-def test_stale_adversarial_training(linear_classifier):
-    """Staleness 2, four batches: two fill the queue, the others train on them as attacked with the first weights."""
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("staleness", [1, 2, 3])
+def test_stale_adversarial_training(linear_classifier, staleness, weighted):
+    """Each of five batches is trained on `staleness` steps late: as attacked when it came, its labels, its weights."""
     classifier = linear_classifier()
     start = p = parameters(classifier)
-    losses = []
-    for rows in (slice(0, 5), slice(5, 10)):
-        x = attacked(start, CLEAN[rows], ONE_HOT[rows])
+    weight = WEIGHT if weighted else np.ones(COUNT)
+    queue, losses = [], []
+    for rows in (slice(first, first + 2) for first in range(0, COUNT, 2)):
+        queue.append((rows, attacked(p, CLEAN[rows], ONE_HOT[rows])))
+        if len(queue) <= staleness:
+            losses.append(0.0)
+            continue
 
-        def loss(q: np.ndarray, x: np.ndarray = x, rows: slice = rows) -> float:
-            return cross_entropies(q, x, ONE_HOT[rows]).mean()
+        def loss(q: np.ndarray, rows: slice = queue[0][0], x: np.ndarray = queue[0][1]) -> float:
+            return (weight[rows] * cross_entropies(q, x, ONE_HOT[rows])).mean()
 
         losses.append(loss(p))
         p = p - RATE * gradient(loss, p)
-    model = kr.StaleAdversarialTraining(classifier, STEP, staleness=2)
-    value, after = train(model, batch_size=5, epochs=1)
+        queue.pop(0)
+    assert np.abs(p - start).max() > 0.1
+    model = kr.StaleAdversarialTraining(classifier, STEP, staleness=staleness)
+    value, after = train(model, batch_size=2, sample_weight=WEIGHT if weighted else None)
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(after, p, atol=1e-5)
+
+
+def test_nothing_is_learned_while_the_queue_is_filled(linear_classifier):
+    classifier = linear_classifier()
+    start = parameters(classifier)
+    value, after = train(kr.StaleAdversarialTraining(classifier, STEP, staleness=2), batch_size=5)
     assert value == 0
     np.testing.assert_allclose(after, start, atol=1e-7)
-    value, after = train(model, batch_size=5, epochs=1)
-    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
-    np.testing.assert_allclose(after, p, atol=3e-6)
 
 
 def test_stale_training_needs_batches_of_one_size(linear_classifier):
