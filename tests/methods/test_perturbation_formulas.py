@@ -128,8 +128,7 @@ def test_free_training_takes_a_smaller_last_batch(linear_classifier):
     assert np.abs(perturbation).max() <= EPSILON
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("staleness", [1, 2, 3])
+@pytest.mark.parametrize(("staleness", "weighted"), [(1, False), (3, True)])
 def test_stale_adversarial_training(linear_classifier, staleness, weighted):
     """Each of five batches is trained on `staleness` steps late: as attacked when it came, its labels, its weights."""
     classifier = linear_classifier()
