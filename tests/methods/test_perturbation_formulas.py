@@ -202,6 +202,37 @@ def test_ensemble_attacks_the_model_that_was_drawn(linear_classifier, seed):
     check(train(model), lambda q: cross_entropies(q, x).mean(), p)
 
 
+def test_an_ensemble_attacks_static_models_in_inference_mode_and_by_its_schedule():
+    """Its own classifier in training mode, where half of the units are 0 (not so in inference); half of epsilon."""
+
+    def make(seed: int) -> keras.Model:
+        middle = [keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+        dense = keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.GlorotUniform(seed))
+        return keras.Sequential([keras.Input((4, 4, 1)), *middle, dense])
+
+    own, other = make(0), make(1)
+    options = {"attack_in_training_mode": True, "epsilon_schedule": kr.optimizers.PiecewiseLinear([0, 1], [0.5, 0.5])}
+    model = kr.EnsembleAdversarialTraining(own, STEP, source_models=[other], **options)
+
+    def agreement(x_adv: tf.Tensor, classifier: keras.Model, training: bool) -> float:
+        x = tf.constant(IMAGES)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = SPARSE(LABELS, keras.models.clone_model(classifier)(x, training=training))
+        expected = np.clip(IMAGES + EPSILON / 2 * np.sign(tape.gradient(loss, x)), 0, 1)
+        return (np.abs(x_adv - expected) < 1e-6).mean()
+
+    draws = set()
+    for k in range(6):
+        seed = tf.constant([0, k])
+        draws.add(draw := int(seeds.integers((), seeds.fold(seed, 0), 2)))
+        x_adv = model.perturb(tf.constant(IMAGES), tf.constant(LABELS), seed)
+        classifier, training = [(own, True), (other, False)][draw]
+        assert agreement(x_adv, classifier, training) > 0.99
+        assert agreement(x_adv, own, False) < 0.95
+    assert draws == {0, 1}
+
+
 def test_the_draws_of_the_ensemble_differ():
     """The seeds of the test above draw more than one of the models."""
     draws = [seeds.fold(seeds.fold_replica(seeds.fold(seeds.as_seed(s), seeds.TRAINING, 0)), 0) for s in range(4)]
