@@ -5,6 +5,8 @@ import os
 
 import tensorflow as tf
 
+from keras_robust.core import seeds
+from keras_robust.core.checks import check_integer
 from keras_robust.data.augmentation import get_augmentation
 from keras_robust.data.service import through_service
 from keras_robust.data.source import DatasetInfo, Source, open_split
@@ -42,7 +44,7 @@ def training_batches(
         name: data set, as of `load_split`.
         split: split, as of `load_split`.
         batch_size: global batch size, at least 1 and at most the number of examples.
-        seed: seed of the orders.
+        seed: of the orders and of the augmentation, in [0, 2**31).
         start_step: number of batches already consumed, at least 0.
         image_size: height and width of the images, for which they are cut and resized: at random where the
             augmentation says so, and otherwise as in `evaluation_batches`. 0 leaves images of one size as they are.
@@ -63,11 +65,13 @@ def training_batches(
         [0, 1] and labels (batch_size,) int64 or (batch_size, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `load_split`, if `batch_size`, `start_step`, `image_size` or `shuffle_buffer` is out of its
-            range, images differ in size and there is no `image_size`, the augmentation is unknown, or images cut at
-            random are to be kept.
+        ValueError: as `load_split`, if `batch_size`, `seed`, `start_step`, `image_size` or `shuffle_buffer` is out of
+            its range, images differ in size and there is no `image_size`, the augmentation is unknown, or images cut
+            at random are to be kept.
     """
     draws = get_augmentation(augmentation)
+    check_integer("seed", seed, 0)
+    seeds.as_seed(seed)  # below 2**31, too
     source = open_split(name, split, data_dir, download)
     shape = source.info.shape_at(image_size)
     _check_training_arguments(source.info, batch_size, start_step, shuffle_buffer)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import PGD, Attack
+from keras_robust.core import CrossEntropy
 from keras_robust.core.checks import check_integer
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -30,27 +31,25 @@ class FreeAdversarialTraining(RobustModel):
 
     Args:
         classifier: as in `RobustModel`.
-        attack: a `PGD` of one step, for its threat model and step size: `FGSM(ball)`, whose step is epsilon, is the
-            paper's. With epsilon 0 this is natural training with replays (figure 1 of the paper).
+        attack: a `PGD` of one step from the image, for its threat model and step size: `FGSM(ball)`, whose step is
+            epsilon, is the paper's. With epsilon 0 this is natural training with replays (figure 1 of the paper). It
+            has no other options: d climbs the training loss, in the precision of training, from where it was.
         replays: m, at least 1; 8 in the paper for CIFAR-10, 4 for ImageNet.
         **kwargs: of `RobustModel`.
 
     Raises:
-        ValueError: if `attack` is no `PGD` of one step or `replays` is not positive.
+        ValueError: if `attack` is no `PGD` of one step or has options besides, or `replays` is not positive.
     """
 
     def __init__(self, classifier: keras.Layer, attack: Attack, *, replays: int = 8, **kwargs: Any) -> None:
-        if not isinstance(attack, PGD) or attack.steps != 1 or attack.restarts != 1:
-            raise ValueError(
-                f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}"
-            )
+        step = _checked_step(attack)
         check_integer("replays", replays)
         for option in ("weight_perturbation", "epsilon_schedule"):
             if kwargs.get(option) is not None:
                 raise ValueError(f"Free adversarial training has no {option}. Received: {option}={kwargs[option]!r}")
         super().__init__(classifier, attack, **kwargs)
         self.replays = replays
-        self._step_size = attack.resolved_step_size
+        self._step_size = step.resolved_step_size
         # The perturbation alone is not cut to the pixel range: images plus perturbation are.
         self._ball = dataclasses.replace(attack.threat_model, bounds=(-math.inf, math.inf))
 
@@ -104,3 +103,19 @@ class FreeAdversarialTraining(RobustModel):
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model."""
         return {**super().get_config(), "replays": self.replays}
+
+
+def _checked_step(attack: Any) -> PGD:
+    """Returns `attack`; raises `ValueError` unless it is `FGSM`, perhaps of another step size: no more is used."""
+    if not isinstance(attack, PGD) or attack.steps != 1:
+        raise ValueError(f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}")
+    used = PGD(attack.threat_model, 1, attack.step_size, CrossEntropy(), random_start="none")
+    given = dataclasses.replace(attack, objective=attack.resolved_objective)
+    names = [field.name for field in dataclasses.fields(PGD)]
+    ignored = [f"{name}={getattr(attack, name)!r}" for name in names if getattr(given, name) != getattr(used, name)]
+    if ignored:
+        raise ValueError(
+            "Free adversarial training climbs the training loss from where the last replay ended: its attack is "
+            f"PGD(threat_model, steps=1, step_size=..., random_start='none'). Received: {', '.join(ignored)}"
+        )
+    return attack

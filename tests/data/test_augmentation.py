@@ -72,6 +72,27 @@ def test_the_stream_is_augmented_and_resumes(data_dir):
         np.testing.assert_array_equal(images, others)
 
 
+def test_draws_of_steps_epochs_and_images_are_independent(data_dir):
+    """Two of 36 steps, of two seeds and three epochs each, cut a place of the batch alike in one of 2 * 9 * 9 cases."""
+    options = {"batch_size": 8, "data_dir": data_dir}
+    crops = []
+    for seed in (3, 4):
+        plain, augmented = (
+            data.training_batches("mnist_small", "train[:50]", seed=seed, augmentation=name, **options).take(18)
+            for name in (None, "flip_and_crop")
+        )
+        pairs = zip(plain.as_numpy_iterator(), augmented.as_numpy_iterator(), strict=True)
+        for (images, _), (others, _) in pairs:
+            crops.append([candidates(a, 4).index(b.tobytes()) for a, b in zip(images, others, strict=True)])
+    draws = np.array(crops)
+    rows = [(draws[i], draws[k]) for i in range(36) for k in range(i)]
+    expected = 630 * 8 / 162
+    assert sum(np.sum(a == b) for a, b in rows) < expected + 5 * np.sqrt(expected)
+    columns = [(draws[:, i], draws[:, k]) for i in range(8) for k in range(i)]
+    expected = 28 * 36 / 162
+    assert sum(np.sum(a == b) for a, b in columns) < expected + 5 * np.sqrt(expected)
+
+
 def test_an_unknown_augmentation_is_named(data_dir):
     with pytest.raises(ValueError, match="augmentation='cutout'"):
         data.training_batches("mnist_small", "train", batch_size=8, seed=0, data_dir=data_dir, augmentation="cutout")

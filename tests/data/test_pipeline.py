@@ -107,7 +107,7 @@ def test_remainder_is_dropped_and_differs_between_epochs(data_dir: pathlib.Path)
     assert set(first) != set(second)
 
 
-@pytest.mark.parametrize("seed", [0, -1, 2**40])
+@pytest.mark.parametrize("seed", [0, 2**16, 2**31 - 1])
 def test_seeds_differ(seed: int, data_dir: pathlib.Path):
     assert keys(batches(6, data_dir, seed=seed)) != keys(batches(6, data_dir))
     assert_same(batches(6, data_dir, seed=seed), batches(6, data_dir, seed=seed))
@@ -207,6 +207,11 @@ def test_images_of_an_evaluation_are_kept_where_they_fit(
         ({"batch_size": 0}, r"between 1 and 50.*'train\[:50\]' of 'mnist_small'. Received: batch_size=0"),
         ({"batch_size": 51}, r"between 1 and 50.*Received: batch_size=51"),
         ({"start_step": -1}, r"Received: start_step=-1"),
+        ({"seed": -1}, "Received: seed=-1"),
+        ({"seed": 2**31}, "Received: seed=2147483648"),
+        ({"seed": 2**31, "augmentation": "flip_and_crop"}, "Received: seed=2147483648"),
+        ({"seed": 1.5}, r"Received: seed=1\.5"),
+        ({"seed": True}, "Received: seed=True"),
         ({"shuffle_buffer": 0}, r"Received: shuffle_buffer=0"),
         ({"split": "nosuch"}, r"Received: split='nosuch'"),
         ({"image_size": -1}, r"Received: image_size=-1"),

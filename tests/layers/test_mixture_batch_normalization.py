@@ -105,6 +105,21 @@ def test_fresh_accuracy_is_of_the_adversarial_branch(classifier, batch):
     assert history["fresh_robust_accuracy"] == [1.0]
 
 
+def test_validation_is_of_the_selected_branch_alone(classifier, batch):
+    """Of clean images, too. The clean branch gives all images the same logits here."""
+    images, _ = batch(count=32)
+    mixture_layer(classifier).clean.gamma.assign(np.zeros(4))
+    classifier.layers[-1].bias.assign([0.01, 0.0, 0.0])
+    labels = classifier(images).numpy().argmax(axis=1)
+    assert 0 < np.mean(labels == 0) < 1
+    for branch, accuracy in (("adversarial", 1.0), ("clean", np.mean(labels == 0))):
+        select_branch(classifier, branch)
+        model = kr.RobustModel(classifier, ATTACK, validation_attack=kr.attacks.FGSM(kr.Linf(0.0)))
+        model.compile("sgd", SPARSE, metrics=["accuracy"])
+        logs = model.evaluate(images, labels, verbose=0, return_dict=True)
+        assert logs["accuracy"] == logs["robust_accuracy"] == pytest.approx(accuracy)
+
+
 def test_evaluation_and_export_use_the_selected_branch(classifier, batch, tmp_path):
     data = batch(count=16)
     model = trained(classifier, data)

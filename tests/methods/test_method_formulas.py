@@ -55,6 +55,20 @@ def test_clean_logit_pairing_and_squeezing(linear_classifier, method, weighted, 
     check(train(model, sample_weight=WEIGHT if weighted else None), loss, p)
 
 
+def test_the_image_in_the_middle_of_an_odd_batch_has_two_partners(linear_classifier):
+    """Of five: 0 and 2, 1 and 3, 2 and 4; the last pair weighs (w_2 + w_4) / 2."""
+    classifier = linear_classifier()
+    p, x, y, weight = parameters(classifier), CLEAN[:5], ONE_HOT[:5], WEIGHT[:5]
+
+    def loss(p: np.ndarray) -> float:
+        z = logits(p, x)
+        pairs = [(weight[i] + weight[i + 2]) / 2 * ((z[i] - z[i + 2]) ** 2).mean() for i in range(3)]
+        return (weight * cross_entropies(p, x, y)).mean() + 0.7 * np.mean(pairs)
+
+    model = kr.CleanLogitPairing(classifier, pairing_weight=0.7)
+    check(train(model, LABELS[:5], images=IMAGES[:5], sample_weight=weight), loss, p)
+
+
 def test_one_image_has_no_pair(linear_classifier):
     """A batch of one is its own partner: the loss stays finite."""
     value, _ = train(kr.CleanLogitPairing(linear_classifier()), LABELS[:1], images=IMAGES[:1])
@@ -98,8 +112,13 @@ def test_divergence_methods(linear_classifier, method, direction, weighted):
     check(train(model, sample_weight=WEIGHT if weighted else None), loss, p)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_mart(linear_classifier, weighted):
+@pytest.mark.parametrize(
+    ("form", "weighted"), [("sparse", False), ("sparse", True), ("one-hot", False), ("column", True)]
+)
+def test_mart(linear_classifier, form, weighted):
+    """Weights have the form of the labels: (batch,), or (batch, 1) as a column."""
+    labels = {"one-hot": ONE_HOT.astype(np.float32), "column": LABELS[:, None]}.get(form, LABELS)
+    given = WEIGHT[:, None] if form == "column" else WEIGHT
     classifier = linear_classifier()
     p, weight = parameters(classifier), WEIGHT if weighted else np.ones(COUNT)
     adversarial = attacked(p)
@@ -112,7 +131,8 @@ def test_mart(linear_classifier, weighted):
         return (weight * boosted).mean() + 3.0 * (weight * doubt * divergences(clean, z)).mean()
 
     model = kr.MART(classifier, STEP, divergence_weight=3.0)
-    check(train(model, sample_weight=WEIGHT if weighted else None), loss, p)
+    compiled = DENSE if form == "one-hot" else SPARSE
+    check(train(model, labels, compiled, sample_weight=given if weighted else None), loss, p)
 
 
 def test_weight_decay_is_part_of_every_loss(linear_classifier):

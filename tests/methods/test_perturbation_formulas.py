@@ -7,6 +7,7 @@ import tensorflow as tf
 from softmax_regression import (
     CLASSES,
     CLEAN,
+    COUNT,
     EPSILON,
     IMAGES,
     LABELS,
@@ -15,6 +16,7 @@ from softmax_regression import (
     SIZE,
     SPARSE,
     STEP,
+    WEIGHT,
     attacked,
     check,
     cross_entropies,
@@ -126,26 +128,38 @@ def test_free_training_takes_a_smaller_last_batch(linear_classifier):
     assert np.abs(perturbation).max() <= EPSILON
 
 
-def test_stale_adversarial_training(linear_classifier):
-    """Staleness 2, four batches: two fill the queue, the others train on them as attacked with the first weights."""
+@pytest.mark.parametrize(("staleness", "weighted"), [(1, False), (3, True)])
+def test_stale_adversarial_training(linear_classifier, staleness, weighted):
+    """Each of five batches is trained on `staleness` steps late: as attacked when it came, its labels, its weights."""
     classifier = linear_classifier()
     start = p = parameters(classifier)
-    losses = []
-    for rows in (slice(0, 5), slice(5, 10)):
-        x = attacked(start, CLEAN[rows], ONE_HOT[rows])
+    weight = WEIGHT if weighted else np.ones(COUNT)
+    queue, losses = [], []
+    for rows in (slice(first, first + 2) for first in range(0, COUNT, 2)):
+        queue.append((rows, attacked(p, CLEAN[rows], ONE_HOT[rows])))
+        if len(queue) <= staleness:
+            losses.append(0.0)
+            continue
 
-        def loss(q: np.ndarray, x: np.ndarray = x, rows: slice = rows) -> float:
-            return cross_entropies(q, x, ONE_HOT[rows]).mean()
+        def loss(q: np.ndarray, rows: slice = queue[0][0], x: np.ndarray = queue[0][1]) -> float:
+            return (weight[rows] * cross_entropies(q, x, ONE_HOT[rows])).mean()
 
         losses.append(loss(p))
         p = p - RATE * gradient(loss, p)
-    model = kr.StaleAdversarialTraining(classifier, STEP, staleness=2)
-    value, after = train(model, batch_size=5, epochs=1)
+        queue.pop(0)
+    assert np.abs(p - start).max() > 0.1
+    model = kr.StaleAdversarialTraining(classifier, STEP, staleness=staleness)
+    value, after = train(model, batch_size=2, sample_weight=WEIGHT if weighted else None)
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(after, p, atol=1e-5)
+
+
+def test_nothing_is_learned_while_the_queue_is_filled(linear_classifier):
+    classifier = linear_classifier()
+    start = parameters(classifier)
+    value, after = train(kr.StaleAdversarialTraining(classifier, STEP, staleness=2), batch_size=5)
     assert value == 0
     np.testing.assert_allclose(after, start, atol=1e-7)
-    value, after = train(model, batch_size=5, epochs=1)
-    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
-    np.testing.assert_allclose(after, p, atol=3e-6)
 
 
 def test_stale_training_needs_batches_of_one_size(linear_classifier):
@@ -186,6 +200,37 @@ def test_ensemble_attacks_the_model_that_was_drawn(linear_classifier, seed):
     x = attacked(parameters([classifier, *others][index]))
     model = kr.EnsembleAdversarialTraining(classifier, STEP, source_models=others, clean_fraction=0.0, seed=seed)
     check(train(model), lambda q: cross_entropies(q, x).mean(), p)
+
+
+def test_an_ensemble_attacks_static_models_in_inference_mode_and_by_its_schedule():
+    """Its own classifier in training mode, where half of the units are 0 (not so in inference); half of epsilon."""
+
+    def make(seed: int) -> keras.Model:
+        middle = [keras.layers.Flatten(), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+        dense = keras.layers.Dense(CLASSES, kernel_initializer=keras.initializers.GlorotUniform(seed))
+        return keras.Sequential([keras.Input((4, 4, 1)), *middle, dense])
+
+    own, other = make(0), make(1)
+    options = {"attack_in_training_mode": True, "epsilon_schedule": kr.optimizers.PiecewiseLinear([0, 1], [0.5, 0.5])}
+    model = kr.EnsembleAdversarialTraining(own, STEP, source_models=[other], **options)
+
+    def agreement(x_adv: tf.Tensor, classifier: keras.Model, training: bool) -> float:
+        x = tf.constant(IMAGES)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = SPARSE(LABELS, keras.models.clone_model(classifier)(x, training=training))
+        expected = np.clip(IMAGES + EPSILON / 2 * np.sign(tape.gradient(loss, x)), 0, 1)
+        return (np.abs(x_adv - expected) < 1e-6).mean()
+
+    draws = set()
+    for k in range(6):
+        seed = tf.constant([0, k])
+        draws.add(draw := int(seeds.integers((), seeds.fold(seed, 0), 2)))
+        x_adv = model.perturb(tf.constant(IMAGES), tf.constant(LABELS), seed)
+        classifier, training = [(own, True), (other, False)][draw]
+        assert agreement(x_adv, classifier, training) > 0.99
+        assert agreement(x_adv, own, False) < 0.95
+    assert draws == {0, 1}
 
 
 def test_the_draws_of_the_ensemble_differ():

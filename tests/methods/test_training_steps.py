@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from softmax_regression import CLASSES, COUNT, DENSE, EPSILON, IMAGES, LABELS, ONE_HOT, RATE, SPARSE, WEIGHT
 
 import keras_robust as kr
@@ -71,6 +72,19 @@ def test_adversarial_training(linear_classifier, weighted, joint_pass, fraction,
     expected = step.take(w * of_example[:clean_count] / total, (1 - w) * of_example / total)
     model = kr.AdversarialTraining(classifier, ATTACK, clean_fraction=fraction, clean_weight=w, joint_pass=joint_pass)
     check(train(model, sample_weight=WEIGHT if weighted else None), expected)
+
+
+@pytest.mark.parametrize("known_size", [True, False])
+@pytest.mark.parametrize(
+    ("fraction", "clean_count"), [(0.01, 1), (0.14, 1), (0.24, 2), (0.26, 3), (0.96, 10), (1.0, 10)]
+)
+def test_the_clean_images_are_the_first_of_a_rounded_number(linear_classifier, known_size, fraction, clean_count):
+    """At least one of the ten; whether the size of the batch is known when the step is traced or not."""
+    model = kr.AdversarialTraining(linear_classifier(), ATTACK, clean_fraction=fraction)
+    images = tf.TensorSpec((COUNT if known_size else None, 4, 4, 1))
+    passes = tf.function(model.passes, input_signature=[images, images])(IMAGES, IMAGES / 2)
+    np.testing.assert_array_equal(passes["clean"], IMAGES[:clean_count])
+    np.testing.assert_array_equal(passes["adversarial"], IMAGES / 2)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -137,6 +137,18 @@ def test_schedules_count_the_updates_of_free_training():
     assert float(model.optimizer.learning_rate) == pytest.approx(1.0)
 
 
+def test_epochs_of_schedules_are_passes_of_free_training():
+    """Four updates per batch, ten batches per epoch: a drop after the second epoch is at update 80, not 20."""
+    free = {"method": {"name": "free_adversarial_training", "replays": 4}, "attack": {"name": "fgsm", "epsilon": 0.3}}
+    optimizer = {"name": "sgd", "learning_rate": {"name": "step_decay", "initial": 1.0, "epochs": [2]}}
+    model = build.build_model(config.resolve({**SMALL, **free, "optimizer": optimizer}), 10, 50)
+    rates = []
+    for update in (79, 80):
+        model.optimizer.iterations.assign(update)
+        rates.append(float(model.optimizer.learning_rate))
+    assert rates == pytest.approx([1.0, 0.1])
+
+
 def test_schedules_count_the_batches_of_accumulated_gradients():
     """Two batches make an update: the peak of one cycle is after 30 of 100 batches, at update 15 of 50."""
     schedule = {"name": "one_cycle", "peak": 1.0}
