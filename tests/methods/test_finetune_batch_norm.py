@@ -9,19 +9,28 @@ import keras_robust as kr
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+METHODS = {
+    "clean": kr.NaturalTraining,
+    "adversarial": lambda classifier: kr.AdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.1))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
 @pytest.mark.parametrize("mixture", [False, True])
-def test_only_the_normalization_changes(conv_classifier, batch, mixture):
+@pytest.mark.parametrize("branch", METHODS)
+def test_only_the_normalization_changes(conv_classifier, batch, mixture, branch):
+    """With mixture batch normalisation only that of the images that the method trains on."""
     classifier = conv_classifier(batch_norm=True)
     if mixture:
         classifier = kr.layers.replace_normalization(classifier, "mixture_batch")
     before = {v.path: np.array(v) for v in classifier.variables}
-    model = kr.NaturalTraining(classifier)
+    model = METHODS[branch](classifier)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), SPARSE)
     images, labels = batch(count=8)
     history = kr.finetune_batch_norm(model, images, labels, epochs=2, verbose=0)
     assert len(history.history["loss"]) == 2
     changed = {v.path for v in classifier.variables if np.abs(np.array(v) - before[v.path]).max() > 0}
-    expected = {v for v in before if "norm" in v and ("clean" in v or not mixture)}
+    expected = {v for v in before if "norm" in v and (branch in v or not mixture)}
     assert changed == expected
     assert all(layer.trainable for layer in classifier.layers)
 
