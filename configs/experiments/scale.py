@@ -255,9 +255,9 @@ EXPERIMENTS = {
             **HALF_AN_HOUR,
         },
         "remarks": {
-            "small": "ResNet-20 on CIFAR-10 at Linf 8/255, PGD-3 in training, one seed; half an hour on 2 idle CPU cores, "
-            "48 minutes on busy ones. The branches differ as in the paper: one is for clean images, and nothing is left "
-            "of it under attack."
+            "small": "ResNet-20 on CIFAR-10 at Linf 8/255, PGD-3 in training, one seed; half an hour on 2 idle CPU "
+            "cores, 48 minutes on busy ones. The branches differ as in the paper: one is for clean images, and nothing "
+            "is left of it under attack."
         },
     },
     "scale_table2": {
