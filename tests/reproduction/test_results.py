@@ -114,3 +114,9 @@ def test_the_page_in_the_documentation_is_up_to_date():
     assert all(result["scale"] != "smoke" for result in results)
     written = (ROOT / "docs" / "RESULTS.md").read_text()
     assert written == results_page(load_experiments(ROOT / "configs"), results)
+
+
+def test_results_of_training_alone_are_of_the_commit_of_the_run(experiment):
+    rows = {label: {**row, "commits": []} for label, row in RESULTS["rows"].items()}
+    page = results_page({"figure1": experiment}, [{**RESULTS, "rows": rows}])
+    assert "; 2026-11-20, commit fedcba98+changes." in page
