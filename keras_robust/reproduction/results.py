@@ -129,10 +129,9 @@ def figure_name(results: Results) -> str:
 
 def _origin(result: Results) -> str:
     date = datetime.datetime.fromisoformat(result["created"]).date().isoformat()
-    measured_at = {commit for row in result["rows"].values() for commit in row["commits"]}
-    commits = sorted(
-        map(_short, measured_at or {result["commit"] or "unknown"})
-    )  # of training alone there is no report
+    reported = {commit for row in result["rows"].values() for commit in row["commits"]}
+    # Of training alone there is no report; its numbers are those of the run.
+    commits = sorted(map(_short, reported or {result["commit"] or "unknown"}))
     command = f"python launch/reproduce.py --experiment={result['experiment']} --scale={result['scale']}"
     return f"`{command} --workdir=WORKDIR --data_dir=DATA_DIR`; {date}, commit {', '.join(commits)}."
 
