@@ -254,8 +254,8 @@ EXPERIMENTS = {
             **SEVEN_EPOCHS,
         },
         "remarks": {
-            "small": "ResNet-20 on CIFAR-10 at Linf 8/255, PGD-3 in training, one seed; 48 minutes on 2 busy CPU "
-            "cores. As in the paper the branches differ: one is for clean images and nothing of it is left under attack."
+            "small": "ResNet-20 on CIFAR-10 at Linf 8/255, PGD-3 in training, one seed; 48 minutes on 2 busy cores. "
+            "As in the paper the branches differ: one is for clean images, and nothing of it is left under attack."
         },
     },
     "scale_table2": {
