@@ -1,8 +1,10 @@
 """The LeNet of Madry et al. (2018) for MNIST, which Kannan et al. (2018, section 5.1) use too."""
 
+from collections.abc import Callable
+
 import keras
 
-from keras_robust.layers import make_normalization
+from keras_robust.layers import ImageConvolution, make_normalization
 
 
 def LeNet(  # noqa: N802
@@ -31,18 +33,18 @@ def LeNet(  # noqa: N802
         options["bias_initializer"] = keras.initializers.Constant(0.1)
     layers = keras.layers
 
-    def convolution(filters: int) -> list[keras.Layer]:
+    def convolution(make: Callable[..., keras.Layer], filters: int) -> list[keras.Layer]:
         if normalization is None:
-            return [layers.Conv2D(filters, 5, padding="same", activation="relu", **options)]
-        convolution = layers.Conv2D(filters, 5, padding="same", **options)
+            return [make(filters, 5, padding="same", activation="relu", **options)]
+        convolution = make(filters, 5, padding="same", **options)
         return [convolution, make_normalization(normalization, filters, momentum=0.9), layers.ReLU()]
 
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            *convolution(32),
+            *convolution(ImageConvolution, 32),
             layers.MaxPooling2D(2),
-            *convolution(64),
+            *convolution(layers.Conv2D, 64),
             layers.MaxPooling2D(2),
             layers.Flatten(),
             layers.Dense(1024, activation="relu", name="hidden", **options),

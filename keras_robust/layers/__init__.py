@@ -1,7 +1,8 @@
-"""Layers: mixture batch normalisation, and what exchanges, freezes and selects normalisation in a classifier."""
+"""Layers: mixture batch normalisation, what exchanges, freezes and selects normalisation, and a first convolution."""
 
 from keras_robust.layers.auxiliary_logits import AuxiliaryLogits, auxiliary_layers, collect_auxiliary_logits
 from keras_robust.layers.frozen_statistics import frozen_statistics
+from keras_robust.layers.image_convolution import ImageConvolution
 from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import (
     ADVERSARIAL,
@@ -23,6 +24,7 @@ __all__ = [
     "BRANCHES",
     "CLEAN",
     "AuxiliaryLogits",
+    "ImageConvolution",
     "MixtureBatchNormalization",
     "PerImageStandardization",
     "ReversibleBlocks",
