@@ -26,6 +26,7 @@ class ImageConvolution(keras.layers.Conv2D):
     Args:
         filters: number of output channels.
         kernel_size: height and width, or one integer for both.
+        padding: "same".
         **kwargs: of `keras.layers.Conv2D`.
 
     Raises:
