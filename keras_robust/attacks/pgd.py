@@ -17,7 +17,7 @@ from keras_robust.attacks.attack import Attack, ModelFn, changed
 from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
-from keras_robust.core.checks import check_integer
+from keras_robust.core.checks import check_integer, check_positive
 from keras_robust.core.objectives import Goal, get_objective, margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -79,8 +79,8 @@ class PGD(Attack):
         for name in ("steps", "restarts"):
             value = getattr(self, name)
             check_integer(name, value)
-        if self.step_size is not None and not self.step_size > 0:
-            raise ValueError(f"step_size is positive, or None. Received: step_size={self.step_size!r}")
+        if self.step_size is not None:
+            check_positive("step_size", self.step_size)
         get_objective(self.objective)
         check_target(self.target)
         check_compute_dtype(self.compute_dtype)

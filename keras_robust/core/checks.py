@@ -1,6 +1,7 @@
 """Checks of what users pass in. Each raises a `ValueError` that names what was received."""
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,14 @@ def check_integer(name: str, value: Any, least: int = 1) -> None:
 
 def check_weight(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
         raise ValueError(f"{name} is a finite number of at least 0. Received: {name}={value!r}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value`, of the argument `name`, is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} is a finite number above 0. Received: {name}={value!r}")
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core import L1, L2, Linf, ThreatModel, seeds
-from keras_robust.core.checks import check_integer
+from keras_robust.core.checks import check_integer, check_positive
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example
@@ -72,9 +72,8 @@ def loss_surface(
     check_integer("points", points, 3)
     if points % 2 == 0:
         raise ValueError(f"points is odd, so that the image is in the middle. Received: points={points}")
+    check_positive("radius", radius)
     ball = NORMS[norm](radius, bounds)
-    if not radius > 0:
-        raise ValueError(f"radius is above 0. Received: radius={radius!r}")
     setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
     offsets = np.linspace(-radius, radius, points, dtype=np.float32)
     losses = _losses(setting, ball, axes, offsets)

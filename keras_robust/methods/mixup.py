@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core import seeds
+from keras_robust.core.checks import check_positive
 from keras_robust.core.labels import as_one_hot
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -47,8 +48,7 @@ class Mixup(NaturalTraining):
     NEEDS_ONE_HOT_LABELS = True
 
     def __init__(self, classifier: keras.Layer, *, alpha: float = 0.2, **kwargs: Any) -> None:
-        if not alpha > 0:
-            raise ValueError(f"alpha is positive. Received: alpha={alpha!r}")
+        check_positive("alpha", alpha)
         super().__init__(classifier, **kwargs)
         self.alpha = alpha
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from keras_robust.core.checks import check_positive
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
@@ -100,8 +101,7 @@ class Scaled(Schedule):
     """
 
     def __init__(self, schedule: Schedule, factor: float) -> None:
-        if not factor > 0:
-            raise ValueError(f"factor is positive. Received: factor={factor!r}")
+        check_positive("factor", factor)
         self.schedule, self.factor = schedule, factor
 
     def __call__(self, step: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ CONSTRUCTORS = [
     (lambda: PGD(BALL, step_size=0), "step_size=0"),
     (lambda: PGD(BALL, step_size=-0.1), "step_size=-0.1"),
     (lambda: PGD(BALL, step_size=float("nan")), "step_size=nan"),
+    (lambda: PGD(BALL, step_size=float("inf")), "step_size=inf"),
+    (lambda: PGD(BALL, step_size="0.01"), "step_size='0.01'"),
     (lambda: PGD(BALL, objective="logits"), "objective='logits'"),
     (lambda: PGD(BALL, objective=PGD(BALL)), "objective=PGD("),
     (lambda: PGD(BALL, target="next"), "target='next'"),

@@ -132,8 +132,8 @@ CASES = {
     "one point": ({"points": 1}, "points=1"),
     "no examples": ({"examples": 0}, "examples=0"),
     "radius 0": ({"radius": 0}, "radius=0"),
-    "negative": ({"radius": -1.0}, "epsilon=-1"),
-    "text": ({"radius": "0.3"}, "epsilon='0.3'"),
+    "negative": ({"radius": -1.0}, "radius=-1"),
+    "text": ({"radius": "0.3"}, "radius='0.3'"),
     "larger than the range": ({"radius": 8}, "epsilon=8"),
     "bounds": ({"bounds": (0.0, 0.5)}, r"bounds=\[0.0, 0.5\]"),
 }
