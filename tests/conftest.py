@@ -1,8 +1,9 @@
 """Two logical CPU devices, a strategy over them, and classifiers small enough to be computed by hand."""
 
+import logging
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -92,3 +93,14 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
             suffix, options = [("png", {}), ("jpg", {"quality": 100, "subsampling": 0})][number % 2]
             PIL.Image.fromarray(pixels).save(folder / f"{number}.{suffix}", **options)
     return root
+
+
+@pytest.fixture
+def tensorflow_warnings() -> Iterator[list[str]]:
+    """The warnings that TensorFlow logs during a test: of functions that are traced again and again, above all."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    tf.get_logger().addHandler(handler)
+    yield messages
+    tf.get_logger().removeHandler(handler)

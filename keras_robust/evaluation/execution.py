@@ -20,19 +20,26 @@ def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, in
         yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
 
 
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    compiled = tf.function(function, autograph=False, **options)
+    # Every attack has functions of its own, which are traced once or twice each. TensorFlow takes those of one place in
+    # the code for one and the same that is traced again and again, and there is no public switch for its warning.
+    compiled._omit_frequent_tracing_warning = True
+    return compiled
+
+
 def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Strategy) -> BatchFunction:
     """Compiles a function of a batch; returned is one of a nest of NumPy arrays, scalars and a seed, to NumPy arrays.
 
     XLA is used where there is a GPU; on CPU it makes attacks slower. Several replicas have a part of the batch and a
     seed of their own each.
     """
-    compiled = tf.function(function, autograph=False, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+    compiled = _compile(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
     replicas = strategy.num_replicas_in_sync
 
     def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
         return _to_numpy(compiled(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
 
-    @tf.function(autograph=False)
     def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
         *scalars, seed = scalars_and_seed
 
@@ -42,6 +49,8 @@ def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Stra
 
         return strategy.run(own, args=(batch,))
 
+    run_replicas = _compile(run_replica)
+
     def run_spread(batch: Any, *scalars_and_seed: Any) -> Any:
         def part(values: np.ndarray) -> Any:
             size = len(values) // replicas
@@ -49,7 +58,7 @@ def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Stra
                 lambda context: tf.constant(values[context.replica_id_in_sync_group * size :][:size])
             )
 
-        spread = run_replica(tf.nest.map_structure(part, batch), *map(tf.constant, scalars_and_seed))
+        spread = run_replicas(tf.nest.map_structure(part, batch), *map(tf.constant, scalars_and_seed))
         parts = [
             tf.nest.map_structure(
                 lambda values, index=index: strategy.experimental_local_results(values)[index], spread

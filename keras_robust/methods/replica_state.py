@@ -30,6 +30,9 @@ class ReplicaState:
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.NONE,
         )
+        # Compiled once: a checkpoint would make them anew, and TensorFlow warn of that.
+        self._read_shares = tf.function(self._shares, autograph=False)
+        self._write_shares = tf.function(self._assign_shares, autograph=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,7 +75,7 @@ class ReplicaState:
 
     def to_array(self) -> np.ndarray:
         """Returns the values of all replicas, one after the other along the axis of the batch."""
-        values = self._strategy.run(tf.function(lambda: self.value))
+        values = self._read_shares()
         if is_multi_worker(self._strategy):
             return self._strategy.gather(values, self._batch_axis).numpy()
         return np.concatenate(self._strategy.experimental_local_results(values), self._batch_axis)
@@ -91,13 +94,15 @@ class ReplicaState:
                 "What replicas keep from step to step fits the global batch of the run that saved it: "
                 f"{tuple(expected)} here. Received: values of shape {values.shape}"
             )
-        shares = tf.constant(np.stack(np.split(values, replicas, self._batch_axis)))
+        self._write_shares(tf.constant(np.stack(np.split(values, replicas, self._batch_axis))))
 
-        @tf.function
-        def assign_share() -> None:
-            self.assign(shares[tf.distribute.get_replica_context().replica_id_in_sync_group])
+    def _shares(self) -> Any:
+        """Returns what each replica has."""
+        return self._strategy.run(lambda: self.value)
 
-        self._strategy.run(assign_share)
+    def _assign_shares(self, shares: Tensor) -> None:
+        """Sets what each replica has, (replicas, ...)."""
+        self._strategy.run(lambda: self.assign(shares[tf.distribute.get_replica_context().replica_id_in_sync_group]))
 
 
 class KeepsReplicaState(keras.Model):

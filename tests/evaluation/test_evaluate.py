@@ -283,3 +283,10 @@ def test_the_text_of_a_report_never_gives_robust_accuracy_without_its_attack(pro
     report = kr.evaluate(linear(kernel), (images, labels), ATTACK)
     assert f"{100 * report.robust_accuracy:.1f} %  {ATTACK.name}" in str(report)
     assert f"{ATTACK.name}, white box" in capsys.readouterr().err
+
+
+def test_evaluating_again_and_again_does_not_make_tensorflow_warn(problem, tensorflow_warnings):
+    images, labels, kernel = problem
+    for epsilon in np.linspace(0.01, 0.08, 8):
+        evaluate(linear(kernel), (images[:6], labels[:6]), kr.attacks.PGD(kr.Linf(epsilon), steps=2), checks=False)
+    assert not tensorflow_warnings
