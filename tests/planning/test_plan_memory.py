@@ -90,11 +90,15 @@ def run_step(architecture, batch_size, how, **environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["LeNet", "ResNet20"])
-def test_the_peak_that_tensorflow_reaches_is_within_15_percent(name):
-    """Of the process, between a batch of 8 and one of 1024: activations, gradients and the images themselves."""
-    measured = float(run_step(name, 1024, "graph").split()[-1])
+def test_the_peak_that_tensorflow_reaches_is_within_6_percent(name):
+    """Of the process, between a batch of 8 and one of 1024: activations, gradients and the images themselves.
+
+    Operations run one after the other: the gradients of those that run side by side are in memory together. What else a
+    process does can only raise its peak, so the lower one of two counts.
+    """
+    measured = min(float(run_step(name, 1024, "graph", TF_NUM_INTEROP_THREADS="1").split()[-1]) for _ in range(2))
     memory = planned(kr.NaturalTraining(getattr(kr.architectures, name)()), 1024)
-    assert memory.activations / 1024 == pytest.approx(measured, rel=0.15)
+    assert memory.activations / 1024 == pytest.approx(measured, rel=0.06)
 
 
 @pytest.mark.slow
