@@ -15,6 +15,8 @@ def LeNet(  # noqa: N802
 ) -> keras.Model:
     """Returns two 5x5 convolutions of 32 and 64 filters, each with a 2x2 max pooling, and a hidden layer of 1024.
 
+    The first one is an `ImageConvolution`, a `Conv2D` that is faster under attack.
+
     Args:
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
