@@ -8,6 +8,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.core import seeds
+from keras_robust.core.compiled import compiled
 
 BatchFunction = Callable[..., Any]
 """Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
@@ -20,36 +21,28 @@ def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, in
         yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
 
 
-def _compile(function: Callable[..., Any], **options: Any) -> Any:
-    compiled = tf.function(function, autograph=False, **options)
-    # Every attack has functions of its own, which are traced once or twice each. TensorFlow takes those of one place in
-    # the code for one and the same that is traced again and again, and there is no public switch for its warning.
-    compiled._omit_frequent_tracing_warning = True
-    return compiled
-
-
 def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Strategy) -> BatchFunction:
     """Compiles a function of a batch; returned is one of a nest of NumPy arrays, scalars and a seed, to NumPy arrays.
 
     XLA is used where there is a GPU; on CPU it makes attacks slower. Several replicas have a part of the batch and a
     seed of their own each.
     """
-    compiled = _compile(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+    run = compiled(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
     replicas = strategy.num_replicas_in_sync
 
     def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
-        return _to_numpy(compiled(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
+        return _to_numpy(run(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
 
     def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
         *scalars, seed = scalars_and_seed
 
         def own(batch: Any) -> Any:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return compiled(batch, *scalars, seeds.fold(seed, replica))
+            return run(batch, *scalars, seeds.fold(seed, replica))
 
         return strategy.run(own, args=(batch,))
 
-    run_replicas = _compile(run_replica)
+    run_replicas = compiled(run_replica)
 
     def run_spread(batch: Any, *scalars_and_seed: Any) -> Any:
         def part(values: np.ndarray) -> Any:

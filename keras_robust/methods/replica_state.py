@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.compiled import compiled
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods.multi_worker import is_multi_worker
 
@@ -30,9 +31,8 @@ class ReplicaState:
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.NONE,
         )
-        # Compiled once: a checkpoint would make them anew, and TensorFlow warn of that.
-        self._read_shares = tf.function(self._shares, autograph=False)
-        self._write_shares = tf.function(self._assign_shares, autograph=False)
+        self._read_shares = compiled(self._shares)
+        self._write_shares = compiled(self._assign_shares)
 
     @property
     def shape(self) -> tuple[int, ...]:
