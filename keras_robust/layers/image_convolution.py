@@ -69,7 +69,10 @@ def _convolve(images: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor]
 
 
 def _image_gradient(upstream: Tensor, kernel: Tensor) -> Tensor:
-    """Returns the gradient in the images, given that in the outputs: its convolution with the flipped kernel."""
+    """Returns the gradient in the images (batch, height, width, channels), given that in the outputs.
+
+    It is the convolution of `upstream`, (batch, height, width, filters), with the flipped kernel.
+    """
     rows, columns = kernel.shape[:2]
     height, width = upstream.shape[1:3]
     flipped = tf.transpose(tf.reverse(kernel, axis=[0, 1]), [0, 1, 3, 2])

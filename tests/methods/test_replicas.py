@@ -188,7 +188,9 @@ def test_a_distributed_data_set_gives_what_arrays_give(two_replicas, conv_classi
 def test_checkpoints_of_what_replicas_keep_do_not_make_tensorflow_warn(
     two_replicas, conv_classifier, batch, tmp_path, tensorflow_warnings
 ):
-    make = lambda: kr.FreeAdversarialTraining(conv_classifier(), kr.attacks.FGSM(kr.Linf(0.1)), replays=1)  # noqa: E731
+    def make():
+        return kr.FreeAdversarialTraining(conv_classifier(), kr.attacks.FGSM(kr.Linf(0.1)), replays=1)
+
     for _ in range(6):
         model = build(make, two_replicas)
         run(model, *batch(), batch_size=4)
