@@ -13,7 +13,7 @@ from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
-PROBE = 1e-2
+PROBE = 0.03
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -28,8 +28,8 @@ class VirtualAdversarial(Attack):
     Args:
         threat_model: `L2` as the paper, or another, along whose steepest ascent the image moves.
         power_iterations: at least 1.
-        probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, where float32 loses most of
-            the difference of the predictions.
+        probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, where float32 loses the
+            difference of the predictions; at 0.01 rounding still moves the loss of a ResNet-20 by 2e-4.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
             "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it.
 

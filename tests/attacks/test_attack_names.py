@@ -81,7 +81,7 @@ CASES = {
         {
             "threat_model": [L2(2.0), Linf(1.0)],
             "power_iterations": [2],
-            "probe": [0.1, 1e-6],
+            "probe": [0.01, 1e-6],
             "compute_dtype": ["bfloat16"],
         },
     ),

@@ -9,10 +9,10 @@ from keras_robust.attacks import VirtualAdversarial
 
 
 def test_power_iteration_finds_the_first_eigenvector(linear_classifier):
-    """Of softmax regression the Hessian of KL at d = 0 is W (diag(p) - p p^T) W^T."""
+    """Of softmax regression the Hessian of KL at d = 0, the limit of short probes, is W (diag(p) - p p^T) W^T."""
     classifier = linear_classifier(seed=3)
     images = np.random.default_rng(0).uniform(0.4, 0.6, (3, 4, 4, 1)).astype("float32")
-    attack = VirtualAdversarial(kr.L2(0.1), power_iterations=30)
+    attack = VirtualAdversarial(kr.L2(0.1), power_iterations=30, probe=0.01)
     moved = attack(kr.attacks.as_model_fn(classifier), images, np.zeros(3, "int64"), 0).numpy() - images
     p = keras.ops.convert_to_numpy(keras.ops.softmax(classifier(images)))
     w = np.asarray(classifier.get_weights()[0], np.float64)
@@ -34,9 +34,9 @@ def test_stays_in_ball_and_range(linear_classifier, batch, ball):
 
 
 def test_round_trip_and_name():
-    attack = VirtualAdversarial(kr.L2(1.5), power_iterations=2, probe=0.1)
+    attack = VirtualAdversarial(kr.L2(1.5), power_iterations=2, probe=0.01)
     assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(attack)) == attack
-    assert attack.name == "Virtual adversarial (L2 1.5, 2 power iterations, probe 0.1)"
+    assert attack.name == "Virtual adversarial (L2 1.5, 2 power iterations, probe 0.01)"
     assert VirtualAdversarial(kr.L2(1.5)).name == "Virtual adversarial (L2 1.5, 1 power iteration)"
 
 
