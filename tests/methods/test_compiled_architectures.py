@@ -20,7 +20,7 @@ METHODS = makers.METHODS | {
     "free": lambda classifier: kr.FreeAdversarialTraining(classifier, kr.attacks.FGSM(makers.BALL), replays=1),
     "trades": lambda classifier: kr.TRADES(classifier, KL_FROM_ANYWHERE),
     "weight perturbation": lambda classifier: kr.TRADES(
-        classifier, KL_FROM_ANYWHERE, weight_perturbation=kr.AdversarialWeightPerturbation(gamma=0.1)
+        classifier, KL_FROM_ANYWHERE, weight_perturbation=kr.AdversarialWeightPerturbation()
     ),
 }
 CLASSIFIERS = {
@@ -47,4 +47,4 @@ def first_loss(method: str, classifier: str, batch, jit_compile: bool) -> float:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_first_loss_is_that_without_xla(batch, method, classifier):
     expected = first_loss(method, classifier, batch, jit_compile=False)
-    np.testing.assert_allclose(first_loss(method, classifier, batch, jit_compile=True), expected, atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(first_loss(method, classifier, batch, jit_compile=True), expected, atol=1e-4, rtol=0)
