@@ -30,6 +30,7 @@ class VirtualAdversarial(Attack):
         power_iterations: at least 1.
         probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, where float32 loses the
             difference of the predictions; at 0.01 rounding still moves the loss of a ResNet-20 by 2e-4.
+            The longer, the further is the direction from the eigenvector of the Hessian at d = 0.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
             "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it.
 

@@ -20,7 +20,7 @@ METHODS = makers.METHODS | {
     "free": lambda classifier: kr.FreeAdversarialTraining(classifier, kr.attacks.FGSM(makers.BALL), replays=1),
     "trades": lambda classifier: kr.TRADES(classifier, KL_FROM_ANYWHERE),
     "weight perturbation": lambda classifier: kr.TRADES(
-        classifier, KL_FROM_ANYWHERE, weight_perturbation=kr.AdversarialWeightPerturbation()
+        classifier, KL_FROM_ANYWHERE, weight_perturbation=kr.AdversarialWeightPerturbation(gamma=0.1)
     ),
 }
 CLASSIFIERS = {
