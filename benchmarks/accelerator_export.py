@@ -125,7 +125,7 @@ def export_network(network: str) -> None:
     about = {"network": network, "batch_size": batch_size, "precision": PRECISION.value, "attack_steps": steps}
     root = pathlib.Path(FOLDER.value) / network
 
-    def write(name: str, step: Callable[..., Any], arguments: tuple[tf.Tensor, ...], limit: dict[str, float]) -> None:
+    def write(name: str, step: Callable[..., Any], arguments: tuple[tf.Tensor, ...], limit: dict[str, int]) -> None:
         passes = sum(PASSES[part] * count for part, count in (limit or {name: 1}).items())
         meta = about | {"step": name, "limit": limit, "operations": round(passes * of_batch)}
         export(step, arguments, meta, root / name)

@@ -2,12 +2,13 @@
 
 Command:  python benchmarks/step_cost.py [--networks=lenet,resnet20] [--methods=pgd,free] [--rounds=15]
 
-Each round times a method's step and the parts of its limit once, in turn, so that a drift of the machine hits all
-alike; the medians over the rounds are in milliseconds, and the ratio is theirs. All are compiled functions on one batch
-in memory. One JSON object per network and method.
+Each round times a method's step, all passes of its limit in one go, and a natural step, in turn, so that a drift of the
+machine hits all alike; the medians over the rounds are in milliseconds, and the ratio is theirs. All are compiled
+functions on one batch in memory. One JSON object per network and method.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,14 +41,20 @@ CLASSIFIERS: dict[str, Callable[[], keras.Model]] = {
 class Limit:
     """How often a step of a method needs each part, K being the number of attack steps."""
 
-    natural: float = 0  # training step on the batch
-    natural_twice: float = 0  # on twice the batch
-    gradients: float = 0  # input gradients on the batch
-    forwards: float = 0  # forward passes on the batch
+    natural: int = 0  # training step on the batch
+    natural_twice: int = 0  # on twice the batch
+    gradients: int = 0  # input gradients on the batch
+    forwards: int = 0  # forward passes on the batch
 
-    def parts(self) -> dict[str, float]:
+    def parts(self) -> dict[str, int]:
         """Returns how often each part is needed, without those that are not."""
         return {name: count for name, count in dataclasses.asdict(self).items() if count}
+
+    def run(self, functions: dict[str, Callable[[], Any]]) -> None:
+        """Runs every part, each by its function, as often as it is needed."""
+        for name, count in self.parts().items():
+            for _ in range(count):
+                functions[name]()
 
 
 def methods(steps: int) -> dict[str, tuple[Callable[[keras.Model], kr.RobustModel], Limit]]:
@@ -163,28 +170,27 @@ def measure(network: str, names: list[str], steps: int, batch_size: int, rounds:
         make_method, limit = methods(steps)[name]
         model = compiled(make_method(make()))
         model.make_replica_state(*batch, replicas=1)
-        contenders = {part: parts[part] for part in {"natural": 1} | limit.parts()} | {
-            "step": training_step(model, batch)
-        }
-        medians = time_in_turns(list(contenders.values()), rounds)
-        times = {name: 1e3 * seconds for name, seconds in zip(contenders, medians, strict=True)}
-        limit_ms = sum(count * times[part] for part, count in limit.parts().items())
+        runs = [training_step(model, batch), functools.partial(limit.run, parts), parts["natural"]]
+        step_ms, limit_ms, natural_ms = (1e3 * seconds for seconds in time_in_turns(runs, rounds))
         yield {
             "network": network,
             "method": name,
             "steps": steps,
             "batch_size": batch_size,
-            "ratio": round(times["step"] / limit_ms, 3),
-            "step_ms": round(times["step"], 1),
+            "ratio": round(step_ms / limit_ms, 3),
+            "step_ms": round(step_ms, 1),
             "limit_ms": round(limit_ms, 1),
-            "natural_steps": round(times["step"] / times["natural"], 2),
+            "natural_steps": round(step_ms / natural_ms, 2),
             "rounds": rounds,
         }
 
 
 def main(_: list[str]) -> None:
     """Measures and prints."""
-    names = METHODS.value or list(methods(STEPS.value))
+    known = list(methods(STEPS.value))
+    names = METHODS.value or known
+    if unknown := sorted(set(names) - set(known)):
+        raise app.UsageError(f"--methods are some of {', '.join(known)}. Received: {', '.join(unknown)}")
     for network in NETWORKS.value:
         for result in measure(network, names, STEPS.value, BATCH.value, ROUNDS.value):
             print(json.dumps(result), flush=True)
