@@ -27,8 +27,10 @@ def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> 
         **fit_options: of `fit`.
 
     Raises:
-        ValueError: if there is no batch normalisation in the classifier, or it was never built.
+        ValueError: if `method` is no `RobustModel`, or its classifier has no batch normalisation or was never built.
     """
+    if not isinstance(method, RobustModel):
+        raise ValueError(f"method is a RobustModel such as NaturalTraining(classifier). Received: method={method!r}")
     unused = ADVERSARIAL if isinstance(method, NaturalTraining) else None
     if not method.classifier.built:
         raise ValueError(f"A finished classifier is built. Received: {method.classifier.name!r}, which is not")

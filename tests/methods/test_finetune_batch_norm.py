@@ -51,6 +51,11 @@ def test_training_before_and_after_trains_everything(conv_classifier, batch, tra
     assert np.abs(np.array(kernel) - start).max() > 0
 
 
+def test_a_classifier_alone_is_an_error(conv_classifier, batch):
+    with pytest.raises(ValueError, match=r"NaturalTraining\(classifier\)\. Received: method=<"):
+        kr.finetune_batch_norm(conv_classifier(batch_norm=True), *batch())
+
+
 def test_a_classifier_that_was_never_built_is_an_error(batch):
     model = kr.NaturalTraining(keras.Sequential([keras.layers.Flatten(), keras.layers.BatchNormalization()]))
     model.compile("sgd", SPARSE)
