@@ -39,8 +39,8 @@ EXPERIMENTS = {
         "remarks": {
             "small": "One seed each. Masked: the checks for gradient masking call the row suspicious; of MART they do "
             "so because Square finds 7 points that gradients miss. The hour of clean logit pairing, 100,000 updates, "
-            "ran on one core of a busy machine. Virtual adversarial training was repeated with a longer probe on one "
-            "core, and not timed; its updates had taken 4.7 minutes before. AutoAttack saw fewer images, so it can lie "
+            "ran on one core of a busy machine. Virtual adversarial training was repeated with a longer probe, on a "
+            "slower day; its updates had taken 4.7 minutes before. AutoAttack saw fewer images, so it can lie "
             "above PGD-100."
         },
         "rows": {label: {"model": {"small": f"mnist_methods:{variant}"}} for label, variant in ROWS.items()},
