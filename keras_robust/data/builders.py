@@ -29,6 +29,8 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, downloa
         ValueError: if there is no such data set, a folder of images is not laid out as it must be, or the data are to
             be downloaded by hand.
     """
+    if not isinstance(name, str):
+        raise ValueError(_unknown(name, f"{type(name).__name__}, not str"))
     if name.startswith(PREFIX):
         return open_folder(name)
     builder = _find_builder(name, data_dir)
@@ -52,11 +54,14 @@ def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tfds.co
         return tfds.builder(name, data_dir=data_dir)
     except (ValueError, AssertionError) as error:  # AssertionError: an unknown version
         # TFDS appends the names of all its data sets, more than a thousand lines.
-        reason = _first_line(str(error))
-        raise ValueError(
-            f"Expected the name of a TFDS data set, such as 'cifar10', {MnistSmall.name!r}, or folder:PATH. Received: "
-            f"name={name!r} ({reason})"
-        ) from None
+        raise ValueError(_unknown(name, _first_line(str(error)))) from None
+
+
+def _unknown(name: object, reason: str) -> str:
+    return (
+        f"Expected the name of a TFDS data set, such as 'cifar10', {MnistSmall.name!r}, or folder:PATH. Received: "
+        f"name={name!r} ({reason})"
+    )
 
 
 def _prepare_embedded(builder: tfds.core.DatasetBuilder) -> None:

@@ -98,6 +98,7 @@ def test_element_spec(data_dir: pathlib.Path):
     [
         ("nosuch", "train", r"TFDS data set.*'mnist_small'.*name='nosuch' \(Dataset nosuch not found\)$"),
         ("cifar-10", "train", r"Received: name='cifar-10'"),
+        (None, "train", r"folder:PATH. Received: name=None \(NoneType, not str\)$"),
         ("", "train", r"Received: name=''"),
         ("mnist:9.9.9", "train", r"Received: name='mnist:9.9.9'"),
         ("mnist_small", "validation", r"'test': 2000, 'train': 10000.*Received: split='validation'"),
