@@ -76,6 +76,14 @@ def batch() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     return draw
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Classifiers, training and arrays passed to it are in float64 during the test."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Images of differing size: 24 in train, 9 in test, a third each of the classes 0 cat, 1 dog and 2 emu.

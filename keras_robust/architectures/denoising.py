@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_robust.architectures.parts import Parts
+from keras_robust.core.precision import full_precision
 
 DENOISING = ("embedded_gaussian", "gaussian", "dot_product")
 
@@ -38,7 +39,7 @@ def denoise(make: Parts, x: keras.KerasTensor, kind: str) -> keras.KerasTensor:
         means = keras.ops.matmul(theta, keras.ops.matmul(phi, values) / (height * width))
     else:
         alike = keras.ops.matmul(theta / math.sqrt(theta.shape[-1]), phi)
-        weights = keras.ops.softmax(keras.ops.cast(alike, "float32"))
+        weights = keras.ops.softmax(keras.ops.cast(alike, full_precision(alike.dtype)))
         means = keras.ops.matmul(keras.ops.cast(weights, values.dtype), values)
     means = keras.layers.Reshape((height, width, channels))(means)
     means = make.normalize(make.convolve(means, channels, 1, ends_block=True), gamma_initializer="zeros")

@@ -6,6 +6,7 @@ import keras
 
 from keras_robust.architectures.parts import Parts
 from keras_robust.core.checks import check_weight
+from keras_robust.core.precision import full_precision
 from keras_robust.layers import AuxiliaryLogits
 
 SMALLEST_IMAGE = 75
@@ -167,5 +168,5 @@ class _Blocks:
             kernel_initializer=normal(stddev=0.001),
             kernel_regularizer=self.make.regularizer,
             name="auxiliary",
-            dtype="float32",
+            dtype=full_precision(),
         )(x)

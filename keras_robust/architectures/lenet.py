@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_robust.core.precision import full_precision
 from keras_robust.layers import ImageConvolution, make_normalization
 
 
@@ -50,7 +51,7 @@ def LeNet(  # noqa: N802
             layers.MaxPooling2D(2),
             layers.Flatten(),
             layers.Dense(1024, activation="relu", name="hidden", **options),
-            layers.Dense(num_classes, name="logits", dtype="float32", **options),
+            layers.Dense(num_classes, name="logits", dtype=full_precision(), **options),
         ],
         name="lenet",
     )

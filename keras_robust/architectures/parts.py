@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_robust.core.precision import full_precision
 from keras_robust.layers import make_normalization
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -91,11 +92,13 @@ class Parts:
         return keras.layers.ReLU()(self.normalize(x))
 
     def classify(self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0) -> keras.KerasTensor:
-        """Returns float32 logits of the mean over all pixels, of which a fraction `dropout` is left out in training."""
+        """Returns logits in full precision of the mean over all pixels; in training a fraction `dropout` is dropped."""
         x = keras.layers.GlobalAveragePooling2D()(x)
         if dropout:
             x = keras.layers.Dropout(dropout)(x)
-        return keras.layers.Dense(num_classes, kernel_regularizer=self.regularizer, name="logits", dtype="float32")(x)
+        return keras.layers.Dense(
+            num_classes, kernel_regularizer=self.regularizer, name="logits", dtype=full_precision()
+        )(x)
 
 
 def pad_channels(x: keras.KerasTensor, filters: int, strides: int, size: int = 1) -> keras.KerasTensor:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks.attack import ModelFn
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
@@ -52,7 +53,7 @@ def _flatten(classifier: keras.Layer) -> list[keras.Layer]:
 
 
 def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtype: str | None = None) -> ModelFn:
-    """Returns the function of images to float32 logits that attacks differentiate.
+    """Returns the function that attacks differentiate, of images to logits: float64 for float64 images, else float32.
 
     Args:
         classifier: any Keras model of images to logits, built.
@@ -74,6 +75,6 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
                 logits, _ = classifier.stateless_call(weights, state, images, training=True)
             else:
                 logits = classifier(images, training=False)
-        return tf.cast(logits, tf.float32)
+        return tf.cast(logits, full_precision(images.dtype))
 
     return model_fn

@@ -147,9 +147,11 @@ class L2(ThreatModel):
         moved = tf.abs(delta)
 
         def scale_for(stopped: Tensor) -> Tensor:
-            left = self.epsilon**2 - tf.reduce_sum(tf.where(stopped, room**2, 0.0), axis=1)
-            free = tf.reduce_sum(tf.where(stopped, 0.0, moved**2), axis=1)
-            return tf.where(free <= left, 1.0, tf.sqrt(tf.math.divide_no_nan(tf.maximum(left, 0.0), free)))
+            zeros = tf.zeros_like(moved)
+            left = self.epsilon**2 - tf.reduce_sum(tf.where(stopped, room**2, zeros), axis=1)
+            free = tf.reduce_sum(tf.where(stopped, zeros, moved**2), axis=1)
+            cut = tf.sqrt(tf.math.divide_no_nan(tf.maximum(left, 0.0), free))
+            return tf.where(free <= left, tf.ones_like(cut), cut)
 
         def grow(stopped: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
             reached = stopped | (scale_for(stopped)[:, None] * moved > room)
@@ -230,7 +232,7 @@ class L1(ThreatModel):
         before = tf.gather(total_below - slope * falls, last, batch_dims=1)
         slope_there = tf.maximum(tf.gather(slope, last, batch_dims=1), 1.0)
         theta = tf.gather(bends, last, batch_dims=1) - (self.epsilon - before) / slope_there
-        theta = tf.where(index > last, 0.0, theta)
+        theta = tf.where(index > last, tf.zeros_like(theta), theta)
         step = tf.clip_by_value(moved - theta[:, None], 0.0, room)
         return self.clip(images + tf.reshape(tf.sign(delta) * step, tf.shape(images)))
 

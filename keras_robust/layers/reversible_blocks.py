@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers.pass_settings import remember_settings
@@ -47,7 +48,7 @@ class ReversibleBlocks(keras.layers.Layer):
     def __init__(
         self, functions: Sequence[keras.Layer], recompute: bool = True, name: str | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(name=name, autocast=False, **{"dtype": "float32", **kwargs})
+        super().__init__(name=name, autocast=False, **{"dtype": full_precision(), **kwargs})
         _check_functions(functions)
         self.functions = list(functions)
         self.recompute = recompute

@@ -19,7 +19,8 @@ def boosted_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
         logits: (batch, classes).
     """
     is_label = tf.one_hot(as_sparse(labels), tf.shape(logits)[1], True, False)
-    others = tf.reduce_max(tf.where(is_label, 0.0, tf.nn.softmax(logits)), axis=1)
+    probabilities = tf.nn.softmax(logits)
+    others = tf.reduce_max(tf.where(is_label, tf.zeros_like(probabilities), probabilities), axis=1)
     # As in the authors' code, 1.0001 keeps the logarithm finite where a wrong class has probability one.
     return cross_entropy(labels, logits) - tf.math.log(1.0001 - others)
 

@@ -64,7 +64,7 @@ class AdversarialWeightPerturbation(Serializable):
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gamma = tf.where(model.steps_taken.value > self.after_steps, self.gamma, 0.0)
         return [
-            (kernel, gamma * tf.norm(value) * _direction(gradient))
+            (kernel, tf.cast(gamma, value.dtype) * tf.norm(value) * _direction(gradient))
             for kernel, value, gradient in zip(kernels, values, gradients, strict=True)
         ]
 

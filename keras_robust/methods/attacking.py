@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import Attack, as_model_fn
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 
 
@@ -43,10 +44,10 @@ def attack_classifier(
 
 
 def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
-    """Returns (images, labels, sample weights) of what a step reads; float32 images, whatever floats a data set has."""
+    """Returns (images, labels, sample weights) of what a step reads; images of any floats in full precision."""
     images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    as_float32 = tf.nest.map_structure(lambda x: tf.cast(x, tf.float32) if x.dtype.is_floating else x, images)
-    return as_float32, labels, sample_weight
+    precise = tf.nest.map_structure(lambda x: tf.cast(x, full_precision()) if x.dtype.is_floating else x, images)
+    return precise, labels, sample_weight
 
 
 def apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) -> dict[str, Any]:

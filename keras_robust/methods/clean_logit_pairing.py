@@ -53,7 +53,7 @@ class CleanLogitPairing(NaturalTraining):
         half = (tf.shape(logits[CLEAN])[0] + 1) // 2  # of an odd batch, the image in the middle has two partners
         pair_weight = None
         if sample_weight is not None:
-            weight = tf.reshape(tf.cast(sample_weight, tf.float32), (-1,))
+            weight = tf.reshape(tf.cast(sample_weight, logits[CLEAN].dtype), (-1,))
             pair_weight = (weight[:half] + weight[-half:]) / 2
         pairing = self.pairing_loss(logits[CLEAN][:half], logits[CLEAN][-half:], pair_weight)
         return super().robust_loss(labels, logits, sample_weight) + self.pairing_weight * pairing

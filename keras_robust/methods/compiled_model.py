@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import low_precision_of
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
 from keras_robust.methods.auxiliary import auxiliary_loss
@@ -35,7 +36,7 @@ class CompiledModel(WrappedClassifier):
     def weight_decay(self) -> Tensor:
         """Returns the classifier's own losses alone, a scalar, for a `robust_loss` without the compiled loss."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.constant(0.0)]) / replicas
+        return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.zeros((), full_precision())]) / replicas
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
         """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_weight
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.threat_models import flatten
@@ -55,7 +56,7 @@ class FeaturePairing(AdversarialTraining):
         self.pairing_loss = get_pairing_loss(pairing_loss)
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns float32 logits; of a dict of images a dict of logits, with features under pass/layer."""
+        """Returns logits in full precision; of a dict of images a dict of logits, with features under pass/layer."""
         if not isinstance(inputs, dict):
             return super().call(inputs, training=training)
         layers = [self.classifier.get_layer(name) for name in self.feature_layers]
@@ -65,7 +66,7 @@ class FeaturePairing(AdversarialTraining):
         def classify(images: Tensor) -> dict[str, Tensor]:
             (logits, *features), auxiliary = run_with_auxiliary(with_features, images, training)
             by_layer = {f"/{layer}": tensor for layer, tensor in zip(self.feature_layers, features, strict=True)}
-            return {"": keras.ops.cast(logits, "float32"), **by_layer, **auxiliary}
+            return {"": keras.ops.cast(logits, full_precision(images.dtype)), **by_layer, **auxiliary}
 
         return with_suffixes(self.run_passes(classify, inputs, training))
 

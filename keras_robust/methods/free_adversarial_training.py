@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks import PGD, Attack
 from keras_robust.core import CrossEntropy
 from keras_robust.core.checks import check_integer
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL
@@ -61,7 +62,7 @@ class FreeAdversarialTraining(RobustModel):
     def replica_state_specs(self, images: Any, labels: Any) -> dict[str, tuple[tuple[int, ...], str]]:
         """Returns the perturbation's shape: one per image of a batch."""
         del labels
-        return {"perturbation": (tuple(images.shape), "float32")}
+        return {"perturbation": (tuple(images.shape), full_precision())}
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
         """Makes the m updates of a batch; the metrics are over all of them."""
@@ -75,7 +76,7 @@ class FreeAdversarialTraining(RobustModel):
             ascent = self._step_size * self._ball.steepest_ascent(gradient)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 # It skips a step whose scaled gradients overflow, and so must the perturbation.
-                ascent = tf.where(tf.reduce_all(tf.math.is_finite(gradient)), ascent, 0.0)
+                ascent = tf.where(tf.reduce_all(tf.math.is_finite(gradient)), ascent, tf.zeros_like(ascent))
             perturbation = self._ball.project(perturbation + ascent, tf.zeros_like(perturbation))
         state.assign(tf.concat([perturbation, state.value[count:]], axis=0))
         self.steps_taken.assign_add(1)

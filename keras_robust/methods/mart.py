@@ -49,9 +49,10 @@ class MART(DivergenceTraining):
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
         """Returns the loss above, with gradients through everything in it."""
         clean, adversarial = logits[CLEAN], logits[ADVERSARIAL]
-        doubt = 1.0 - tf.reduce_sum(as_one_hot(labels, tf.shape(clean)[1]) * tf.nn.softmax(clean), axis=1)
+        of_label = tf.cast(as_one_hot(labels, tf.shape(clean)[1]), clean.dtype)
+        doubt = 1.0 - tf.reduce_sum(of_label * tf.nn.softmax(clean), axis=1)
         if sample_weight is not None:
-            doubt *= tf.reshape(tf.cast(sample_weight, tf.float32), (-1,))
+            doubt *= tf.reshape(tf.cast(sample_weight, doubt.dtype), (-1,))
         divergence = self.divergence(clean, adversarial, doubt)
         boosted = self.boosted(labels, adversarial, sample_weight)
         return boosted + self.divergence_weight * divergence + self.weight_decay()

@@ -66,7 +66,8 @@ class Mixup(NaturalTraining):
         partners = tf.argsort(seeds.uniform(tf.shape(images)[:1], seeds.fold(seed, 1)))
 
         def mix(values: Tensor) -> Tensor:
-            return share * values + (1.0 - share) * tf.gather(values, partners)
+            part = tf.cast(share, values.dtype)
+            return part * values + (1.0 - part) * tf.gather(values, partners)
 
         soft = as_one_hot(labels, labels.shape[1])
         if sample_weight is None:

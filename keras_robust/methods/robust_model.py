@@ -15,6 +15,7 @@ import keras
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_kind
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch
@@ -158,7 +159,8 @@ class RobustModel(CheckedFit):
         assert self.attack is not None  # methods without an attack do not come here
         if self.epsilon_schedule is None:
             return self.attack
-        return self.attack.scaled(self.epsilon_schedule(self.steps_taken.value))
+        fraction = self.epsilon_schedule(self.steps_taken.value)
+        return self.attack.scaled(keras.ops.cast(fraction, full_precision()))
 
     def run_attack(
         self,
@@ -221,11 +223,11 @@ class RobustModel(CheckedFit):
     # What Keras calls.
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns float32 logits of images, or a dict of logits of a dict of images, auxiliary ones in training too."""
+        """Returns logits of images in full precision; of a dict of images a dict, with auxiliary ones in training."""
 
         def classify(images: Tensor) -> dict[str, Tensor]:
             logits, auxiliary = run_with_auxiliary(self.classifier, images, training)
-            return {"": keras.ops.cast(logits, "float32"), **auxiliary}
+            return {"": keras.ops.cast(logits, full_precision(images.dtype)), **auxiliary}
 
         if not isinstance(inputs, dict):
             return classify(inputs)[""]
@@ -252,7 +254,8 @@ class RobustModel(CheckedFit):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return super().compute_loss(x, y, y_pred[CLEAN], sample_weight, training)
-        return self.robust_loss(y, y_pred, sample_weight) + self.auxiliary_loss(y, y_pred, sample_weight)
+        loss = self.robust_loss(y, y_pred, sample_weight)
+        return loss + keras.ops.cast(self.auxiliary_loss(y, y_pred, sample_weight), loss.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model: classifier, attacks and options."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
+from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, use_branch
@@ -55,7 +56,7 @@ class StaleAdversarialTraining(RobustModel):
             return {}
         s = self.staleness
         return {
-            "images": ((s, *images.shape), "float32"),
+            "images": ((s, *images.shape), full_precision()),
             "labels": ((s, *labels.shape), tf.as_dtype(labels.dtype).name),
             "weights": ((s, len(images)), "float32"),
         }
@@ -97,11 +98,12 @@ class StaleAdversarialTraining(RobustModel):
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
         """Returns the loss, or 0 while the queue is being filled."""
         loss = super().robust_loss(labels, logits, sample_weight)
-        return tf.where(self._is_full(), loss, 0.0)
+        return tf.where(self._is_full(), loss, tf.zeros_like(loss))
 
     def auxiliary_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor | float:
         """Returns the loss on auxiliary logits, or 0 while the queue is being filled."""
-        return tf.where(self._is_full(), super().auxiliary_loss(labels, logits, sample_weight), 0.0)
+        loss = super().auxiliary_loss(labels, logits, sample_weight)
+        return tf.where(self._is_full(), loss, tf.zeros_like(loss))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
         """Returns the metrics as `RobustModel`; the fresh accuracy in training alone."""

@@ -48,6 +48,16 @@ def test_l2_random_point_is_uniform_in_the_ball():
     np.testing.assert_allclose(delta.mean(axis=0), 0, atol=0.02)
 
 
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5), L1(2.0)], ids=str)
+def test_the_dtype_is_that_of_the_images(ball):
+    for dtype in ("float32", "float64"):
+        images = tf.constant(np.random.default_rng(0).random((4, 6)), dtype)
+        points = ball.random_point(images, tf.constant([0, 7]))
+        far = ball.project(1 - images, images)
+        for result in (points, far, ball.steepest_ascent(points - images), ball.distance(far, images)):
+            assert result.dtype == dtype
+
+
 def test_l1_random_point_is_uniform_in_the_ball():
     """In d = 4: P(norm < r) = r^4, and |coordinate| is Beta(1, 4), so P(|t| < s) = 1 - (1 - s)^4."""
     delta = draw(L1(0.25), 4)

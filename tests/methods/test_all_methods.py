@@ -39,6 +39,18 @@ def test_two_steps_compile_with_xla_to_the_same(conv_classifier, batch, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_float64_is_not_rounded(float64, conv_classifier, batch, method):
+    """A change of the images by 1e-10, of which float32 would leave nothing, moves the loss, and hardly."""
+    images, labels = batch(count=12)
+    images = images.astype(np.float64)
+    losses = []
+    for moved in (images, images * (1 - 1e-10)):
+        model = compiled(method, conv_classifier(batch_norm=True))
+        losses.append(fit(model, method, (moved, labels), batch_size=4)["loss"][0])
+    assert 0 < abs(losses[0] - losses[1]) < 1e-7
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, conv_classifier, batch, method):
     """The second epoch of a model, and of what was saved after the first."""
     data = batch(count=12)
