@@ -80,8 +80,10 @@ def batch() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 def float64() -> Iterator[None]:
     """Classifiers, training and arrays passed to it are in float64 during the test."""
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")  # it follows floatx only until the first layer is made
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")
