@@ -75,9 +75,9 @@ EXPERIMENTS = {
         "source": PAPER + "table 1",
         "remarks": {
             "small": "One run each, on the first 1,000 test images. M-PGD makes 900 updates on PGD-16 and ALP 1,500 on "
-            "PGD-8, chosen for the same time, so the difference is not that of the pairing alone. ALP is ahead as in the "
-            "paper, and stays so under AutoAttack, which costs M-PGD 5 points and ALP 2. The black-box attacks come from "
-            "a second M-PGD model, of another seed."
+            "PGD-8, chosen for the same time, so the difference is not that of the pairing alone. ALP is ahead "
+            "as in the paper, and stays so under AutoAttack, which costs M-PGD 5 points and ALP 2. The "
+            "black-box attacks come from a second M-PGD model, of another seed."
         },
         "columns": MNIST_COLUMNS,
         "rows": {
@@ -150,8 +150,8 @@ EXPERIMENTS = {
         "title": "logit squeezing on MNIST",
         "source": PAPER + "table 7",
         "remarks": {
-            "small": "One run each, on the first 1,000 test images; M-PGD is that of table 1. Logit squeezing keeps 76 % "
-            "under the attack of the paper and 2 % under AutoAttack: it masks gradients, and does not defend."
+            "small": "One run each, on the first 1,000 test images; M-PGD is that of table 1. Logit squeezing keeps "
+            "76 % under the attack of the paper and 2 % under AutoAttack: it masks gradients, and does not defend."
         },
         "columns": MNIST_COLUMNS,
         "rows": {
