@@ -15,7 +15,7 @@ shares of the batches that the trainer attacked itself and of the attacks that w
 not trained again.
 
 Then it measures what a training step, an attack, the transfer of a batch and a set of weights cost the trainer, and
-simulates 1 to 8 devices (figure 9 of Bhat et al., 2018): WORKDIR/speed_up.png.
+simulates 0 to 8 workers, 1 to 9 devices (figure 9 of Bhat et al., 2018, has up to 8): WORKDIR/speed_up.png.
 """
 
 import functools
@@ -43,7 +43,7 @@ from keras_robust.reports import canvas
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 PUBLISH_EVERY = flags.DEFINE_list("publish_every", ["100", "10"], "Training steps between two sets of weights.")
 WORKERS = flags.DEFINE_integer("workers", 1, "Ray workers.")
-DEVICES = range(1, 9)
+DEVICES = range(1, 10)  # the trainer, and 0 to 8 workers
 SATURATED_CAPACITY = 16
 STEPS_PER_EPOCH, BATCH_SIZE = 74, 128
 ROUNDS = 15
