@@ -198,6 +198,8 @@ EXPERIMENTS = {
         "columns": {name: column for name, column in _imagenet_columns(2).items() if name != "PGD-50"},
         "rows": _radius_rows(),
         "figure": {"x": "rows", "columns": ["Natural images", "PGD-100"], "label": "epsilon (of 255)"},
-        "remarks": {"paper": "Published numbers are those of tables 3 and 4; the figure has none in writing."},
+        "remarks": {
+            "paper": "Published numbers are those of tables 3 and 4; the appendix of the paper has the others."
+        },
     },
 }

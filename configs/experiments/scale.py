@@ -215,7 +215,7 @@ EXPERIMENTS = {
         },
         "remarks": {
             "small": "ResNet-20 on CIFAR-10 at Linf 8/255, PGD-3 in training, one seed; 48 minutes on 2 busy cores. "
-            "As in the paper the branches differ: one is for clean images, and nothing of it is left under attack."
+            "As in the paper the clean branch is the better one on clean images; nothing of it is left under attack."
         },
     },
     "scale_table2": {

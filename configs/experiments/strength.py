@@ -107,7 +107,7 @@ EXPERIMENTS = {
             for staleness in (32, 64)
         },
         "remarks": {
-            "small": "In the paper fresh accuracy follows the stale one at 32, and stays near 0 at 64. " + STALE
+            "small": "In the paper fresh accuracy follows the stale one at 32, and is much lower at 64. " + STALE
         },
     },
     "strength_figure6": {

@@ -260,7 +260,7 @@ def _gradient_free(outcomes: probes.Outcomes) -> Check:
 
 
 def _transfer(outcomes: probes.Outcomes, setting: Setting | None, ball: ThreatModel) -> Check:
-    name, source = "transfer_beats_white_box", "Athalye et al. (2018), section 3.1; Bhat et al. (2018), section 3"
+    name, source = "transfer_beats_white_box", "Athalye et al. (2018), section 3.1; Bhat et al. (2018), section 4"
     if setting is None:
         reason = "Not run: it needs a second model as the source of transferred attacks."
         return Check(name, None, 0.0, False, reason, source)

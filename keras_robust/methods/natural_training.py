@@ -18,7 +18,7 @@ class NaturalTraining(RobustModel):
     """Training without an attack; the base class of methods that craft no attacked images.
 
     A classifier trained so has a robust accuracy near zero: it is what defences are compared with. With
-    `input_noise` it is the Gaussian augmentation of Kannan et al. (2018, section 6), which weak attacks take for
+    `input_noise` it is the Gaussian augmentation of Kannan et al. (2018, section 5.4), which weak attacks take for
     robustness.
 
     Args:

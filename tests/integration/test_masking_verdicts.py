@@ -50,7 +50,7 @@ def test_a_plain_classifier_is_not_masked():
     ids=["logit squeezing", "clean logit pairing"],
 )
 def test_penalties_on_logits_mask_gradients(make):
-    """Weight and noise are 0.5, as in Kannan et al. (2018), sections 4.2.2 and 4.2.3."""
+    """Of Kannan et al. (2018), sections 4.2.2 and 4.2.3, with weight and noise of Mosbach et al. (2018)."""
     assert len(suspicious(train(make, 20, 1e-3))) >= 2
 
 
