@@ -8,8 +8,9 @@ Result:   85.96 % clean, 46.82 % under PGD-20 (free,8) in the paper, with a WRN-
           `small`.
 
 The authors' code: 80,000 updates whatever M is, the rate 0.1 divided by 10 after 40,000 and 60,000, momentum 0.9,
-weight decay 2e-4 on kernels, batch 128, crops of images padded by 2 pixels, steps of epsilon. PGD training as Madry et
-al. (2018): steps of 2/255, clean images not seen.
+weight decay 2e-4 on kernels, batch 128, crops of images padded by 2 pixels, steps of epsilon. PGD training as the code
+of Madry et al. (2018), whose model is the paper's: steps of 2/255, attacks in training mode, clean images not seen. All
+of them train on 50,000 images; here 1,000 are for validation.
 """
 
 import ml_collections
@@ -37,12 +38,12 @@ def get_config(variant: str = "free,8") -> ml_collections.ConfigDict:
     config.classifier = (SMALL if small else WIDE) | {"num_classes": DATASETS[dataset]}
     replays = 1 if kind == "pgd" else number
     if kind == "pgd":
-        config.method = {"name": "adversarial_training"}
+        config.method = {"name": "adversarial_training", "attack_in_training_mode": True}
         config.attack = {"name": "pgd", "epsilon": EPSILON, "steps": number, "step_size": 2 / 255}
     elif kind == "natural" and number == 1:
         config.method = {"name": "natural_training"}
     else:
-        config.method = {"name": "free_adversarial_training", "replays": number}
+        config.method = {"name": "free_adversarial_training", "replays": number, "still_when_clipped": True}
         config.attack = FGSM if kind == "free" else FGSM | {"epsilon": 0.0}
     config.validation_attack = {"name": "pgd", "epsilon": EPSILON, "steps": 20, "step_size": 2 / 255}
     if small:

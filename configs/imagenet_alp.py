@@ -7,13 +7,15 @@ Result:   27.9 % top 1 in the worst of eight attacks (alp, Inception-v3), 30.2 %
           released ResNet-50 for 64x64 0.6 % under 1,000 steps (Engstrom et al., 2018). Not measured here.
 
 Section 5.3: RMSProp at 0.045 with momentum 0.9, times 0.94 every two epochs, batch 1600 on 50 workers, targeted
-attacks. 16/255 with 10 steps of 2/255 are the largest values of its evaluation; that targets are random classes is a
-choice of ours. From their code: rho 0.9 and epsilon 1.0, weight decay 1e-4 (of all weights; here of kernels), label
-smoothing 0.1, a weight average of 0.9999, and in its example of a command a pairing weight of 0.5. The paper gives
-neither the alpha of mixup nor a number of epochs (about 6 days): 220 are those of Xie & Yuille (2020, appendix A).
+attacks. 16/255 with 10 steps of 2/255 are the largest values of its evaluation; that targets are random classes, and
+ResNet-101 version 1 for 224 pixels, is a choice of ours. From their code: 0.045 times the number of workers, of 32
+images each (`--config.rates_for_batch_size=0` is 0.045 alone), rho 0.9 and epsilon 1.0, weight decay 1e-4 (of all
+weights; here of kernels), label smoothing 0.1, an average of 0.9999 of the weights (there of the moving statistics,
+too), and in its example of a command a pairing weight of 0.5. The paper gives neither the alpha of mixup nor a number
+of epochs (about 6 days): 220 are those of Xie & Yuille (2020, appendix A).
 
 `code` is what the authors released, for ImageNet at 64x64: ResNet-50 version 2, weight 0.25, towards the least likely
-class, 0.045 per worker of 32 images.
+class. Their network reduces the resolution at the end of a stage, has biases, and averages statistics with 0.997.
 
 `step_ll` is after Kurakin et al. (2017), a row of table 3: one step towards the least likely class, clean and attacked
 images in equal parts, those attacked at weight 0.3. They draw epsilon per example; here it is 16/255.
@@ -63,6 +65,7 @@ def get_config(variant: str = "alp") -> ml_collections.ConfigDict:
         "ema_momentum": 0.9999,
     }
     config.batch_size = 1600
+    config.rates_for_batch_size = 32
     config.epochs = 220
     config.seed = 0
     config.deterministic = False
@@ -77,7 +80,6 @@ def get_config(variant: str = "alp") -> ml_collections.ConfigDict:
             "weight_decay": WEIGHT_DECAY,
         }
         config.method.pairing_weight = 0.25
-        config.rates_for_batch_size = 32
     else:
         config.classifier, config.image_size = ARCHITECTURES[architecture]
     return config

@@ -7,7 +7,8 @@ Variants: M,EPSILON or M,EPSILON,DEPTH: replays, radius of 255, and depth of the
 Result:   64.4 % clean, 43.4 % under PGD-100 (4,2) in the paper. Not measured here.
 
 The authors' code: 90 epochs divided by M and rounded up, the rate 0.1 divided by 10 every 30 epochs divided by M and
-rounded up, batch 256, momentum 0.9, weight decay 1e-4 (of all weights; here of kernels).
+rounded up, batch 256 (64 on each of 4 GPUs, with batch statistics of their own), momentum 0.9, weight decay 1e-4 (of
+all weights; here of kernels), torchvision's ResNet.
 """
 
 import math
@@ -31,14 +32,15 @@ def get_config(variant: str = "4,2") -> ml_collections.ConfigDict:
     config.validation_split = "validation"
     config.image_size = 224
     config.augmentation = "inception_crop"
-    config.classifier = {"name": "resnet", "depth": int(depth), "weight_decay": 5e-5}  # half of PyTorch's 1e-4
+    config.classifier = {"name": "resnet", "depth": int(depth), "zero_init_residual": False}
+    config.classifier.weight_decay = 5e-5  # half of PyTorch's 1e-4
     if kind == "pgd":
         config.method = {"name": "adversarial_training"}
         config.attack = {"name": "pgd", "epsilon": radius, "steps": 2, "step_size": radius / 2}
     elif replays == 1:
         config.method = {"name": "natural_training"}
     else:
-        config.method = {"name": "free_adversarial_training", "replays": replays}
+        config.method = {"name": "free_adversarial_training", "replays": replays, "still_when_clipped": True}
         config.attack = {"name": "fgsm", "epsilon": radius}
     config.validation_attack = {"name": "pgd", "epsilon": radius, "steps": 10, "step_size": 1 / 255}
     drop = math.ceil(DROP / replays)  # a pass over the images is M updates per batch

@@ -4,8 +4,10 @@ Command:  python launch/train.py --config=configs/mnist_alp.py:alp --workdir=run
 Results:  docs/RESULTS.md, alp_table1
 
 Variants: "alp" (published: 96.4 white box, 97.5 black box), "mpgd", mixed-minibatch PGD (93.2, 96.0), and "pgd",
-adversarial training on attacked images alone. Otherwise as Madry et al. (2018), section 5 and their code: PGD-40 with
-step 0.01, Adam at 1e-4, batch 50, 100,000 updates. `configs/mnist_methods.py` trains all three on a CPU, in minutes.
+adversarial training on attacked images alone. The weight 1 of the paper is that of a sum over classes in its formula,
+and of a mean here, as in its code: with `--config.method.pairing_weight=10` it is that of the sum. Otherwise as Madry
+et al. (2018), section 5 and their code: PGD-40 with step 0.01, Adam at 1e-4, batch 50, 100,000 updates (on 55,000
+images). `configs/mnist_methods.py` trains all three on a CPU, in minutes.
 """
 
 import ml_collections

@@ -34,6 +34,7 @@ EXPANSION = 4
 LONGEST_CHAIN = 36
 """Blocks in a row, of which Keras, which walks a model recursively, takes about a hundred at most."""
 
+LOGITS_INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.01}}
 Convolutions = list[tuple[int, int, int]]
 """Filters, size and strides of the convolutions of a block."""
 
@@ -46,13 +47,16 @@ def ResNet(  # noqa: N802
     normalization: str | None = "batch",
     version: int = 1,
     denoising: str | None = None,
+    zero_init_residual: bool = True,
 ) -> keras.Model:
     """Returns a ResNet with projections as shortcuts.
 
     Version 1 is as Xie & Yuille (2020) train it: bottlenecks, basic blocks at depth 18 and 34, reduce the resolution in
-    their first 3x3 convolution, and their last scale is initialised at 0 (Goyal et al., 2017). Version 2 is the
-    pre-activation network of He et al. (2016, Identity mappings in deep residual networks), which the code of Kannan et
-    al. (2018) has, too. ResNet-50 has 25,557,032 weights that are trained in version 1, 25,549,352 in version 2.
+    their first 3x3 convolution, kernels are initialised by the number of outputs, those of the logits with a standard
+    deviation of 0.01, and the last scale of a block at 0 (Goyal et al., 2017). Version 2 is the pre-activation network
+    of He et al. (2016, Identity mappings in deep residual networks); the one in the code of Kannan et al. (2018)
+    reduces the resolution at the end of a stage instead, and has biases. ResNet-50 has 25,557,032 weights that are
+    trained in version 1, 25,549,352 in version 2.
 
     Args:
         depth: 18, 34, 50, 101, 152, 200, 338, 518 or 638.
@@ -63,6 +67,7 @@ def ResNet(  # noqa: N802
         version: 1 or 2.
         denoising: None, or the kind of feature denoising block (see `denoising.denoise`) at the end of each stage, as
             in ResNet-152 Denoise of Xie et al. (2019), "embedded_gaussian".
+        zero_init_residual: whether the last scale of a block of version 1 starts at 0; False is 1, as in torchvision.
 
     Raises:
         ValueError: if `depth`, `version`, `denoising` or `normalization` is unknown.
@@ -71,8 +76,9 @@ def ResNet(  # noqa: N802
         raise ValueError(f"depth is one of {sorted(BLOCKS)}. Received: depth={depth!r}")
     parts.check_version(version)
     check_denoising(denoising)
-    make = Parts(weight_decay, normalization)
-    add_block = functools.partial(_add_block, make, is_basic=depth in BASIC, version=version)
+    make = Parts(weight_decay, normalization, initializer=parts.FAN_OUT, logits_initializer=LOGITS_INITIALIZER)
+    add_unit = functools.partial(_post_activation, zero_init=zero_init_residual) if version == 1 else _pre_activation
+    add_block = functools.partial(_add_block, make, add_unit, is_basic=depth in BASIC)
     inputs = keras.Input(input_shape)
     x = parts.standardize(inputs, parts.IMAGENET_MEAN, parts.IMAGENET_VARIANCE)
     x = make.convolve(x, 64, 7, 2)
@@ -89,13 +95,18 @@ def ResNet(  # noqa: N802
 
 
 def _add_block(
-    make: Parts, x: keras.KerasTensor, filters: int, is_basic: bool, version: int, strides: int = 1
+    make: Parts,
+    add_unit: Callable[[Parts, keras.KerasTensor, Convolutions], keras.KerasTensor],
+    x: keras.KerasTensor,
+    filters: int,
+    is_basic: bool,
+    strides: int = 1,
 ) -> keras.KerasTensor:
     if is_basic:
         convolutions = [(filters, 3, strides), (filters, 3, 1)]
     else:
         convolutions = [(filters, 1, 1), (filters, 3, strides), (EXPANSION * filters, 1, 1)]
-    return (_post_activation if version == 1 else _pre_activation)(make, x, convolutions)
+    return add_unit(make, x, convolutions)
 
 
 def _repeat(
@@ -110,14 +121,17 @@ def _repeat(
     return keras.Model(inputs, _repeat(add_block, inputs, count - LONGEST_CHAIN))(x)
 
 
-def _post_activation(make: Parts, x: keras.KerasTensor, convolutions: Convolutions) -> keras.KerasTensor:
+def _post_activation(
+    make: Parts, x: keras.KerasTensor, convolutions: Convolutions, zero_init: bool
+) -> keras.KerasTensor:
     filters, strides = convolutions[-1][0], max(strides for _, _, strides in convolutions)
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = make.normalize(make.convolve(x, filters, 1, strides))
     for convolution in convolutions[:-1]:
         x = make.activate(make.convolve(x, *convolution))
-    x = make.normalize(make.convolve(x, *convolutions[-1], ends_block=True), gamma_initializer="zeros")
+    gamma = "zeros" if zero_init else "ones"
+    x = make.normalize(make.convolve(x, *convolutions[-1], ends_block=True), gamma_initializer=gamma)
     return keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))
 
 

@@ -90,7 +90,7 @@ class _Blocks:
         size: int | tuple[int, int],
         strides: int = 1,
         padding: str = "same",
-        initializer: object = "he_normal",
+        initializer: object = None,
     ) -> keras.KerasTensor:
         filters = max(int(self.width * filters), FEWEST_FILTERS)
         x = self.make.convolve(x, filters, size, strides, padding=padding, initializer=initializer)

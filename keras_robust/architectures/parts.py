@@ -13,6 +13,11 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_VARIANCE = (0.2470**2, 0.2435**2, 0.2616**2)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_VARIANCE = (0.229**2, 0.224**2, 0.225**2)
+FAN_OUT = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
+}
+"""He et al. (2015) by the number of outputs: in the code of Gomez et al. (2017) and Xie & Yuille (2020)."""
 
 
 def standardize(images: keras.KerasTensor, mean: tuple[float, ...], variance: tuple[float, ...]) -> keras.KerasTensor:
@@ -35,12 +40,16 @@ class Parts:
         normalization: of `make_normalization`, or None.
         momentum: of the normalisation's averages, where there are any.
         epsilon: of the normalisation.
+        initializer: of the kernels of convolutions, as the layer takes it: He et al. (2015) by default.
+        logits_initializer: of the kernel of the last layer.
     """
 
     weight_decay: float
     normalization: str | None
     momentum: float = 0.9
     epsilon: float = 1e-5
+    initializer: Any = "he_normal"
+    logits_initializer: Any = "glorot_uniform"
 
     @property
     def regularizer(self) -> keras.Regularizer | None:
@@ -55,10 +64,10 @@ class Parts:
         strides: int = 1,
         *,
         ends_block: bool = False,
-        initializer: Any = "he_normal",
+        initializer: Any = None,
         padding: str = "same",
     ) -> keras.KerasTensor:
-        """Returns a convolution, initialised as He et al. (2015) unless told otherwise.
+        """Returns a convolution.
 
         Args:
             x: (batch, height, width, channels).
@@ -66,10 +75,11 @@ class Parts:
             size: of the kernel.
             strides: in both directions.
             ends_block: whether it is the last one of a residual block.
-            initializer: of the kernel.
+            initializer: of the kernel; None is that of the network.
             padding: "same" or "valid".
         """
         normalized = self.normalization is not None
+        initializer = self.initializer if initializer is None else initializer
         return keras.layers.Conv2D(
             filters,
             size,
@@ -97,7 +107,11 @@ class Parts:
         if dropout:
             x = keras.layers.Dropout(dropout)(x)
         return keras.layers.Dense(
-            num_classes, kernel_regularizer=self.regularizer, name="logits", dtype=full_precision()
+            num_classes,
+            kernel_initializer=self.logits_initializer,
+            kernel_regularizer=self.regularizer,
+            name="logits",
+            dtype=full_precision(),
         )(x)
 
 

@@ -46,10 +46,10 @@ def RevNet(  # noqa: N802
         filters = (32, 32, 64, 112) if depth in (9, 38) else (32, 32, 64, 128)
     _check(depth, filters)
     blocks = 3 if depth == 9 else (depth - 2) // 12
-    make = Parts(weight_decay, normalization, momentum=0.99, epsilon=1e-3)
+    make = Parts(weight_decay, normalization, momentum=0.99, epsilon=1e-3, initializer=parts.FAN_OUT)
     inputs = keras.Input(input_shape)
     x = parts.standardize(inputs, parts.CIFAR10_MEAN, parts.CIFAR10_VARIANCE)
-    x = make.activate(_convolve(make, x, filters[0]))
+    x = make.activate(make.convolve(x, filters[0], 3))
     for stage in (1, 2, 3):
         is_reversible = stage == 1 and filters[0] == filters[1]
         if not is_reversible:
@@ -69,20 +69,12 @@ def _check(depth: int, filters: Sequence[int]) -> None:
         raise ValueError(f"filters is four multiples of 4 that do not decrease. Received: filters={filters!r}")
 
 
-def _convolve(
-    make: Parts, x: keras.KerasTensor, filters: int, strides: int = 1, ends_block: bool = False
-) -> keras.KerasTensor:
-    """Returns a 3x3 convolution, initialised as in the authors' code, by the number of outputs."""
-    initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
-    return make.convolve(x, filters, 3, strides, ends_block=ends_block, initializer=initializer)
-
-
 def _residual(
     make: Parts, x: keras.KerasTensor, filters: int, strides: int = 1, is_active: bool = False
 ) -> keras.KerasTensor:
     """Returns a residual function of `x`, which is normalised and rectified first unless it is already."""
-    x = _convolve(make, x if is_active else make.activate(x), filters, strides)
-    return _convolve(make, make.activate(x), filters, ends_block=True)
+    x = make.convolve(x if is_active else make.activate(x), filters, 3, strides)
+    return make.convolve(make.activate(x), filters, 3, ends_block=True)
 
 
 def _function(make: Parts, x: keras.KerasTensor, is_active: bool = False) -> keras.Model:

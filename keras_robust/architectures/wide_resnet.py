@@ -22,8 +22,8 @@ def WideResNet(  # noqa: N802
 
     A depth of 6 n + 4 is that of the paper, with convolutions as shortcuts where the shape changes: WRN-28-10 and
     WRN-34-10 have 36,479,194 and 46,160,474 trainable weights. A depth of 6 n + 2 is that of the code of Madry et al.
-    (2018) and Shafahi et al. (2019), whose "w32-10" has shortcuts without parameters, leaky ReLUs and images
-    standardised one by one.
+    (2018) and Shafahi et al. (2019), whose "w32-10" has shortcuts without parameters, leaky ReLUs, 1e-3 as the epsilon
+    of batch normalisation, and images standardised one by one.
 
     Args:
         depth: 6 n + 4 or 6 n + 2.
@@ -42,7 +42,7 @@ def WideResNet(  # noqa: N802
             f"least 1. Received: depth={depth!r}, width={width!r}"
         )
     original = depth % 6 == 4
-    make = Parts(weight_decay, normalization)
+    make = Parts(weight_decay, normalization, epsilon=1e-5 if original else 1e-3)
 
     def activate(x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.layers.ReLU(negative_slope=0.0 if original else LEAK)(make.normalize(x))

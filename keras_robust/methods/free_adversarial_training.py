@@ -36,13 +36,24 @@ class FreeAdversarialTraining(RobustModel):
             epsilon, is the paper's. With epsilon 0 this is natural training with replays (figure 1 of the paper). It
             has no other options: d climbs the training loss, in the precision of training, from where it was.
         replays: m, at least 1; 8 in the paper for CIFAR-10, 4 for ImageNet.
+        still_when_clipped: whether d stands still where x + d is out of the pixel range, which is the gradient through
+            the clipping, as in the authors' code. By default it moves on: the background of digits, 0 in nearly all
+            images, would stay at d < 0, which is no attack.
         **kwargs: of `RobustModel`.
 
     Raises:
         ValueError: if `attack` is no `PGD` of one step or has options besides, or `replays` is not positive.
     """
 
-    def __init__(self, classifier: keras.Layer, attack: Attack, *, replays: int = 8, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        classifier: keras.Layer,
+        attack: Attack,
+        *,
+        replays: int = 8,
+        still_when_clipped: bool = False,
+        **kwargs: Any,
+    ) -> None:
         step = _checked_step(attack)
         check_integer("replays", replays)
         for option in ("weight_perturbation", "epsilon_schedule"):
@@ -50,6 +61,7 @@ class FreeAdversarialTraining(RobustModel):
                 raise ValueError(f"Free adversarial training has no {option}. Received: {option}={kwargs[option]!r}")
         super().__init__(classifier, attack, **kwargs)
         self.replays = replays
+        self.still_when_clipped = still_when_clipped
         self._step_size = step.resolved_step_size
         # The perturbation alone is not cut to the pixel range: images plus perturbation are.
         self._ball = dataclasses.replace(attack.threat_model, bounds=(-math.inf, math.inf))
@@ -71,9 +83,11 @@ class FreeAdversarialTraining(RobustModel):
         count = tf.shape(images)[0]
         perturbation = state.value[:count]
         for _ in range(self.replays):
-            adversarial = tf.clip_by_value(images + perturbation, *self.bounds)
+            perturbed = images + perturbation
+            adversarial = tf.clip_by_value(perturbed, *self.bounds)
             results, gradient = self._update(adversarial, labels, sample_weight)
-            ascent = self._step_size * self._ball.steepest_ascent(gradient)
+            climbed = tf.where(perturbed == adversarial, gradient, 0.0) if self.still_when_clipped else gradient
+            ascent = self._step_size * self._ball.steepest_ascent(climbed)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
                 # It skips a step whose scaled gradients overflow, and so must the perturbation.
                 ascent = tf.where(tf.reduce_all(tf.math.is_finite(gradient)), ascent, tf.zeros_like(ascent))
@@ -103,7 +117,7 @@ class FreeAdversarialTraining(RobustModel):
 
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the model."""
-        return {**super().get_config(), "replays": self.replays}
+        return {**super().get_config(), "replays": self.replays, "still_when_clipped": self.still_when_clipped}
 
 
 def _checked_step(attack: Any) -> PGD:

@@ -20,7 +20,7 @@ class LogitSqueezing(NaturalTraining):
         loss + squeezing_weight * 1/m * sum_i distance(z_i, 0)
 
     Not a defence: it hides the gradient from weak attacks and falls to strong ones (Mosbach et al., 2018: on MNIST
-    from 71 % to 5 %). It is here to be measured.
+    from 71 % to 5 %, with the norm of the logits instead of its square). It is here to be measured.
 
     Args:
         classifier: as in `RobustModel`.

@@ -63,6 +63,18 @@ def test_madry_initialization():
     assert np.abs(LeNet().layers[-2].get_weights()[0]).max() < 0.039
 
 
+@pytest.mark.parametrize(("zero_init_residual", "scale"), [(True, 0.0), (False, 1.0)])
+def test_imagenet_initialization(zero_init_residual, scale):
+    """By the number of outputs: a 3x3 convolution from 256 to 512 channels has a variance of 2 / (9 * 512)."""
+    model = ResNet(18, input_shape=(32, 32, 3), zero_init_residual=zero_init_residual)
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    widening = next(kernel for kernel in kernels if kernel.shape == (3, 3, 256, 512))
+    np.testing.assert_allclose(np.std(widening), np.sqrt(2 / (9 * 512)), rtol=0.01)
+    np.testing.assert_allclose(np.std(model.get_layer("logits").kernel), 0.01, rtol=0.01)
+    scales = [layer.gamma for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert sum((np.asarray(gamma) == scale).all() for gamma in scales) == (8 if scale == 0 else len(scales))
+
+
 @pytest.mark.parametrize("kind", ["embedded_gaussian", "gaussian", "dot_product"])
 def test_denoising_is_a_mean_over_all_pixels(kind):
     """Equations 3 and 4 of Xie et al. (2019) in NumPy; before training, with a scale of 0, the block does nothing."""

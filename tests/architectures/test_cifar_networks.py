@@ -28,13 +28,15 @@ class Layers:
         self.kernels = {size: iter([kernel for kernel in kernels if kernel.shape[0] == size]) for size in (1, 3)}
         self.norms = iter([layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)])
         self.logits = model.get_layer("logits")
+        self.epsilon = 1e-5
 
     def convolve(self, x: tf.Tensor, strides: int = 1, size: int = 3) -> tf.Tensor:
         return tf.nn.conv2d(x, next(self.kernels[size]), strides, "SAME")
 
     def normalize(self, x: tf.Tensor) -> tf.Tensor:
         norm = next(self.norms)
-        return tf.nn.batch_normalization(x, norm.moving_mean, norm.moving_variance, norm.beta, norm.gamma, 1e-5)
+        averages = norm.moving_mean, norm.moving_variance
+        return tf.nn.batch_normalization(x, *averages, norm.beta, norm.gamma, self.epsilon)
 
     def activate(self, x: tf.Tensor, leak: float = 0.0) -> tf.Tensor:
         return tf.nn.leaky_relu(self.normalize(x), leak)
@@ -95,6 +97,7 @@ def wide_resnet16(layers: Layers, images: np.ndarray) -> tf.Tensor:
 
 def wide_resnet14(layers: Layers, images: np.ndarray) -> tf.Tensor:
     """`model.py` of MadryLab/cifar10_challenge: leaky ReLUs, pooled shortcuts, the first one of what is active."""
+    layers.epsilon = 1e-3  # the default of tf.contrib.layers.batch_norm
     x = layers.convolve(tf.image.per_image_standardization(images))
     for index, (filters, strides) in enumerate(((32, 1), (32, 1), (64, 2), (64, 1), (128, 2), (128, 1))):
         active = layers.activate(x, 0.1)

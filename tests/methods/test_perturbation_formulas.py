@@ -83,12 +83,16 @@ def test_weight_perturbation_begins_after_its_steps(linear_classifier):
     assert np.abs(results[2] - results[3]).max() > 1e-3
 
 
+@pytest.mark.parametrize("still", [False, True])
 @pytest.mark.parametrize("replays", [1, 3])
-def test_free_adversarial_training(linear_classifier, replays):
-    """Two batches: the perturbation starts at zero, grows with every replay and goes on with the second batch."""
+def test_free_adversarial_training(linear_classifier, replays, still):
+    """Two batches: the perturbation starts at zero, grows with every replay and goes on with the second batch.
+
+    Of some pixels it has been clipped, where it goes on or stands still.
+    """
     classifier = linear_classifier()
     p, delta = parameters(classifier), np.zeros((5, SIZE))
-    losses = []
+    losses, clipped = [], 0
     for rows in (slice(0, 5), slice(5, 10)):
         for _ in range(replays):
             x = np.clip(CLEAN[rows] + delta, 0, 1)
@@ -98,14 +102,19 @@ def test_free_adversarial_training(linear_classifier, replays):
 
             losses.append(loss(p))
             ascent = EPSILON * np.sign(image_gradient(p, x, ONE_HOT[rows]))
+            outside = (CLEAN[rows] + delta < 0) | (CLEAN[rows] + delta > 1)
+            clipped += outside.sum()
             p = p - RATE * gradient(loss, p)
-            delta = np.clip(delta + ascent, -EPSILON, EPSILON)
-    model = kr.FreeAdversarialTraining(classifier, STEP, replays=replays)
+            delta = np.clip(delta + np.where(outside & still, 0, ascent), -EPSILON, EPSILON)
+    assert clipped > 0
+    model = kr.FreeAdversarialTraining(classifier, STEP, replays=replays, still_when_clipped=still)
     got, after = train(model, batch_size=5)
     np.testing.assert_allclose(got, np.mean(losses), rtol=1e-5)
     np.testing.assert_allclose(after, p, atol=1e-5)
     assert int(model.optimizer.iterations) == 2 * replays
     assert int(model.steps_taken) == 2
+    perturbation = model.replica_state["perturbation"].to_array().reshape(delta.shape)
+    np.testing.assert_allclose(perturbation, delta, atol=1e-6)
 
 
 def test_free_training_with_epsilon_0_is_replay(linear_classifier):
