@@ -152,3 +152,19 @@ def test_free_training_takes_80000_updates_however_many_replays(replays):
         optimizer.iterations.assign(update)
         rates.append(float(optimizer.learning_rate))
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "rate"),
+    [
+        ("imagenet_alp", "alp", 50 * 0.045),
+        ("imagenet_alp", "code", 50 * 0.045),
+        ("imagenet_scale", "clean0", 16 * 0.1),
+        ("imagenet_scale", "alp_original", 6 * 0.045),
+    ],
+)
+def test_rates_of_many_workers(name, variant, rate):
+    """Kannan et al. (2018) multiply theirs with the number of workers, Xie & Yuille (2020) with batch / 256."""
+    config = load(name).get_config(variant)
+    scale = config.batch_size / config.rates_for_batch_size
+    assert config.optimizer.learning_rate.initial * scale == pytest.approx(rate)
