@@ -1,4 +1,4 @@
-"""The demo: adversarial logit pairing on 10,000 embedded digits of MNIST.
+"""The demo: adversarial logit pairing on 9,500 embedded digits of MNIST.
 
 Command:  python launch/train.py --config=configs/mnist_small_alp.py --workdir=runs/demo
 Time:     12 epochs, 888 updates; README.md says how long `make demo` takes

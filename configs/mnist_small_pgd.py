@@ -1,4 +1,4 @@
-"""PGD adversarial training of a chosen strength on 10,000 embedded digits (Bhat et al., 2018, section 4).
+"""PGD adversarial training of a chosen strength on 9,500 embedded digits (Bhat et al., 2018, section 4).
 
 Command:  python launch/train.py --config=configs/mnist_small_pgd.py:8 --workdir=runs/pgd8
 Variants: the number of attack steps, 1, 4 and 8 in `docs/evaluation.md`; 8 where none is given.

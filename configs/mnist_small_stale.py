@@ -1,4 +1,4 @@
-"""Stale adversarial training on 10,000 embedded digits (Bhat et al., 2018, section 5, figures 5, 6 and 8).
+"""Stale adversarial training on 9,500 embedded digits (Bhat et al., 2018, section 5, figures 5, 6 and 8).
 
 Command:  python benchmarks/staleness.py --workdir=runs/staleness (which trains each variant)
 Variants: the staleness, in updates; 0, 8, 32 and 64 in docs/RESULTS.md, strength_figure8.

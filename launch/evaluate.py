@@ -1,4 +1,4 @@
-"""Measures clean and robust accuracy of a model and writes record.json, report.md and index.html.
+"""Measures clean and robust accuracy of a model and writes record.json, report.md, index.html and samples.npz.
 
 Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist_small --attack=pgd --epsilon=0.3 \
               --steps=40 --step_size=0.01 --restarts=5 --output=runs/demo/report
@@ -39,13 +39,13 @@ flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, cw, apgd, fab, squa
 flags.DEFINE_string("norm", "linf", "linf, l2 or l1.")
 flags.DEFINE_float("epsilon", None, "Radius of the ball, in the units of images in [0, 1].")
 flags.DEFINE_integer("steps", None, "Gradient steps.")
-flags.DEFINE_float("step_size", None, "Size of a step; 2.5 epsilon / steps where not given.")
+flags.DEFINE_float("step_size", None, "Size of a step; 2.5 epsilon / steps where not given (bim: epsilon / steps).")
 flags.DEFINE_integer("restarts", None, "Random starts; an example counts as robust if none breaks it.")
 flags.DEFINE_string("objective", None, "cross_entropy, margin, dlr or kl_divergence.")
 flags.DEFINE_integer("targeted", None, "apgd: classes to target; with --objective=dlr, 9 is APGD-T.")
 flags.DEFINE_integer("targets", None, "fab: classes to target; 9 is FAB-T.")
 flags.DEFINE_integer("queries", None, "square: queries per start.")
-flags.DEFINE_string("target", None, "untargeted, random, random_any or least_likely.")
+flags.DEFINE_string("target", None, "untargeted, untargeted_from_prediction, random, random_any or least_likely.")
 flags.mark_flags_as_required(["model", "dataset", "epsilon", "output"])
 
 ATTACK_FLAGS = (

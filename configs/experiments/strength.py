@@ -82,6 +82,9 @@ EXPERIMENTS = {
             }
             for steps in ALL_STEPS
         },
+        "remarks": {
+            "paper": "Of embedded digits, and steps 1, 4 and 8: [transfer matrix](evaluation.md#transfer-matrix)."
+        },
     },
     "strength_figures3_4": {
         "title": "robust accuracy by the strength of the attack in training and in the test, at the end of training",
@@ -115,7 +118,9 @@ EXPERIMENTS = {
         "source": PAPER + "figure 6",
         "columns": {},
         "rows": {},
-        "remarks": {"paper": "`benchmarks/staleness.py` draws it."},
+        "remarks": {
+            "paper": "`benchmarks/staleness.py` draws it for embedded digits: [staleness](methods.md#staleness)."
+        },
     },
     "strength_figure7": {
         "title": "staleness 64 after 300,000 updates",
@@ -141,7 +146,8 @@ EXPERIMENTS = {
         "columns": {},
         "rows": {},
         "remarks": {
-            "paper": "See asynchronous generation: a simulation from measured costs, beside what the paper's text says."
+            "paper": "[Asynchronous generation](asynchronous.md#when-it-pays) has a simulation from measured costs, "
+            "beside what the paper's text says."
         },
     },
 }

@@ -40,7 +40,8 @@ class PGD(Attack):
         steps: number of gradient steps, at least 1.
         step_size: in the units of epsilon; None is 2.5 epsilon / steps (Bhat et al., 2018, section 6).
         objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`.
-        target: a name of `core.targets.TARGETS`, such as "untargeted", "random" or "least_likely".
+        target: "untargeted", "untargeted_from_prediction" (away from the class predicted for the clean image), "given"
+            (towards `targets`), "random" (towards a wrong class), "random_any" (any class) or "least_likely".
         random_start: "uniform" in the ball (or True), "none" (or False), "sign": `start_radius` times the signs of
             Gaussian noise (R+FGSM, Tramèr et al., 2018; Linf only), or "normal": `start_radius` times Gaussian noise
             (TRADES, Zhang et al., 2019).

@@ -21,7 +21,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError("Asynchronous generation needs Ray: pip install 'keras_robust[async]'") from error
+        raise ImportError("Asynchronous generation needs Ray: pip install 'ray>=2.40'") from error
     return ray
 
 

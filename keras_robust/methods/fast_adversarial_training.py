@@ -15,9 +15,9 @@ from keras_robust.methods.checked_fit import fit_arguments
 class FastAdversarialTraining(AdversarialTraining):
     """Adversarial training with one large step from a random start (Wong et al., 2020).
 
-    At twice the cost of natural training it can come near PGD, and it can collapse within an epoch: the one-step
-    accuracy goes to 100 % while that under several steps goes to 0 (catastrophic overfitting). So it needs a
-    validation attack of several steps, and `fit` on validation data warns when that happens.
+    At the cost of natural training and one input gradient it can come near PGD, and it can collapse within an epoch:
+    the one-step accuracy goes to 100 % while that under several steps goes to 0 (catastrophic overfitting). So it needs
+    a validation attack of several steps, and `fit` on validation data warns when that happens.
 
     Args:
         classifier: as in `RobustModel`.

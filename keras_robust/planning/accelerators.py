@@ -142,7 +142,7 @@ CORES_PER_CHIP = {"tpu-v2": 2, "tpu-v3": 2, "tpu-v4": 2, "tpu-v5p": 2}
 
 
 def parse_devices(text: str) -> Devices:
-    """Returns what a text such as "8xH100", "tpu-v5e-64" (as gcloud names a slice) or "2xcpu" means.
+    """Returns what a text such as "8xH100", "tpu-v5e-64" (a slice) or "2xcpu" means.
 
     Raises:
         ValueError: if it is none of these.

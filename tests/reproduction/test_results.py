@@ -97,8 +97,8 @@ def test_the_page_holds_what_was_measured_and_what_was_not(experiment, tmp_path)
     assert "![a | title](results/figure1-small.svg)" in text
     assert "; 2026-11-20, commit 01234567, fedcba98+changes." in text
     assert "A remark." in text
-    assert "| table1 | A. Author (2018), figure 1 | a \\| title | not measured |" in text
-    assert text.count("Not measured here.") == 1
+    assert "| table1 | A. Author (2018), figure 1 | a \\| title | small | not measured |" in text
+    assert text.count("\nNot measured here.") == 1
     assert "| theirs | 1.5 | - | 780 |" in text  # of table1: published alone
 
 
