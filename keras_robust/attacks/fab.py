@@ -179,6 +179,10 @@ class FAB(IterativeAttack):
         kept = tf.where(per_example(numbers, state["images"]), state["images"], state["point"])
         return tf.where(per_example(state["broken"], kept), state["closest"], kept)
 
+    def go_on(self, state: State) -> State:
+        """See `IterativeAttack.go_on`: what was closest does not count."""
+        return {**super().go_on(state), "distance": tf.fill(tf.shape(state["distance"]), float("inf"))}
+
     def _first_point(self, state: State, run: Tensor, seed: Tensor) -> Tensor:
         """Returns where a run starts; a point that is not finite stays, so that a later run does not hide it."""
         images = state["images"]

@@ -22,7 +22,7 @@ class ScoreBasedAttack(IterativeAttack):
     """Base class of attacks on the margin that use logits and no gradients, as frozen dataclasses.
 
     The state holds `images`, sparse `labels`, `points`, their margin as `value`, and `broken`. A point is misclassified
-    where its margin is above 0; from then on the example stays as it is, in later restarts too. A subclass defines
+    where its margin is above 0, or no number; from then on the example stays as it is, in later restarts too. A subclass defines
     `steps_per_run`, `_first_points` and `_step`.
     """
 
@@ -65,7 +65,7 @@ class ScoreBasedAttack(IterativeAttack):
                 again = (number == 0) & (run > 0)
                 state = tf.cond(again, lambda: begin(state, run_seed), lambda: state)
             moved = self._step(model_fn, state, number, seeds.fold(run_seed, number))
-            return done + 1, choose(state["broken"], state, {**state, **moved, "broken": moved["value"] > 0})
+            return done + 1, choose(state["broken"], state, {**state, **moved, "broken": ~(moved["value"] <= 0)})
 
         def more(done: Tensor, state: State) -> Tensor:
             return (done < steps) & ~tf.reduce_all(state["broken"])
@@ -76,10 +76,14 @@ class ScoreBasedAttack(IterativeAttack):
         """Returns the attacked images."""
         return state["points"]
 
+    def go_on(self, state: State) -> State:
+        """See `IterativeAttack.go_on`: the next misclassified point is kept."""
+        return {**super().go_on(state), "value": tf.minimum(state["value"], 0.0)}
+
     def _begin(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> State:
         state = {"images": images, "labels": labels, **self._first_points(images, seed)}
         value = margin(labels, model_fn(state["points"]))
-        return {**state, "value": value, "broken": value > 0}
+        return {**state, "value": value, "broken": ~(value <= 0)}
 
     def _first_points(self, images: Tensor, seed: Tensor) -> State:
         """Returns the start as `points`, and what else the attack keeps per example."""

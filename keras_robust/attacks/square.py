@@ -112,7 +112,7 @@ class Square(ScoreBasedAttack):
             table = patterns.eta_table(sizes, self.threat_model.norm)
             candidates = self._move_mass(points, images, key, size, tf.gather(tf.constant(table), level), seed)
         found = margin(state["labels"], model_fn(candidates))
-        better = found > value
+        better = ~(found <= value)  # also where the classifier returns no number, which is misclassified
         return {
             "points": tf.where(per_example(better, points), candidates, points),
             "value": tf.where(better, found, value),

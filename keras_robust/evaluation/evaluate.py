@@ -69,7 +69,7 @@ def evaluate(
         source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
             box).
         top_k: above 1, accuracies among the top k are measured too, and an example is attacked until its label is not
-            among them. Attacks that stop at a misclassification (all but PGD's family) do not go on after it.
+            among them. Attacks that stop at a misclassification (all but PGD's family) go on after the next look.
         checks: run the checks for gradient masking; None does with a strong suite in the white-box setting.
         analyses: functions by name, such as `lambda: iteration_curve(model, dataset, attack)`, whose results go into
             the record, too. A name stands for all that its function depends on.

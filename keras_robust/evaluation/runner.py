@@ -74,7 +74,8 @@ class Restarts(IterativeAttack):
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> State:
         """Returns the images as they are."""
-        return {"images": images, "labels": labels, "attacked": images}
+        broken = tf.zeros(tf.shape(images)[:1], tf.bool)
+        return {"images": images, "labels": labels, "attacked": images, "broken": broken}
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Runs the attack once from a new start: its blocks are of one step."""
@@ -119,6 +120,7 @@ class AttackRun:
         iterative = attack if isinstance(attack, IterativeAttack) else Restarts(attack)
         source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
         self.total = iterative.total_steps
+        self.go_on = iterative.go_on
         if isinstance(iterative, Restarts):
             self.blocks = [(step, 1) for step in range(self.total)]
         else:
@@ -234,12 +236,13 @@ class AttackRun:
         chunk.attacked[chunk.left], chunk.predictions[chunk.left] = attacked, predictions
         chunk.ranks[chunk.left] = np.maximum(chunk.ranks[chunk.left], found)
         holds = found < setting.top_k
+        left = {name: values[holds] for name, values in state.items()} if first + steps < self.total else {}
         return dataclasses.replace(
             chunk,
             left=chunk.left[holds],
             step=first + steps,
             seconds=chunk.seconds + time.perf_counter() - begin,
-            state={name: values[holds] for name, values in state.items()} if first + steps < self.total else {},
+            state={name: np.asarray(values) for name, values in self.go_on(left).items()} if left else {},
         )
 
 

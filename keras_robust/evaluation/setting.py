@@ -93,6 +93,23 @@ def make_classify(
     return lambda images: by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
 
 
+def _checked_source(source: Any, images: np.ndarray, classes: int, batch_size: int) -> Subject:
+    """Returns the source of transferred attacks.
+
+    Raises:
+        ValueError: if it does not return logits of as many classes as the target.
+    """
+    subject = as_subject(source)
+    logits = make_classify(subject, batch_size, tf.distribute.get_strategy())(images)
+    check_logits(logits, len(images))
+    if logits.shape[1] != classes:
+        raise ValueError(
+            f"source has the {classes} classes of the model. Received: {subject.description} with {logits.shape[1]} "
+            "classes"
+        )
+    return subject
+
+
 def make_setting(
     model: Any,
     dataset: Any,
@@ -139,7 +156,9 @@ def make_setting(
         raise ValueError(f"top_k is below the {logits.shape[1]} classes. Received: top_k={top_k}")
     return Setting(
         target=target,
-        source=target if source is None else as_subject(source),
+        source=target
+        if source is None or source is model
+        else _checked_source(source, first, logits.shape[1], batch_size),
         images=images,
         labels=labels,
         sparse_labels=as_sparse(labels).numpy(),

@@ -261,3 +261,16 @@ def test_a_nan_gradient_of_an_early_run_is_not_hidden_by_later_ones(targets):
     x_adv = np.asarray(attack(holed, images, predictions(linear, images), 0))
     assert np.isnan(x_adv[2]).any()
     assert np.isfinite(np.delete(x_adv, 2, axis=0)).all()
+
+
+def test_it_goes_on_from_an_example_that_is_not_broken_after_all():
+    """What was closest is forgotten, and the next steps find it again."""
+    attack, labels = FAB(Linf(0.5), 20), predictions(linear, IMAGES)
+    state = state_after(attack, linear, labels, 10)
+    assert state["broken"].numpy().all()
+    again = attack.go_on(state)
+    assert not again["broken"].numpy().any()
+    assert np.isinf(again["distance"]).all()
+    after = advance(attack, linear, again, 10, 10)
+    assert after["broken"].numpy().all()
+    np.testing.assert_allclose(after["distance"], state["distance"], rtol=0.05)

@@ -37,6 +37,18 @@ def blocks(attack: Square, model_fn, lengths: list[int], state=None, first: int 
     return {name: value.numpy() for name, value in state.items()}
 
 
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_a_point_without_logits_is_misclassified(ball):
+    """The label wins by far, but where the first row has become brighter the logits are no numbers."""
+
+    def model_fn(x):
+        brighter = tf.reduce_mean(x[:, 0], axis=(1, 2)) > IMAGES[:, 0].mean(axis=(1, 2))
+        return tf.where(brighter[:, None], float("nan"), unbreakable(x))
+
+    attacked = Square(ball, queries=100)(model_fn, tf.constant(IMAGES), LABELS, 3)
+    assert np.isnan(model_fn(attacked)).all()
+
+
 @pytest.mark.xla
 @pytest.mark.parametrize("ball", BALLS, ids=str)
 @pytest.mark.parametrize("restarts", [1, 2])

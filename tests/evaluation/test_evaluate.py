@@ -147,6 +147,13 @@ def test_black_box_examples_are_crafted_on_the_source(problem):
     assert report.record["black_box_source"]
 
 
+def test_a_model_as_its_own_source_is_the_white_box(problem):
+    images, labels, kernel = problem
+    classifier = linear(kernel)
+    report = evaluate(classifier, (images, labels), FROM_CLEAN, source=classifier)
+    assert report.record["black_box_source"] is None
+
+
 FROM_CLEAN = kr.attacks.BIM(kr.Linf(EPSILON), steps=2)
 
 

@@ -54,6 +54,8 @@ CASES = {
     "softmax": (None, {"model": classifier("softmax")}, "remove the softmax"),
     "no model file": (None, {"model": "missing/best.keras"}, "missing/best.keras"),
     "no source file": (None, {"source": "missing/best.keras"}, "missing/best.keras"),
+    "source of other classes": (None, {"source": lambda x: tf.reshape(x, (-1, 16))[:, :4]}, "with 4 classes"),
+    "probabilities of a source": (None, {"source": lambda x: tf.nn.softmax(tf.reshape(x, (-1, 16))[:, :3])}, "softmax"),
     "no model": (None, {"model": 3}, "model=3 of type int"),
     "attack by name": (None, {"attacks": "pgd"}, "attacks='pgd'"),
     "no attacks": (None, {"attacks": []}, r"attacks=\[\]"),

@@ -240,6 +240,23 @@ def test_top_k_counts_the_label_among_the_k_largest():
     assert top["attacks"] == {attack.name: 1.0}
 
 
+ATTACKS_THAT_STOP = [kr.attacks.APGD(kr.Linf(0.3), 50), kr.attacks.Square(kr.Linf(0.3), queries=200)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS_THAT_STOP, ids=lambda attack: attack.name)
+def test_an_attack_goes_on_where_the_judge_finds_an_example_right(attack):
+    """Brighter images lose the label to one class at a mean of 0.505, and only at 0.7 to both: the second look at 2."""
+    images = np.full((4, 2, 2, 1), 0.5, np.float32)
+
+    def model_fn(x):
+        mean = tf.reduce_mean(x, axis=(1, 2, 3))
+        return tf.stack([0.0 * mean, mean - 0.505, 2.0 * mean - 1.4], axis=1)
+
+    report = evaluate((images, np.zeros(4, np.int64)), model=model_fn, attacks=attack, top_k=2)
+    assert report.robust_accuracy == 0
+    assert report.record["top_k"]["robust_accuracy"] == 0
+
+
 def test_the_bar_shows_how_many_are_left(problem, capsys):
     evaluate(problem, verbose=True)
     output = capsys.readouterr().err
