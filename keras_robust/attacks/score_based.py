@@ -22,8 +22,8 @@ class ScoreBasedAttack(IterativeAttack):
     """Base class of attacks on the margin that use logits and no gradients, as frozen dataclasses.
 
     The state holds `images`, sparse `labels`, `points`, their margin as `value`, and `broken`. A point is misclassified
-    where its margin is above 0, or no number; from then on the example stays as it is, in later restarts too. A subclass defines
-    `steps_per_run`, `_first_points` and `_step`.
+    where its margin is above 0, or no number; from then on the example stays as it is, in later restarts too. A
+    subclass defines `steps_per_run`, `_first_points` and `_step`.
     """
 
     @property

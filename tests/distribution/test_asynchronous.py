@@ -207,5 +207,5 @@ def test_methods_that_workers_cannot_help_are_refused(linear_classifier, mistake
 
 def test_without_ray_the_error_says_how_to_install_it(linear_classifier, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ImportError, match="pip install 'ray>=2.40'"):
+    with pytest.raises(ImportError, match=r"pip install 'ray>=2\.40'"):
         generate(compiled(linear_classifier()), pool=None)
