@@ -22,12 +22,13 @@ class AdversarialWeightPerturbation(Serializable):
 
         model = kr.TRADES(classifier, attack, weight_perturbation=kr.AdversarialWeightPerturbation(gamma=0.005))
 
-    For each kernel w of the classifier, with g the gradient of the method's loss on the batch,
+    For each kernel w of the classifier, with g the gradient of the method's loss on the batch, without weight decay,
 
         v = gamma * ||w|| / ||g|| * g,
 
-    and w is updated with the gradient at w + v, which costs a second training pass. A loss that is flatter in the
-    weights overfits less: on CIFAR-10 it adds 3 points to TRADES under AutoAttack (published: 53.1 to 56.2).
+    and w is updated with the gradient at w + v, but for that of weight decay, at w. This costs a second training pass.
+    A loss that is flatter in the weights overfits less: on CIFAR-10 it adds 3 points to TRADES under AutoAttack
+    (published: 53.1 to 56.2).
 
     Args:
         gamma: size of the perturbation relative to the weights, at least 0; 0.01 in the paper, 0.005 with TRADES.
@@ -58,6 +59,7 @@ class AdversarialWeightPerturbation(Serializable):
             tape.watch(values)
             with keras.StatelessScope(list(zip(kernels, values, strict=True)), collect_losses=True):
                 loss = model.compute_loss(images, labels, model(images, training=True), sample_weight)
+            loss -= _weight_decay(kernels, values)
             loss = model.optimizer.scale_loss(loss)  # gradients in float16 would be zero; the length is given
         gradients = tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         # Losses are divided by the number of replicas, so the gradient of the whole batch is a sum.
@@ -67,6 +69,13 @@ class AdversarialWeightPerturbation(Serializable):
             (kernel, tf.cast(gamma, value.dtype) * tf.norm(value) * _direction(gradient))
             for kernel, value, gradient in zip(kernels, values, gradients, strict=True)
         ]
+
+
+def _weight_decay(kernels: list[keras.Variable], values: list[Tensor]) -> Tensor | float:
+    """Returns what the regularisers of `kernels` add to the loss of a replica where these have `values`."""
+    pairs = zip(kernels, values, strict=True)
+    penalties = [kernel.regularizer(value) for kernel, value in pairs if kernel.regularizer is not None]
+    return sum(penalties) / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def _direction(gradient: Tensor) -> Tensor:

@@ -36,9 +36,9 @@ class DetectCatastrophicOverfitting(keras.callbacks.Callback):
         """Compares the epoch with the best one."""
         logs = logs or {}
         name = "val_robust_accuracy"
-        if name not in logs:  # an epoch without validation
+        if name not in logs or "robust_accuracy" not in logs:  # an epoch without validation, a method without attack
             return
-        now, trained = logs[name], logs.get("robust_accuracy", 1.0)
+        now, trained = logs[name], logs["robust_accuracy"]
         self.best = max(self.best, now)
         has_fallen = now <= self.best - self.fall and trained >= now
         if self.detected or not (has_fallen or trained - now > GAP):

@@ -30,7 +30,7 @@ class EnsembleAdversarialTraining(AdversarialTraining):
         **kwargs: of `AdversarialTraining`.
 
     Raises:
-        ValueError: if `source_models` is empty or one is no classifier.
+        ValueError: if `source_models` is empty, or one is no classifier or shares weights with `classifier`.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class EnsembleAdversarialTraining(AdversarialTraining):
             raise ValueError(f"source_models is a list of one model or more. Received: source_models={source_models!r}")
         for model in source_models:
             check_ends_in_logits(model)
+            if {id(variable) for variable in model.variables} & {id(variable) for variable in classifier.variables}:
+                raise ValueError(f"Static models share no weights with the classifier. Received: {model.name!r}")
             model.trainable = False
         super().__init__(classifier, attack, clean_fraction=clean_fraction, **kwargs)
         self.source_models = list(source_models)

@@ -27,13 +27,18 @@ def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> 
         **fit_options: of `fit`.
 
     Raises:
-        ValueError: if `method` is no `RobustModel`, or its classifier has no batch normalisation or was never built.
+        ValueError: if `method` is no `RobustModel`, its optimizer averages weights, or its classifier has no batch
+            normalisation or was never built.
     """
     if not isinstance(method, RobustModel):
         raise ValueError(f"method is a RobustModel such as NaturalTraining(classifier). Received: method={method!r}")
     unused = ADVERSARIAL if isinstance(method, NaturalTraining) else None
     if not method.classifier.built:
         raise ValueError(f"A finished classifier is built. Received: {method.classifier.name!r}, which is not")
+    if method.compiled and method.optimizer.use_ema:
+        raise ValueError(
+            "The weights of a part of a classifier are not averaged. Received: an optimizer with use_ema=True"
+        )
     if method.compiled and not method.optimizer.built:  # of one that is not compiled, `fit` tells
         with method.distribute_strategy.scope():
             method.optimizer.build(method.trainable_variables)  # all of them, for training after this one

@@ -20,7 +20,7 @@ class VirtualAdversarialTraining(DivergenceTraining):
 
     The paper's attack is `VirtualAdversarial(L2(epsilon))`. Kannan et al. (2018, section 6) compared it, and the other
     direction of the divergence, with logit pairing on MNIST and found both weaker. Made for learning from few
-    labels, it is no defence.
+    labels, it is no defence. The authors' code attacks in training mode (`attack_in_training_mode=True`).
 
     Args:
         classifier: as in `RobustModel`.

@@ -33,8 +33,9 @@ def train(
     """Trains the model of a config in `workdir`, or goes on with the run that is there.
 
     The batches, the random starts and the weights are functions of the config alone: a run that was killed and started
-    again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit. It may
-    go on with another number of replicas: the global batches are the same, the random starts differ.
+    again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit, unless
+    the classifier drops out units: Keras does not save the state of these draws. It may go on with another number of
+    replicas: the global batches are the same, the random starts differ.
 
     Args:
         config: see `training.config`.

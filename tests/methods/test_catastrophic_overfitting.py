@@ -60,6 +60,12 @@ def test_epochs_without_validation_are_skipped():
     assert not callback.detected
 
 
+def test_methods_without_an_attack_have_nothing_to_overfit_to():
+    callback = kr.DetectCatastrophicOverfitting()
+    callback.on_epoch_end(0, {"val_robust_accuracy": 0.0})
+    assert not callback.detected
+
+
 def test_fit_watches(linear_classifier, batch, monkeypatch):
     """`fit` brings the callback, beside the user's own."""
     seen = []

@@ -15,7 +15,9 @@ METHODS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Gradients do not exist:UserWarning", "ignore:NaturalTraining trains the clean branch"
+)
 @pytest.mark.parametrize("mixture", [False, True])
 @pytest.mark.parametrize("branch", METHODS)
 def test_only_the_normalization_changes(conv_classifier, batch, mixture, branch):
@@ -60,6 +62,13 @@ def test_a_classifier_that_was_never_built_is_an_error(batch):
     model = kr.NaturalTraining(keras.Sequential([keras.layers.Flatten(), keras.layers.BatchNormalization()]))
     model.compile("sgd", SPARSE)
     with pytest.raises(ValueError, match=r"Received: 'sequential.*', which is not"):
+        kr.finetune_batch_norm(model, *batch())
+
+
+def test_averages_of_weights_are_an_error(conv_classifier, batch):
+    model = kr.NaturalTraining(conv_classifier(batch_norm=True))
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True), SPARSE)
+    with pytest.raises(ValueError, match="use_ema=True"):
         kr.finetune_batch_norm(model, *batch())
 
 

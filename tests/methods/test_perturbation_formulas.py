@@ -32,14 +32,16 @@ from keras_robust.core import seeds
 
 
 @pytest.mark.parametrize("functional", [False, True])
-@pytest.mark.parametrize("activity", [0.0, 0.05])
-def test_adversarial_weight_perturbation(linear_classifier, activity, functional):
+@pytest.mark.parametrize(("activity", "decay"), [(0.0, 0.0), (0.05, 0.0), (0.0, 0.02)])
+def test_adversarial_weight_perturbation(linear_classifier, activity, decay, functional):
     """The update is the gradient at w + gamma ||w|| / ||g|| g, of the kernel alone; the logged loss is there, too.
 
-    A penalty of `activity` times the squared norm of the logits is a part of the loss in both passes.
+    A penalty of `activity` times the squared norm of the logits is a part of the loss in both passes; weight decay has
+    no part in g, and its own gradient is that at w.
     """
     classifier = linear_classifier()
     classifier.layers[-1].activity_regularizer = keras.regularizers.L2(activity)
+    classifier.layers[-1].kernel.regularizer = keras.regularizers.L2(decay)
     if functional:
         classifier = keras.Model(classifier.inputs, classifier.outputs)
     p = parameters(classifier)
@@ -54,8 +56,8 @@ def test_adversarial_weight_perturbation(linear_classifier, activity, functional
     v = np.where(kernel, 0.1 * np.linalg.norm(p[kernel]) / np.linalg.norm(g[kernel]) * g, 0)
     perturbation = kr.AdversarialWeightPerturbation(gamma=0.1)
     got, after = train(kr.AdversarialTraining(classifier, STEP, weight_perturbation=perturbation))
-    np.testing.assert_allclose(got, loss(p + v), rtol=1e-5)
-    np.testing.assert_allclose(after, p - RATE * gradient(loss, p + v), atol=3e-6)
+    np.testing.assert_allclose(got, loss(p + v) + decay * (p[kernel] ** 2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(after, p - RATE * (gradient(loss, p + v) + 2 * decay * p * kernel), atol=3e-6)
 
 
 @pytest.mark.parametrize(("scale", "moved"), [(1.0, 0.0), (2.0**15, 0.1), (2.0**40, 0.0)])
@@ -240,6 +242,14 @@ def test_an_ensemble_attacks_static_models_in_inference_mode_and_by_its_schedule
         assert agreement(x_adv, classifier, training) > 0.99
         assert agreement(x_adv, own, False) < 0.95
     assert draws == {0, 1}
+
+
+def test_a_static_model_that_would_freeze_the_classifier_is_refused(linear_classifier):
+    classifier = linear_classifier()
+    copy = keras.Model(classifier.inputs, classifier.outputs, name="view")
+    for shared in (classifier, copy):
+        with pytest.raises(ValueError, match=f"share no weights with the classifier. Received: '{shared.name}'"):
+            kr.EnsembleAdversarialTraining(classifier, STEP, source_models=[linear_classifier(seed=1), shared])
 
 
 def test_the_draws_of_the_ensemble_differ():

@@ -37,6 +37,12 @@ def test_step_decay_of_the_large_scale_paper():
     np.testing.assert_allclose(rates(schedule, [350, 699, 700, 949, 950]), [0.01, 0.01, 0.001, 0.001, 1e-4], rtol=1e-5)
 
 
+@pytest.mark.parametrize("epochs", [(70, 35, 95), (35, 35)])
+def test_drops_that_do_not_follow_each_other_are_refused(epochs):
+    with pytest.raises(ValueError, match="Received: epochs="):
+        kr.optimizers.step_decay(10, epochs=epochs)
+
+
 def test_step_decay_in_steps():
     schedule = kr.optimizers.step_decay(1, epochs=(40_000, 60_000))
     np.testing.assert_allclose(rates(schedule, [39_999, 40_000, 59_999, 60_000]), [0.1, 0.01, 0.01, 0.001], rtol=1e-5)
