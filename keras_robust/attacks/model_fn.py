@@ -12,6 +12,9 @@ from keras_robust.core.seeds import Tensor
 
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 
+FLOAT16_SCALE = 2.0**10
+"""By which gradients are multiplied inside a classifier that computes in float16, whose smallest number is 2**-24."""
+
 
 def check_compute_dtype(compute_dtype: str | None) -> None:
     """Raises `ValueError` unless `compute_dtype` is None or one of `COMPUTE_DTYPES`."""
@@ -69,12 +72,19 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
 
     def model_fn(images: Tensor) -> Tensor:
         with computing_in(classifier, compute_dtype):
+            scale = FLOAT16_SCALE if low_precision_of(classifier) == "float16" else 1.0
+            images = scale_gradient(images, 1.0 / scale)
             if training:
                 weights = [v.value for v in classifier.trainable_variables]
                 state = [v.value for v in classifier.non_trainable_variables]
                 logits, _ = classifier.stateless_call(weights, state, images, training=True)
             else:
                 logits = classifier(images, training=False)
-        return tf.cast(logits, full_precision(images.dtype))
+        return scale_gradient(tf.cast(logits, full_precision(images.dtype)), scale)
 
     return model_fn
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """Returns `x`, whose gradient is `scale` times that of what it is used for."""
+    return x if scale == 1.0 else tf.custom_gradient(lambda x: (tf.identity(x), lambda gradient: scale * gradient))(x)

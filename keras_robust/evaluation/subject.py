@@ -12,7 +12,7 @@ from keras_robust.attacks import as_model_fn, low_precision_of
 from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
-from keras_robust.layers import branch_in_use
+from keras_robust.layers import branch_in_use, use_branch
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
 
@@ -106,8 +106,18 @@ def _from_keras(model: keras.Layer, description: str) -> Subject:
         tuple(shape[1:]) if isinstance(shape, tuple) else None,
         digest(*(weight.numpy() for weight in classifier.weights)) if classifier.built else None,
         low_precision_of(classifier),
-        lambda compute_dtype: as_model_fn(classifier, compute_dtype=compute_dtype),
+        lambda compute_dtype: _in_branch(branch, as_model_fn(classifier, compute_dtype=compute_dtype)),
     )
+
+
+def _in_branch(branch: str | None, model_fn: ModelFn) -> ModelFn:
+    """Returns `model_fn`, traced in a branch also by the threads that a strategy has for its replicas."""
+
+    def run(images: Tensor) -> Tensor:
+        with use_branch(branch):
+            return model_fn(images)
+
+    return run
 
 
 def _from_saved_model(path: pathlib.Path) -> Subject:

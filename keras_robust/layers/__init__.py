@@ -11,6 +11,7 @@ from keras_robust.layers.mixture_batch_normalization import (
     MixtureBatchNormalization,
     branch_in_use,
     has_branches,
+    mixture_layers,
     select_branch,
     use_branch,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "frozen_statistics",
     "has_branches",
     "make_normalization",
+    "mixture_layers",
     "replace_normalization",
     "select_branch",
     "stored_activations",

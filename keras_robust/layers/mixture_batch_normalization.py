@@ -70,6 +70,9 @@ class MixtureBatchNormalization(keras.layers.Layer):
 def use_branch(branch: str | None) -> Iterator[None]:
     """Lets every mixture batch normalisation that is called or traced inside use `branch`; None changes nothing.
 
+    Only in the thread that calls it: a strategy of several replicas traces them in others. Instead of it around Keras's
+    `evaluate` and `predict` there, take `select_branch`.
+
     Raises:
         ValueError: if `branch` is unknown.
     """

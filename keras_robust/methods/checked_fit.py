@@ -1,12 +1,15 @@
 """`fit`, with a look at what it is given before anything is trained."""
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_robust.core.seeds import Tensor
+from keras_robust.layers import BRANCHES, has_branches, mixture_layers
 from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.crafted_batches import TakesCraftedBatches, clean_images
 from keras_robust.methods.first_batch import check_batch, peek
@@ -47,6 +50,7 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         self._check(images, labels)
         given = fit_arguments(self, x, y, batch_size, *args, **kwargs).arguments
         self._check_validation(given.get("validation_data"), held)
+        self._warn_of_branch(images)
         is_split = isinstance(x, tf.distribute.DistributedDataset)
         replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
@@ -54,6 +58,23 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
             return super().fit(x, y, batch_size, *args, **kwargs)
         finally:
             self.freeze_batch_statistics(False)
+
+    def branches_of(self, images: Tensor) -> tuple[str, ...]:
+        """Returns the branches of mixture batch normalisation that a step on `images` trains."""
+        del images
+        return BRANCHES
+
+    def _warn_of_branch(self, images: Any) -> None:
+        """Warns where the classifier predicts with a branch that is not trained."""
+        trained = self.branches_of(tf.convert_to_tensor(images[:1])) if has_branches(self.classifier) else BRANCHES
+        untrained = {layer.branch for layer in mixture_layers(self.classifier)} - set(trained)
+        if untrained:
+            warnings.warn(
+                f"{type(self).__name__} trains the {' and '.join(trained)} branch of mixture batch normalisation, but "
+                "the classifier is validated and exported with the other one: see keras_robust.layers.select_branch. "
+                f"Received: a classifier with the {' and '.join(untrained)} branch",
+                stacklevel=3,
+            )
 
     def freeze_batch_statistics(self, frozen: bool) -> None:
         """Lets steps of this `fit` use moving averages instead of batch statistics; see `FreezeBatchStatistics`."""

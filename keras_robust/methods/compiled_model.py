@@ -21,6 +21,7 @@ class CompiledModel(WrappedClassifier):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._metric_sets = MetricSets(None, None)
+        self._given_jit_compile: bool | str = "auto"
 
     def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Returns the compiled loss plus the classifier's own (weight decay), a scalar; to be called once per step."""
@@ -81,12 +82,16 @@ class CompiledModel(WrappedClassifier):
         self.build_as_classifier()
         if kwargs.get("auto_scale_loss", True) and low_precision_of(self.classifier) == "float16":
             optimizer = _scaling_loss(optimizer)
+        self._given_jit_compile = kwargs.get("jit_compile", "auto")
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """Returns what `compile_from_config` needs."""
+        """Returns what `compile_from_config` needs, on any machine: `jit_compile` as it was given, "auto" or not."""
         config = super().get_compile_config()
-        return {**config, **keras.saving.serialize_keras_object(self._metric_sets.arguments)} if config else {}
+        if not config:
+            return {}
+        metrics = keras.saving.serialize_keras_object(self._metric_sets.arguments)
+        return {**config, **metrics, "jit_compile": self._given_jit_compile}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as the model that was saved was compiled, and makes the optimizer's variables."""

@@ -142,6 +142,10 @@ class RobustModel(CheckedFit):
         """
         return {ADVERSARIAL: adversarial}
 
+    def branches_of(self, images: Tensor) -> tuple[str, ...]:
+        """Returns the branches of mixture batch normalisation that a step on `images` trains: one per pass."""
+        return tuple(self.passes(images, images))
+
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
         """Returns the scalar to minimise, with the classifier's own losses (weight decay), scaled for the strategy.
 
@@ -172,7 +176,8 @@ class RobustModel(CheckedFit):
         training: bool = False,
     ) -> Tensor:
         """Returns the images attacked on `classifier`, compiled with XLA where that pays; no gradient flows."""
-        return attack_classifier(attack, classifier, images, labels, seed, training, self.compile_attack)
+        with frozen_statistics(classifier, self.batch_statistics_frozen):
+            return attack_classifier(attack, classifier, images, labels, seed, training, self.compile_attack)
 
     def run_passes(
         self, function: Callable[[Tensor], Any], inputs: dict[str, Tensor], training: bool | None

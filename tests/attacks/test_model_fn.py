@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_robust.attacks import PGD, as_model_fn, low_precision_of
+from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.core import Linf
+from keras_robust.core.objectives import cross_entropy
 
 
 @pytest.fixture
@@ -58,6 +60,22 @@ def test_training_mode_drops_units():
     values = np.asarray(as_model_fn(classifier, training=True)(images))
     assert set(np.unique(values)) == {0.0, 2.0}
     assert 0.4 < (values == 0).mean() < 0.6
+
+
+def test_gradients_of_a_sure_classifier_do_not_vanish_in_float16(batch):
+    """A cross-entropy of 1e-9 has gradients of that size, below the smallest number of float16; they are not scaled."""
+    dense = keras.layers.Dense(2, dtype="mixed_float16", kernel_initializer="ones")
+    classifier = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), dense])
+    kernel = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+    classifier.set_weights([kernel, np.array([20.0, 0.0], np.float32)])
+    images = tf.constant(0.1 * batch(shape=(4, 4, 1))[0])
+    labels = tf.zeros(8, tf.int32)
+    found, expected = (
+        value_and_gradient(lambda x, model_fn=model_fn: cross_entropy(labels, model_fn(x)), images)[1]
+        for model_fn in (as_model_fn(classifier), as_model_fn(classifier, compute_dtype="float32"))
+    )
+    assert 0 < np.abs(expected).max() < 1e-7
+    np.testing.assert_allclose(found, expected, rtol=0.1, atol=1e-9)
 
 
 @pytest.mark.parametrize("compute_dtype", ["bfloat16", "float16"])

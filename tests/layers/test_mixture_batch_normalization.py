@@ -1,5 +1,7 @@
 """Mixture batch normalisation: which branch a pass uses, in training, prediction, export, and what is saved."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -29,6 +31,37 @@ def trained(classifier: keras.Model, data, **options) -> keras.Model:
     model.compile(keras.optimizers.SGD(0.5), SPARSE, metrics=["accuracy"])
     model.fit(*data, batch_size=8, epochs=2, shuffle=False, verbose=0)
     return model
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning")
+def test_a_branch_that_is_not_trained_is_warned_of(classifier, batch):
+    """Nothing is said where the branch that is selected is trained."""
+    model = kr.NaturalTraining(classifier)
+    model.compile("sgd", SPARSE)
+    with pytest.warns(UserWarning, match=r"NaturalTraining trains the clean branch.*Received: .* adversarial branch"):
+        model.fit(*batch(), verbose=0)
+    select_branch(classifier, "clean")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*trains the")
+        model.fit(*batch(), verbose=0)
+    only_attacked = kr.AdversarialTraining(classifier, ATTACK)
+    only_attacked.compile("sgd", SPARSE)
+    with pytest.warns(UserWarning, match="AdversarialTraining trains the adversarial branch"):
+        only_attacked.fit(*batch(), verbose=0)
+
+
+@pytest.mark.parametrize("branch", kr.layers.BRANCHES)
+def test_replicas_evaluate_the_branch_in_use(classifier, batch, two_replicas, branch):
+    """They are traced in threads of their own."""
+    images, _ = batch()
+    with two_replicas.scope():
+        copy = keras.models.clone_model(classifier)
+        copy.set_weights([np.random.default_rng(0).uniform(0.5, 1.5, w.shape) for w in classifier.get_weights()])
+        with use_branch(branch):
+            report = kr.evaluate(copy, (images, np.zeros(8, np.int64)), ATTACK, batch_size=8, verbose=False)
+    with use_branch(branch):
+        expected = copy(images).numpy().argmax(axis=1)
+    assert report.record["clean_predictions"] == expected.tolist()
 
 
 def test_branches_are_batch_normalizations():
@@ -91,6 +124,7 @@ def test_an_ensemble_attacks_the_adversarial_branch_of_its_classifier(classifier
     assert len(set(draws)) == 2
 
 
+@pytest.mark.filterwarnings("ignore:StaleAdversarialTraining trains the adversarial branch")
 def test_fresh_accuracy_is_of_the_adversarial_branch(classifier, batch):
     """Clean logits are the same for all images; labels are those of the other branch."""
     images, _ = batch(count=32)

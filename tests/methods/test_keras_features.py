@@ -91,6 +91,16 @@ def test_attack_in_training_mode_uses_batch_statistics(normalizing, batch):
     assert np.abs(found[True] - found[False]).max() > 0.1
 
 
+def test_frozen_statistics_are_frozen_in_attacks_in_training_mode_too(normalizing, batch):
+    images, labels = batch(shape=(4, 4, 1))
+    found = []
+    for training in (False, True):
+        model = kr.RobustModel(normalizing, kr.attacks.FGSM(kr.Linf(0.1)), attack_in_training_mode=training)
+        model.batch_statistics_frozen = True
+        found.append(np.asarray(model.perturb(tf.constant(images), tf.constant(labels), tf.constant([0, 0]))))
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("joint_pass", [True, False])
 def test_a_last_batch_of_one_image_keeps_statistics_finite(normalizing, batch, joint_pass):
     """round(0.4 * 1) = 0 clean images: their statistics do not exist and must not be averaged in."""

@@ -107,6 +107,18 @@ def test_hyper_parameters_come_back(case):
     assert again.attack_in_training_mode == model.attack_in_training_mode
 
 
+@pytest.mark.parametrize("given", ["auto", True, False])
+def test_whether_to_compile_comes_back_as_it_was_given(tmp_path, given):
+    """What "auto" means depends on the machine: XLA on one GPU, none under a strategy of several or on a CPU."""
+    model = kr.RobustModel(functional(), ATTACK)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=given)
+    model.jit_compile = True  # as Keras resolves it on a GPU
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_compile_config()["jit_compile"] == given
+    assert loaded.jit_compile == (given is True)
+
+
 def test_predictions_and_weights_come_back(tmp_path, batch):
     """Also of a model never compiled, and through weights alone."""
     images, _ = batch()
