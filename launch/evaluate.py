@@ -62,8 +62,23 @@ ATTACK_FLAGS = (
 )
 
 
+def check_flags() -> None:
+    """Raises `ValueError` if flags were given that the evaluation would ignore: its numbers would seem stronger."""
+    ignored = []
+    if SUITE.value in ("autoattack", "paper"):
+        given = [name for name in ("attack", *ATTACK_FLAGS) if not flags.FLAGS[name].using_default_value]
+        ignored += [name for name in given if name not in ("norm", "epsilon")]
+    if SUITE.value not in ("autoattack", "all") and not flags.FLAGS["version"].using_default_value:
+        ignored.append("version")
+    if TRANSFER_STEPS.value and not MODELS.value:
+        ignored.append("transfer_steps")
+    if ignored:
+        raise ValueError(f"Flags that play no part here. Received: --{' --'.join(ignored)} with --suite={SUITE.value}")
+
+
 def main(_: list[str]) -> None:
     """Evaluates."""
+    check_flags()
     options = {name: flags.FLAGS[name].value for name in ATTACK_FLAGS if flags.FLAGS[name].value is not None}
     attack = build_attack({"name": flags.FLAGS["attack"].value, **options})
     dataset = kr.evaluation.dataset_for(

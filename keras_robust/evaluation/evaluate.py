@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
+from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.core import ThreatModel
 from keras_robust.evaluation.arguments import check_attacks
 from keras_robust.evaluation.journal import Journal
@@ -133,7 +134,8 @@ def evaluate(
 
 
 def _warn_of_precision(attack: Attack, source: Subject) -> None:
-    if source.low_precision and attack.compute_dtype != "float32":
+    is_followed = not isinstance(attack, ScoreBasedAttack)
+    if is_followed and source.low_precision and attack.compute_dtype != "float32":
         warnings.warn(
             f"The classifier computes in {source.low_precision}, in which gradients are rounded: attacks that follow "
             "them are weaker than with compute_dtype='float32', and robust accuracy looks higher than it is. "

@@ -144,7 +144,8 @@ def _analyses(
     if suite in ("curve", "all") and isinstance(attack, PGD):
         epsilons = (*(part * ball.epsilon for part in EPSILON_PARTS), math.inf)
         single = dataclasses.replace(attack, restarts=1)
-        large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=LARGE * ball.epsilon))
+        doubled = LARGE * ball.epsilon if ball.norm != "linf" else min(LARGE * ball.epsilon, ball.reach(1))
+        large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=doubled))
         analyses = {
             f"iteration curve of {single.name}": lambda: iteration_curve(model, dataset, single, **options),
             f"epsilon curve of {attack.name}": lambda: epsilon_curve(model, dataset, attack, epsilons, **options),

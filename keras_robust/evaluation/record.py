@@ -69,6 +69,7 @@ def settings_and_results(
     """Returns who was attacked and how, and what happened to each example."""
     return {
         "threat_model": _threat_model(list(attacks.values())),
+        "bounds": list(next(iter(attacks.values())).threat_model.bounds),
         "details": {name: _details(attacks[name], result) for name, result in results.items()},
         "labels": setting.sparse_labels.tolist(),
         "clean_predictions": setting.clean_predictions.tolist(),

@@ -95,7 +95,7 @@ def data_uri(content: bytes, media_type: str) -> str:
 
 
 def _bounds(record: Record) -> tuple[float, float]:
-    low, high = (record.get("threat_model") or {}).get("bounds") or DEFAULT_BOUNDS
+    low, high = record.get("bounds") or (record.get("threat_model") or {}).get("bounds") or DEFAULT_BOUNDS
     return low, high
 
 

@@ -250,6 +250,7 @@ def test_a_classifier_in_low_precision_is_warned_of(problem):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = evaluate(classifier, (images, labels), precise)
+        evaluate(classifier, (images[:8], labels[:8]), kr.attacks.Square(kr.Linf(EPSILON), queries=5))  # no gradient
     np.testing.assert_allclose(report.robust_accuracy, truly_robust(*problem)[1].mean(), atol=0.03)
 
 
@@ -275,6 +276,14 @@ def test_the_record_names_what_was_measured_and_how(problem, tmp_path):
     again = kr.Report.load(tmp_path / "new" / "report")
     assert again.record == report.record
     np.testing.assert_array_equal(again.samples["attacked"], report.samples["attacked"])
+
+
+def test_the_record_has_the_pixel_range_of_attacks_of_different_epsilons(problem):
+    images, labels, kernel = problem
+    attacks = [kr.attacks.FGSM(kr.Linf(epsilon, bounds=(-1, 1))) for epsilon in (0.1, 0.2)]
+    record = evaluate(linear(kernel), (images, labels), attacks).record
+    assert record["threat_model"] is None
+    assert record["bounds"] == [-1, 1]
 
 
 def test_samples_show_broken_examples_before_robust_ones(problem):

@@ -75,6 +75,12 @@ def test_analyses_are_of_the_attack_and_of_all_options(analysed, linear_classifi
     assert analysed == [(name, arguments, {**options, **OPTIONS}) for name, arguments, options in expected]
 
 
+def test_twice_an_epsilon_ends_at_the_pixel_range(analysed, linear_classifier):
+    attack = kr.attacks.PGD(kr.Linf(0.6), steps=3)
+    evaluate_suite("curve", linear_classifier(4), DATASET, attack, verbose=False, **OPTIONS)
+    assert analysed[-1][:2] == ("large_epsilon_images", (kr.attacks.PGD(kr.Linf(1.0), steps=3, step_size=None),))
+
+
 def test_options_reach_the_record(linear_classifier):
     """Model and source differ: what transfers is less than what the white box finds."""
     model, source = linear_classifier(4), linear_classifier(4, seed=1)

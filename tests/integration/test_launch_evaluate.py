@@ -88,3 +88,18 @@ def test_flags_are_arguments(evaluated):
         "batch_size": 3,
         "dataset_name": "D test[:9]",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "ignored"),
+    [
+        ("--suite=autoattack --steps=1000 --attack=cw", "--attack --steps with --suite=autoattack"),
+        ("--suite=paper --restarts=10", "--restarts with --suite=paper"),
+        ("--suite=masking --version=rand", "--version with --suite=masking"),
+        ("--version=rand", "--version with --suite=None"),
+        ("--suite=curve --transfer_steps=1,4", "--transfer_steps with --suite=curve"),
+    ],
+)
+def test_flags_that_play_no_part_are_refused(evaluated, given, ignored):
+    with pytest.raises(ValueError, match=f"Received: {ignored}$"):
+        evaluated(*given.split())
