@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from keras_robust.reports import images
 
 # Blue and vermilion of Okabe and Ito's palette, safe for colour-blind readers; dark enough on white.
-CLEAN_COLOUR, ATTACKED_COLOUR = "#0072b2", "#c44e00"
-OTHERS = (("#00735c", "s"), ("#8a5a9e", "D"), ("#6b6b6b", "v"), ("#8c6d00", "P"))
+CLEAN_COLOUR, ATTACKED_COLOUR, NEUTRAL_COLOUR = "#0072b2", "#c44e00", "#6b6b6b"
+OTHERS = (("#00735c", "s"), ("#8a5a9e", "D"), (NEUTRAL_COLOUR, "v"), ("#8c6d00", "P"))
 SERIES = ((CLEAN_COLOUR, "o"), (ATTACKED_COLOUR, "^"), *OTHERS)
 """Colours and markers of series that are no training curves."""
 PIXELS_PER_INCH = 160

@@ -10,6 +10,9 @@ from keras_robust.reproduction.experiment import Experiment, Row
 Line = list[tuple[float, float]]
 """Points (x, percent)."""
 
+STYLES = [(*series, line) for line in ("-", "-.", ":") for series in canvas.SERIES]
+"""Colour, marker and line of what is measured."""
+
 
 def draw_figure(experiment: Experiment, results: Mapping[str, Any], path: pathlib.Path) -> None:
     """Draws the figure of an experiment that has one: measured lines solid, published ones dashed.
@@ -25,10 +28,17 @@ def draw_figure(experiment: Experiment, results: Mapping[str, Any], path: pathli
     with canvas.style():
         figure = canvas.new_figure(6.4, 3.6)
         axes = figure.subplots()
-        for (label, points), (colour, marker) in zip(measured.items(), canvas.SERIES, strict=False):
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=canvas.plain(label))
-            if label in published:
-                axes.plot(*zip(*published[label], strict=True), color=colour, linestyle="--", linewidth=1)
+        colours = {}
+        for (label, points), (colour, marker, line) in zip(measured.items(), STYLES, strict=False):
+            axes.plot(
+                *zip(*points, strict=True), color=colour, marker=marker, linestyle=line, label=canvas.plain(label)
+            )
+            colours[label] = colour
+        for label, points in published.items():
+            # Of a column that was not measured it has a name of its own.
+            name = None if label in colours else canvas.plain(label)
+            colour = colours.get(label, canvas.NEUTRAL_COLOUR)
+            axes.plot(*zip(*points, strict=True), color=colour, linestyle="--", linewidth=1, label=name)
         if figure_of.get("log"):
             axes.set_xscale("log", base=2)
         axes.set_xlabel(canvas.plain(figure_of["label"]))

@@ -141,13 +141,13 @@ class Runner:
             fields["attack"] = smoke_attack(attack) if self.scale == SMOKE else attack
         return self.evaluated(model, fields, column.source_at(self.scale))
 
-    def _measured(self, column: Column, record: Mapping[str, Any], report: pathlib.Path) -> float | str | bool:
+    def _measured(self, column: Column, record: Mapping[str, Any], report: pathlib.Path) -> float | str | bool | None:
         """Returns what a column shows of an evaluation."""
         kind, _, name = column.measure.partition("/")
         if kind == "report":
             return str(report.relative_to(self.workdir))
         if kind == "masked":
-            return any(check["suspicious"] for check in record["checks"])
+            return any(check["suspicious"] for check in record["checks"]) if record["checks"] else None
         return record[kind][name] if name else record[kind]
 
     def _trained_with(self, column: Column, folder: pathlib.Path) -> float | None:
@@ -209,9 +209,12 @@ class Runner:
             fields = {key: value for key, value in fields.items() if key != "branch"}
         name = _name({**fields, "source": source and self.name_of(source)})
         folder = self.workdir / self.scale / "evaluations" / self.name_of(model) / name
-        if not (folder / RECORD_FILE).exists():
-            if source is not None:
-                self.trained(source)
+        if source is not None:
+            self.trained(source)
+        models = [self.final_model(each) for each in (model, source) if each is not None]
+        record = folder / RECORD_FILE
+        # Older than a model, it is of one that was trained again since.
+        if not record.exists() or record.stat().st_mtime < max(each.stat().st_mtime for each in models):
             self._say(f"Evaluating {self.name_of(model)}: {name}")
             self._evaluate(model, fields, source, folder)
             _forget_models()

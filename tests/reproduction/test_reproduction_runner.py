@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -30,6 +31,8 @@ RAW, AVERAGED, MIXTURE = (ModelSpec(f"natural{variant}") for variant in ("", ":a
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 100, "restarts": 10}
 FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
 FGSM = kr.attacks.FGSM(kr.Linf(0.1))
+
+MASKED = {"attack": PGD, "measure": "masked"}
 
 EXPERIMENT = {
     "title": "a title",
@@ -136,6 +139,25 @@ def test_the_progress_of_an_evaluation_is_kept_until_its_report_is_saved(runner,
     evaluation.error = None
     assert runner.evaluated(RAW, FIELDS, None) == progress.parent
     assert [path.name for path in progress.parent.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("again", [RAW, MIXTURE])
+def test_what_is_trained_again_is_evaluated_again(runner, trainings, evaluation, again):
+    """The model, and the source of transferred attacks; otherwise a report is made once."""
+    for _ in range(2):
+        runner.trained(RAW)
+        runner.evaluated(RAW, FIELDS, MIXTURE)
+    assert len(evaluation.calls) == 1
+    shutil.rmtree(runner.trained(again))
+    runner.trained(again)
+    runner.evaluated(RAW, FIELDS, MIXTURE)
+    assert len(evaluation.calls) == 2
+
+
+def test_without_checks_nothing_is_said_of_masking(runner):
+    column = Experiment.from_definition("table1", {**EXPERIMENT, "columns": {"Masked": MASKED}}).columns[0]
+    for checks, expected in (([], None), ([{"suspicious": False}], False), ([{"suspicious": True}], True)):
+        assert runner._measured(column, {"checks": checks}, runner.workdir) is expected
 
 
 def test_an_evaluation_is_of_what_the_column_says(runner, trainings, evaluation):

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from keras_robust.reports import canvas
 from keras_robust.reproduction import (
     Experiment,
     load_experiments,
@@ -13,7 +14,7 @@ from keras_robust.reproduction import (
     write_page,
     write_results,
 )
-from keras_robust.reproduction.figure import lines_of
+from keras_robust.reproduction.figure import draw_figure, lines_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 4}
@@ -83,6 +84,34 @@ def test_lines_over_rows_and_over_columns(experiment):
     over_columns = Experiment.from_definition("figure1", {**DEFINITION, "figure": {"x": "columns", "label": "steps"}})
     assert lines_of(over_columns, RESULTS) == {"0": [(4, 50.0)], "1": [(4, 81.25)]}
     assert lines_of(over_columns, None) == {"0": [(4, 25.0), (8, 20)], "theirs": [(4, 1.5)]}
+
+
+def lines_drawn(experiment, results, path, monkeypatch):
+    """Returns (label, line style, colour) of each line of the figure."""
+    drawn = []
+    monkeypatch.setattr(canvas, "clear_axes", lambda axes: drawn.extend(axes.get_lines()))
+    draw_figure(experiment, results, path)
+    return [(line.get_label(), line.get_linestyle(), line.get_color()) for line in drawn]
+
+
+def test_published_numbers_are_drawn_dashed(experiment, tmp_path, monkeypatch):
+    """In the colour of what was measured; of another column they have a name of their own."""
+    first, second = lines_drawn(experiment, RESULTS, tmp_path / "a.svg", monkeypatch)
+    assert (first[:2], second[1], second[2]) == (("line", "-"), "--", first[2])
+    figure = {**DEFINITION["figure"], "columns": ["PGD", "PGD-8"]}
+    other = Experiment.from_definition("figure1", {**DEFINITION, "figure": figure})
+    labels = [(label, style) for label, style, _ in lines_drawn(other, RESULTS, tmp_path / "b.svg", monkeypatch)]
+    assert labels == [("line", "-"), ("line, PGD", "--"), ("line, PGD-8", "--")]
+
+
+def test_every_line_is_drawn(tmp_path, monkeypatch):
+    rows = {str(i): {"model": {"small": "m"}, "series": f"line {i}", "x": 0} for i in range(10)}
+    results = {**RESULTS, "rows": {label: {"values": {"PGD": 0.5}} for label in rows}}
+    lines = lines_drawn(
+        Experiment.from_definition("figure1", {**DEFINITION, "rows": rows}), results, tmp_path / "a.svg", monkeypatch
+    )
+    assert [label for label, *_ in lines] == [f"line {i}" for i in range(10)]
+    assert len(set(lines)) == len({line[1:] for line in lines}) == 10
 
 
 def test_the_page_holds_what_was_measured_and_what_was_not(experiment, tmp_path):
