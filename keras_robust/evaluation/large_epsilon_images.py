@@ -43,9 +43,9 @@ def large_epsilon_images(
 
     Returns:
         Plain Python values, and arrays. The values: `kind` ("large_epsilon_images"), `attack` (its name), `epsilon`,
-        `arrays` (what the names of the arrays begin with) and `seconds`. The arrays: "large_epsilon/images" and
-        "large_epsilon/attacked", (n, height, width, channels) float32; "large_epsilon/labels" and
-        "large_epsilon/attacked_predictions", (n,) int32.
+        `arrays` (what the names of the arrays begin with, of each attack another) and `seconds`. The arrays, after that
+        beginning and a slash: "images" and "attacked", (n, height, width, channels) float32; "labels" and
+        "attacked_predictions", (n,) int32.
 
     Raises:
         ValueError: if an argument is not what it must be; the message names what was received.
@@ -63,11 +63,12 @@ def large_epsilon_images(
         "labels": setting.sparse_labels,
         "attacked_predictions": classify(logits).numpy(),
     }
+    prefix = f"{PREFIX}/{attack.name}"
     facts = {
         "kind": "large_epsilon_images",
         "attack": attack.name,
         "epsilon": float(attack.threat_model.epsilon),
-        "arrays": PREFIX,
+        "arrays": prefix,
         "seconds": time.perf_counter() - begin,
     }
-    return facts, {f"{PREFIX}/{name}": values for name, values in arrays.items()}
+    return facts, {f"{prefix}/{name}": values for name, values in arrays.items()}

@@ -59,19 +59,18 @@ def _own_train_function(method: RobustModel) -> Iterator[None]:
 @contextmanager
 def _only_normalization_is_trainable(classifier: keras.Layer, unused_branch: str | None) -> Iterator[None]:
     kinds = (keras.layers.BatchNormalization, MixtureBatchNormalization)
-    layers = list(classifier._flatten_layers())
-    if not any(isinstance(layer, kinds) for layer in layers):
+    normalizations = [layer for layer in classifier._flatten_layers() if isinstance(layer, kinds)]
+    if not normalizations:
         raise ValueError(f"There is no batch normalisation to train. Received: classifier={classifier.name!r}")
-    has_own_weights = [layer for layer in layers if not list(layer._flatten_layers(include_self=False))]
-    others = [layer for layer in has_own_weights if not isinstance(layer, kinds)]
+    trained = {id(v) for layer in normalizations for v in layer.trainable_variables}
     if unused_branch is not None:
-        mixtures = [layer for layer in layers if isinstance(layer, MixtureBatchNormalization)]
-        others += [getattr(layer, unused_branch) for layer in mixtures]
-    others = [layer for layer in others if layer.trainable]
-    for layer in others:
-        layer.trainable = False
+        mixtures = [layer for layer in normalizations if isinstance(layer, MixtureBatchNormalization)]
+        trained -= {id(v) for layer in mixtures for v in getattr(layer, unused_branch).trainable_variables}
+    others = [v for v in classifier.trainable_variables if id(v) not in trained]
+    for variable in others:
+        variable.trainable = False
     try:
         yield
     finally:
-        for layer in others:
-            layer.trainable = True
+        for variable in others:
+            variable.trainable = True

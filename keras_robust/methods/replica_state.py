@@ -135,6 +135,12 @@ class KeepsReplicaState(keras.Model):
                     self.replica_state[name] = ReplicaState(shape, dtype, self.REPLICA_STATE_BATCH_AXIS)
                 self.replica_state[name].check(shape, dtype)
 
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As `keras.Model.train_on_batch`, in which each replica sees the whole batch; the first one is the largest."""
+        if not self.replica_state:
+            self.make_replica_state(tf.convert_to_tensor(x), tf.convert_to_tensor(y), replicas=1)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
     def save_own_variables(self, store: Any) -> None:
         """Saves the model's own variables, and what each replica keeps."""
         super().save_own_variables(store)

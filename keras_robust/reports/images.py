@@ -10,6 +10,7 @@ import numpy as np
 from keras_robust.reports.fields import Record, Samples
 
 WHITE = 255
+COLOUR_CHANNELS = (1, 3)
 DEFAULT_BOUNDS = (0.0, 1.0)
 
 
@@ -26,6 +27,7 @@ class SampleCard:
     amplification: str
     width: int
     height: int
+    channels: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,10 @@ def pair_cards(record: Record, samples: Samples, prefix: str) -> list[PairCard]:
 
 
 def image_pixels(image: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """An image in bounds as 8-bit RGB: (height, width, 1 or 3) float to (height, width, 3) uint8."""
+    """An image in bounds as 8-bit RGB: (height, width, channels) float to (height, width, 3) uint8.
+
+    Of other than 1 or 3 channels it shows the mean.
+    """
     low, high = bounds
     return _rgb(WHITE * (image.astype(np.float64) - low) / (high - low))
 
@@ -114,9 +119,12 @@ def _card(samples: Samples, position: int, bounds: tuple[float, float]) -> Sampl
         amplification="no change" if factor is None else f"amplified {factor:.3g} times",
         width=width,
         height=height,
+        channels=clean.shape[2],
     )
 
 
 def _rgb(values: np.ndarray) -> np.ndarray:
+    if values.shape[2] not in COLOUR_CHANNELS:
+        values = values.mean(axis=2, keepdims=True)
     pixels = np.clip(np.rint(values), 0, WHITE).astype(np.uint8)
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

@@ -84,8 +84,8 @@ def _check_images(samples: Samples, prefix: str, fields: tuple[str, ...]) -> Non
             f"Expected clean and attacked images of one shape, one per label. Received: images.shape={images.shape}, "
             f"attacked.shape={attacked.shape}, {count} labels"
         )
-    if count and (images.ndim != 4 or images.shape[-1] not in (1, 3)):
-        raise ValueError(f"Expected images of shape (n, height, width, 1 or 3). Received: {images.shape}")
+    if count and images.ndim != 4:
+        raise ValueError(f"Expected images of shape (n, height, width, channels). Received: {images.shape}")
     for field in fields:
         if field.endswith("predictions") and len(samples[prefix + field]) != count:
             raise ValueError(

@@ -18,6 +18,7 @@ LABELS = np.arange(12) % 2
 SIDE = np.where(LABELS == 0, 1.0, -1.0)[:, None, None, None]
 CORNER = np.clip(IMAGES + 0.8 * SIDE * np.sign(WEIGHTS[:, 1] - WEIGHTS[:, 0]).reshape(3, 3, 1), 0, 1)
 ATTACK = BIM(kr.Linf(0.8), steps=4)
+PREFIX = f"large_epsilon/{ATTACK.name}"
 
 
 def linear(x):
@@ -31,25 +32,25 @@ def test_a_linear_classifier_is_attacked_to_the_corner(one_hot, batch_size):
     labels = keras.utils.to_categorical(LABELS, 2) if one_hot else LABELS
     facts, arrays = large_epsilon_images(linear, (IMAGES, labels), ATTACK, examples=5, batch_size=batch_size)
     assert (linear(IMAGES[:5]).numpy().argmax(1) != LABELS[:5]).any()
-    np.testing.assert_array_equal(arrays["large_epsilon/images"], IMAGES[:5])
-    np.testing.assert_allclose(arrays["large_epsilon/attacked"], CORNER[:5], atol=1e-6)
-    np.testing.assert_array_equal(arrays["large_epsilon/labels"], LABELS[:5])
-    np.testing.assert_array_equal(arrays["large_epsilon/attacked_predictions"], 1 - LABELS[:5])
-    assert set(arrays) == {f"large_epsilon/{name}" for name in ("images", "attacked", "labels", "attacked_predictions")}
+    np.testing.assert_array_equal(arrays[f"{PREFIX}/images"], IMAGES[:5])
+    np.testing.assert_allclose(arrays[f"{PREFIX}/attacked"], CORNER[:5], atol=1e-6)
+    np.testing.assert_array_equal(arrays[f"{PREFIX}/labels"], LABELS[:5])
+    np.testing.assert_array_equal(arrays[f"{PREFIX}/attacked_predictions"], 1 - LABELS[:5])
+    assert set(arrays) == {f"{PREFIX}/{name}" for name in ("images", "attacked", "labels", "attacked_predictions")}
     seconds = facts.pop("seconds")
     assert seconds > 0
     assert facts == {
         "kind": "large_epsilon_images",
         "attack": ATTACK.name,
         "epsilon": 0.8,
-        "arrays": "large_epsilon",
+        "arrays": PREFIX,
     }
     assert json.loads(json.dumps(facts)) == facts
 
 
 def test_all_examples_are_shown_where_there_are_few():
     _, arrays = large_epsilon_images(linear, (IMAGES, LABELS), ATTACK, examples=100)
-    np.testing.assert_allclose(arrays["large_epsilon/attacked"], CORNER, atol=1e-6)
+    np.testing.assert_allclose(arrays[f"{PREFIX}/attacked"], CORNER, atol=1e-6)
 
 
 def test_the_seed_decides_the_start_and_of_restarts_the_first_is_shown():
@@ -58,7 +59,8 @@ def test_the_seed_decides_the_start_and_of_restarts_the_first_is_shown():
 
     def attacked(restarts, seed):
         attack = PGD(kr.Linf(0.8), steps=1, restarts=restarts)
-        return large_epsilon_images(blind, (IMAGES, LABELS), attack, seed=seed)[1]["large_epsilon/attacked"]
+        facts, arrays = large_epsilon_images(blind, (IMAGES, LABELS), attack, seed=seed)
+        return arrays[f"{facts['arrays']}/attacked"]
 
     np.testing.assert_array_equal(attacked(1, 0), attacked(2, 0))
     assert np.abs(attacked(1, 0) - attacked(1, 1)).max() > 0.1
@@ -68,7 +70,7 @@ def test_the_seed_decides_the_start_and_of_restarts_the_first_is_shown():
 def test_two_replicas_share_a_batch_that_is_filled_up(two_replicas):
     with two_replicas.scope():
         _, arrays = large_epsilon_images(linear, (IMAGES, LABELS), ATTACK, examples=3)
-    np.testing.assert_allclose(arrays["large_epsilon/attacked"], CORNER[:3], atol=1e-6)
+    np.testing.assert_allclose(arrays[f"{PREFIX}/attacked"], CORNER[:3], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,18 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, conv_classifier, ba
         np.testing.assert_allclose(old, new, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_train_on_batch_is_a_step_of_fit(conv_classifier, batch, method):
+    """Also where a method keeps tensors from step to step."""
+    data = batch(count=4)
+    fitted, stepped = (compiled(method, conv_classifier(batch_norm=True)) for _ in range(2))
+    fit(fitted, method, data, epochs=2)
+    for _ in range(2):
+        stepped.train_on_batch(data[0], labels_for(method, data[1]))
+    for expected, got in zip(fitted.get_weights(), stepped.get_weights(), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 @pytest.mark.multi_device
 @pytest.mark.parametrize("method", ["robust", "free", "stale", "ensemble", "fast", "weight perturbation"])
 def test_two_replicas_train(two_replicas, conv_classifier, batch, method, tmp_path):

@@ -53,6 +53,29 @@ def test_training_before_and_after_trains_everything(conv_classifier, batch, tra
     assert np.abs(np.array(kernel) - start).max() > 0
 
 
+class ScaledBlock(keras.layers.Layer):
+    """Weights of its own beside those of its layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization()
+        self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
+
+    def call(self, x, training=None):
+        return self.scale * self.norm(x, training=training)
+
+
+def test_weights_of_a_layer_of_layers_do_not_change(batch):
+    block = ScaledBlock()
+    layers = [keras.Input((4, 4, 3)), block, keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = kr.NaturalTraining(keras.Sequential(layers))
+    model.compile(keras.optimizers.SGD(0.1), SPARSE)
+    kr.finetune_batch_norm(model, *batch(shape=(4, 4, 3)), verbose=0)
+    assert float(block.scale) == 1
+    assert np.abs(np.array(block.norm.gamma) - 1).max() > 0
+    assert block.scale.trainable
+
+
 def test_a_classifier_alone_is_an_error(conv_classifier, batch):
     with pytest.raises(ValueError, match=r"NaturalTraining\(classifier\)\. Received: method=<"):
         kr.finetune_batch_norm(conv_classifier(batch_norm=True), *batch())

@@ -72,6 +72,15 @@ def test_pictures_have_the_right_pixels(record, samples):
     assert "amplified 1.67 times" in page.text  # 0.5 / 0.3
 
 
+def test_of_other_channels_than_colours_the_mean_is_shown(record, samples):
+    assert "channels" not in Page(render_html(record, samples)).text
+    for name in ("images", "attacked"):
+        samples[name] = np.concatenate([samples[name], np.zeros_like(samples[name])], axis=-1)
+    page = Page(render_html(record, samples))
+    np.testing.assert_array_equal(decode(page.pictures[0][1]), 64)  # 0.25 * 255
+    assert "Shown is the mean of the 2 channels." in page.text
+
+
 def test_bounds_of_the_threat_model_are_used(record, samples):
     record["threat_model"]["bounds"] = [-1.0, 1.0]
     page = Page(render_html(record, samples))
@@ -140,9 +149,9 @@ def test_samples_that_do_not_belong_together(record, samples, name, shape):
         render_html(record, samples)
 
 
-def test_images_with_two_channels_raise(record, samples):
-    samples["images"] = samples["attacked"] = np.zeros((2, 4, 4, 2), np.float32)
-    with pytest.raises(ValueError, match=r"1 or 3\). Received: \(2, 4, 4, 2\)"):
+def test_images_without_channels_raise(record, samples):
+    samples["images"] = samples["attacked"] = np.zeros((2, 4, 4), np.float32)
+    with pytest.raises(ValueError, match=r"channels\). Received: \(2, 4, 4\)"):
         render_html(record, samples)
 
 
