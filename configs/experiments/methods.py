@@ -43,8 +43,8 @@ EXPERIMENTS = {
             "with a longer probe, whose updates had taken 4.7 minutes before; and weight perturbation, beside other "
             "programs, whose updates had taken 4.6 and ended with 83.3 % under AutoAttack: one seed says that little. "
             "Run a second time, the plain row, label smoothing, mixup, fast training, mixture batch normalisation and "
-            "TRADES moved by at most 1.2 points; free training kept 82.7 % under AutoAttack, and MART 89.7 %, not suspicious. "
-            "AutoAttack saw fewer images, so it can lie above PGD-100."
+            "TRADES moved by at most 1.2 points; free training kept 82.7 % under AutoAttack, and MART 89.7 %, not "
+            "suspicious. AutoAttack saw fewer images, so it can lie above PGD-100."
         },
         "rows": {label: {"model": {"small": f"mnist_methods:{variant}"}} for label, variant in ROWS.items()},
     },
