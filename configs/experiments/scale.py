@@ -32,9 +32,16 @@ LABELS = {
     **{f"clean{percent}": f"{percent}% clean" for percent in range(0, 101, 20)},
 }
 SMALL_RATIOS = (0, 20, 60, 100)
-SEVEN_EPOCHS = {
-    "mixture BN, 100% clean, 7 epochs": {
-        "model": {"small": {"config": "imagenet_scale:mixture,small", "epochs": 7, "steps_per_epoch": 382}}
+RESNET20 = {
+    "mixture BN, 100% clean, ResNet-20, 7 epochs": {
+        "model": {
+            "small": {
+                "config": "imagenet_scale:mixture,small",
+                "classifier.depth": 20,
+                "epochs": 7,
+                "steps_per_epoch": 382,
+            }
+        }
     }
 }
 
@@ -178,8 +185,8 @@ EXPERIMENTS = {
         "source": PAPER + "figure 5",
         "split": SPLIT,
         "columns": _statistics(),
-        "rows": _pictures(["mixture"]) | SEVEN_EPOCHS,
-        "remarks": {"paper": OF_RES3, "small": f"7 epochs: [the plots](methods.md#normalisation). {OF_RES3}"},
+        "rows": _pictures(["mixture"]) | RESNET20,
+        "remarks": {"paper": OF_RES3, "small": f"ResNet-20: [the plots](methods.md#normalisation). {OF_RES3}"},
     },
     "scale_figure6": {
         "title": "batch and running statistics",
@@ -211,7 +218,7 @@ EXPERIMENTS = {
             LABELS["clean0"]: _branches("clean0", attacked=39.2),
             LABELS["mixture"]: _branches("mixture", clean=79.3, attacked=38.3),
             LABELS["mixture_alp"]: _branches("mixture_alp", clean=78.4, attacked=35.3),
-            **SEVEN_EPOCHS,
+            **RESNET20,
         },
         "remarks": {
             "small": "ResNet-20 on CIFAR-10 at Linf 8/255, PGD-3 in training, one seed; 48 minutes on 2 busy cores. "
