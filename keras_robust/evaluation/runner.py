@@ -15,6 +15,7 @@ from keras_robust.attacks.iterative import State
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
 from keras_robust.core.seeds import Tensor
+from keras_robust.evaluation.chunk import Chunk
 from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
 from keras_robust.evaluation.journal import Journal
 from keras_robust.evaluation.ranks import classify, rank_labels
@@ -170,7 +171,7 @@ class AttackRun:
         bar.close()
         return result
 
-    def _resume(self, chosen: np.ndarray, begin: int, ranks: np.ndarray, journal: Journal | None, key: str) -> "Chunk":
+    def _resume(self, chosen: np.ndarray, begin: int, ranks: np.ndarray, journal: Journal | None, key: str) -> Chunk:
         """Returns the chunk of the examples `chosen` as the journal has it, or before its first step."""
         arrays = None if journal is None else journal.load(key)
         if arrays is not None:
@@ -188,11 +189,11 @@ class AttackRun:
             state={},
         )
 
-    def _next_block(self, chunk: "Chunk") -> tuple[int, int] | None:
+    def _next_block(self, chunk: Chunk) -> tuple[int, int] | None:
         """Returns (first step, steps) of the block that a chunk has not seen yet, or None."""
         return next((block for block in self.blocks if block[0] >= chunk.step), None) if len(chunk.left) else None
 
-    def _collect(self, chunk: "Chunk", result: AttackResult, bar: tqdm) -> None:
+    def _collect(self, chunk: Chunk, result: AttackResult, bar: tqdm) -> None:
         """Writes what happened to a chunk into the result, and shows it."""
         result.predictions[chunk.examples], result.ranks[chunk.examples] = chunk.predictions, chunk.ranks
         is_over = chunk.step >= self.total
@@ -202,7 +203,7 @@ class AttackRun:
         bar.set_postfix_str(f"{left} left, {100 * result.robust.mean():.1f} % robust", refresh=False)
         bar.update(chunk.before * self.total + steps - bar.n)
 
-    def _keep_pictures(self, chunk: "Chunk", result: AttackResult) -> None:
+    def _keep_pictures(self, chunk: Chunk, result: AttackResult) -> None:
         """Puts the attacked images of a chunk that a report may show into the result."""
         was_right = self.setting.clean_ranks[chunk.examples] == 0
         is_wrong = chunk.predictions != self.setting.sparse_labels[chunk.examples]
@@ -210,7 +211,7 @@ class AttackRun:
             for row in np.flatnonzero(rows)[:most]:
                 result.pictures[int(chunk.examples[row])] = chunk.attacked[row].copy()
 
-    def _after_block(self, chunk: "Chunk", first: int, steps: int, batch_size: int, seed: Tensor, bar: tqdm) -> "Chunk":
+    def _after_block(self, chunk: Chunk, first: int, steps: int, batch_size: int, seed: Tensor, bar: tqdm) -> Chunk:
         begin, setting = time.perf_counter(), self.setting
         examples = chunk.examples[chunk.left]
 
@@ -244,49 +245,6 @@ class AttackRun:
             seconds=chunk.seconds + time.perf_counter() - begin,
             state={name: np.asarray(values) for name, values in self.go_on(left).items()} if left else {},
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """The progress of some examples; its arrays, but for `left` and `state`, have a row for each of them.
-
-    Attributes:
-        before: how many examples were attacked in the chunks before.
-        examples: their numbers.
-        left: (examples left,) which of them are not broken.
-        attacked: images as last attacked.
-        predictions: of these images.
-        ranks: the largest so far.
-        step: how many steps were made.
-        seconds: that this took.
-        state: of the attack, with a row for each example left; empty before the first and after the last step.
-    """
-
-    before: int
-    examples: np.ndarray
-    left: np.ndarray
-    attacked: np.ndarray
-    predictions: np.ndarray
-    ranks: np.ndarray
-    step: int
-    seconds: float
-    state: dict[str, np.ndarray]
-
-    def as_arrays(self) -> dict[str, np.ndarray]:
-        """Returns everything as named arrays."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        state = fields.pop("state")
-        return {name: np.asarray(value) for name, value in fields.items()} | {
-            f"state/{name}": values for name, values in state.items()
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Chunk":
-        """Returns what `as_arrays` was called on."""
-        state = {name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
-        fields: dict[str, Any] = {name: value for name, value in arrays.items() if not name.startswith("state/")}
-        numbers = {"before": int, "step": int, "seconds": float}
-        return cls(**fields | {name: kind(fields[name]) for name, kind in numbers.items()} | {"state": state})
 
 
 def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray) -> None:
