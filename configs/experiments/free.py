@@ -119,8 +119,8 @@ EXPERIMENTS = {
             "small": "A ResNet-8, one run each, on the first 1,000 test images. As in the paper clean accuracy falls "
             "with m, and of the free networks that of m = 2 is the least robust. Unlike there 7-PGD training has the "
             "same few minutes as the others: 380 updates, not 2,000, and that is too few. All networks are far from "
-            "trained to the end; robust accuracies "
-            f"of m = 4 to 10 differ by less than their sampling error. {AUTOATTACK_OF_FREE}",
+            "trained to the end; robust accuracies of m = 4 to 10 differ by less than their sampling "
+            f"error. {AUTOATTACK_OF_FREE}",
         },
     },
     "free_table2": {

@@ -34,8 +34,9 @@ def train(
 
     The batches, the random starts and the weights are functions of the config alone: a run that was killed and started
     again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit, unless
-    the classifier drops out units: Keras does not save the state of these draws. It may go on with another number of
-    replicas: the global batches are the same, the random starts differ.
+    the classifier drops out units: Keras does not save the state of these draws. (A ResNet-20 that trained on clean
+    and attacked images in batches of 128 differed from run to run on CPU; why is not known.) It may go on
+    with another number of replicas: the global batches are the same, the random starts differ.
 
     Args:
         config: see `training.config`.
