@@ -47,7 +47,7 @@ VARIANTS = {
     ),
     "trades": ({"name": "trades", "divergence_weight": 1.0}, KL, 1300, {}),
     "mart": ({"name": "mart"}, PGD | {"random_start": "normal"}, 1350, {}),
-    "fast": ({"name": "fast_adversarial_training"}, FAST, 3900, {}),
+    "fast": ({"name": "fast_adversarial_training"}, FAST, 3500, {}),
     "weight_perturbation": (
         {"name": "adversarial_training"},
         PGD,
