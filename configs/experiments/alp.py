@@ -49,7 +49,7 @@ PENALTIES = {
     "squeezing": ("logit squeezing", "mnist_methods:logit_squeezing", "method.squeezing_weight"),
     "pairing": ("clean logit pairing", "mnist_methods:clean_logit_pairing", "method.pairing_weight"),
 }
-SIX_MINUTES = {"steps_per_epoch": 680}
+SIX_MINUTES = {"steps_per_epoch": 1300}
 NOISE_ALONE = {"config": "mnist_methods:logit_squeezing", "method.squeezing_weight": 0.0, **SIX_MINUTES}
 
 
