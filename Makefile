@@ -17,7 +17,7 @@ demo: .venv
 	$(RUN) launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
 
 test: .venv
-	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --cov --cov-report=term:skip-covered --durations=10
+	$(RUN) -m pytest --numprocesses=3 --dist=worksteal --cov --cov-report=term:skip-covered --durations=10
 
 test-slow: .venv
 	$(RUN) -m pytest -m 'slow or shared_data'
