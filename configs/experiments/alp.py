@@ -49,8 +49,8 @@ PENALTIES = {
     "squeezing": ("logit squeezing", "mnist_methods:logit_squeezing", "method.squeezing_weight"),
     "pairing": ("clean logit pairing", "mnist_methods:clean_logit_pairing", "method.pairing_weight"),
 }
-SIX_MINUTES = {"steps_per_epoch": 1300}
-NOISE_ALONE = {"config": "mnist_methods:logit_squeezing", "method.squeezing_weight": 0.0, **SIX_MINUTES}
+NOISE_ALONE = {"config": "mnist_methods:logit_squeezing", "method.squeezing_weight": 0.0}
+DEFAULT_WEIGHT = 0.5  # of both penalties in configs/mnist_methods.py
 
 
 def _weight_rows():
@@ -62,7 +62,8 @@ def _weight_rows():
             if weight in WEIGHTS["paper"]:
                 model["paper"] = f"mnist_clean_pairing:{name if weight else 'squeezing'},{weight}"
             if weight in WEIGHTS["small"]:
-                model["small"] = {"config": small, field: weight, **SIX_MINUTES} if weight else NOISE_ALONE
+                differs = {} if weight == DEFAULT_WEIGHT else {field: weight}
+                model["small"] = {"config": small, **differs} if weight else NOISE_ALONE
             rows[f"{label}, weight {weight}"] = {"model": model, "series": label, "x": weight}
     return rows
 
