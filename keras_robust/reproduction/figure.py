@@ -41,6 +41,7 @@ def draw_figure(experiment: Experiment, results: Mapping[str, Any], path: pathli
             axes.plot(*zip(*points, strict=True), color=colour, linestyle="--", linewidth=1, label=name)
         if figure_of.get("log"):
             axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(canvas.plain(figure_of["label"]))
         axes.legend(title="dashed: published" if published else None, frameon=False, fontsize=9)
         canvas.percent_axis(axes)
