@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # of each worker, of which there are more than cores
 
 import keras
 import numpy as np

@@ -40,9 +40,9 @@ EXPERIMENTS = {
             "small": "One seed each, batches of 64, as many as take five minutes, validations included, where a "
             "natural step takes 43 ms; at times it took a fifth longer. Masked: the checks for gradient masking call "
             "the row suspicious; of MART they do so because Square finds 10 points that gradients miss. The hour of "
-            "clean logit pairing, 100,000 updates of 128 images, ran on one core of a busy "
-            "machine. Trained twice with batches of 128, MART had 82.3 and 89.7 % under AutoAttack: rows differ by "
-            "points from run to run. AutoAttack saw fewer images, so it can lie above PGD-100."
+            "clean logit pairing, 100,000 updates of 128 images, ran on one core of a busy machine. Trained twice with "
+            "batches of 128, MART had 82.3 and 89.7 % under AutoAttack: rows differ by points from run to run. "
+            "AutoAttack saw fewer images, so it can lie above PGD-100."
         },
         "rows": {label: {"model": {"small": f"mnist_methods:{variant}"}} for label, variant in ROWS.items()},
     },
