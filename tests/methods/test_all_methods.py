@@ -56,7 +56,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, conv_classifier, ba
     """The second epoch of a model, and of what was saved after the first."""
     data = batch(count=12)
     model = compiled(method, conv_classifier(batch_norm=True), keras.optimizers.Adam(1e-2))
-    fit(model, method, data)
+    fit(model, method, data, validate=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model)
@@ -73,7 +73,7 @@ def test_train_on_batch_is_a_step_of_fit(conv_classifier, batch, method):
     """Also where a method keeps tensors from step to step."""
     data = batch(count=4)
     fitted, stepped = (compiled(method, conv_classifier(batch_norm=True)) for _ in range(2))
-    fit(fitted, method, data, epochs=2)
+    fit(fitted, method, data, epochs=2, validate=True)
     for _ in range(2):
         stepped.train_on_batch(data[0], labels_for(method, data[1]))
     for expected, got in zip(fitted.get_weights(), stepped.get_weights(), strict=True):
@@ -87,7 +87,7 @@ def test_two_replicas_train(two_replicas, conv_classifier, batch, method, tmp_pa
     data = batch(count=16)
     with two_replicas.scope():
         model = compiled(method, conv_classifier())
-    history = fit(model, method, data, 2, batch_size=8)
+    history = fit(model, method, data, 2, batch_size=8, validate=True)
     assert np.isfinite(history["loss"]).all()
     model.save(tmp_path / "model.keras")
     with two_replicas.scope():
