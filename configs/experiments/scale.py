@@ -221,7 +221,7 @@ EXPERIMENTS = {
             **RESNET20,
         },
         "remarks": {
-            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training, one seed: a ResNet-8, and a ResNet-20 for 48 minutes "
+            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training, one seed: a ResNet-8, and a ResNet-20 for 50 minutes "
             "on 2 busy cores. As in the paper the clean branch is the better one on clean images, and next to nothing "
             "of it is left under attack."
         },
