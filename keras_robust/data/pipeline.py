@@ -174,10 +174,15 @@ def _default_buffer(source: Source, kept: bool) -> int:
 
 
 def _still_images(source: Source, shape: tuple[int, int, int]) -> tf.data.Dataset:
-    """Pairs of image and label in the order of the files, each image as it is evaluated."""
-    return source.records(None).map(
+    """Pairs of image and label in the order of the files, each image as it is evaluated.
+
+    The count is asserted, as these may be cached: where an iterator is dropped before its end, TensorFlow's parallel
+    `map` can end as if it had read everything, and the cache would hold the first part alone from then on.
+    """
+    images = source.records(None).map(
         lambda record, label: (source.image(record, shape), label), num_parallel_calls=tf.data.AUTOTUNE
     )
+    return images.apply(tf.data.experimental.assert_cardinality(source.info.num_examples))
 
 
 def _finish(batches: tf.data.Dataset, one_hot_classes: int | None) -> tf.data.Dataset:

@@ -23,7 +23,7 @@ def load_examples(dataset: Any, bounds: tuple[float, float], subject: Subject) -
 
     Raises:
         ValueError: if a batch of images is not float or not inside bounds or of the wrong shape, there are no
-            examples or no end of them, or the data set is not batched or something else.
+            examples or no end of them, or the data set ends early, is not batched or something else.
     """
     if isinstance(dataset, tf.data.Dataset):
         batches = list(_batches(dataset, subject))
@@ -54,8 +54,15 @@ def _batches(dataset: tf.data.Dataset, subject: Subject) -> Iterator[tuple[np.nd
         raise ValueError(f"dataset yields batches of (images, labels): call batch() on it. Received: elements {spec}")
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError("dataset comes to an end: call repeat() on it only for training. Received: a repeated dataset")
+    read, expected = 0, int(dataset.cardinality())
     for batch in dataset.as_numpy_iterator():
+        read += 1
         yield batch[0], batch[1]
+    if expected != tf.data.UNKNOWN_CARDINALITY and read != expected:
+        raise ValueError(
+            f"Every batch of the data set is evaluated. Received: {read} batches of {expected}. A cache() may hold the "
+            "first part alone where an iterator was dropped before its end: make the data set anew"
+        )
 
 
 def _check_shape(images: np.ndarray, subject: Subject) -> None:

@@ -166,6 +166,20 @@ def test_evaluation_is_complete_and_in_order(data_dir: pathlib.Path):
         assert keys(read) == [(image / np.float32(255)).tobytes() for image, _ in raw]
 
 
+def test_a_split_that_ends_early_is_no_shorter_split(data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither in an evaluation nor where images are kept for training."""
+
+    def longer(*args: Any) -> source.Source:
+        opened = source.open_split(*args)
+        return dataclasses.replace(opened, info=dataclasses.replace(opened.info, num_examples=51))
+
+    monkeypatch.setattr("keras_robust.data.pipeline.open_split", longer)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="contain 51 elements but contained only 50"):
+        list(data.evaluation_batches("mnist_small", SPLIT, batch_size=8, data_dir=data_dir))
+    with pytest.raises(tf.errors.FailedPreconditionError, match="contain 51 elements but contained only 50"):
+        batches(1, data_dir)
+
+
 def test_deterministic_and_shared_by_batches(data_dir: pathlib.Path):
     for batched in (
         data.training_batches("mnist_small", SPLIT, batch_size=8, seed=0, data_dir=data_dir),

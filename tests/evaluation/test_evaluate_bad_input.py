@@ -17,6 +17,13 @@ def classifier(activation=None):
     return keras.Sequential(layers)
 
 
+def cut_short():
+    """A data set of one batch that says that it has three."""
+    batches = tf.data.Dataset.from_tensors((IMAGES, LABELS))
+    batches.cardinality = lambda: tf.constant(3, tf.int64)
+    return batches
+
+
 def late(images):
     """A data set whose second batch leaves the bounds."""
     return tf.data.Dataset.from_tensor_slices((np.concatenate([IMAGES, 2 * images]), np.tile(LABELS, 2))).batch(6)
@@ -50,6 +57,7 @@ CASES = {
         r"call batch\(\)",
     ),
     "repeated data": (lambda: tf.data.Dataset.from_tensors((IMAGES, LABELS)).repeat(), {}, "a repeated dataset"),
+    "data cut short": (cut_short, {}, "1 batches of 3"),
     "no data": (lambda: "mnist", {}, "type str"),
     "softmax": (None, {"model": classifier("softmax")}, "remove the softmax"),
     "no model file": (None, {"model": "missing/best.keras"}, "missing/best.keras"),
