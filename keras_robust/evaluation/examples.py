@@ -52,9 +52,10 @@ def _batches(dataset: tf.data.Dataset, subject: Subject) -> Iterator[tuple[np.nd
     of_one_image = None if subject.image_shape is None else len(subject.image_shape)
     if len(ranks) < 2 or ranks[1] == 0 or ranks[0] in (0, 1, of_one_image):
         raise ValueError(f"dataset yields batches of (images, labels): call batch() on it. Received: elements {spec}")
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+    expected = int(dataset.cardinality())
+    if expected == tf.data.INFINITE_CARDINALITY:
         raise ValueError("dataset comes to an end: call repeat() on it only for training. Received: a repeated dataset")
-    read, expected = 0, int(dataset.cardinality())
+    read = 0
     for batch in dataset.as_numpy_iterator():
         read += 1
         yield batch[0], batch[1]

@@ -1,5 +1,6 @@
 """A linear problem whose robust accuracy is known in closed form."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,3 +15,13 @@ def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     margins = images.reshape(100, 16) @ (kernel[:, 1] - kernel[:, 0])
     labels = ((margins > 0) ^ (random.random(100) < 0.1)).astype(np.int64)
     return images, labels, kernel
+
+
+@pytest.fixture
+def solution(problem) -> keras.Model:
+    """The linear classifier with the weights of the problem."""
+    classifier = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2, use_bias=False)]
+    )
+    classifier.set_weights([problem[2]])
+    return classifier
