@@ -46,6 +46,8 @@ class FastAdversarialTraining(AdversarialTraining):
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `RobustModel.fit`, and warns of catastrophic overfitting.
 
+        A `DetectCatastrophicOverfitting` among the callbacks, one that stops training, say, stands in for the default.
+
         Raises:
             ValueError: as `RobustModel.fit`, and without validation data or accuracy among the metrics.
         """
@@ -57,5 +59,7 @@ class FastAdversarialTraining(AdversarialTraining):
             raise ValueError("Catastrophic overfitting shows in validation. Received: validation_data=None")
         if "robust_accuracy" not in metrics:
             raise ValueError(f"Compile with metrics=['accuracy'], in which overfitting shows. Received: {metrics}")
-        bound.arguments["callbacks"] = [DetectCatastrophicOverfitting(), *given]
+        if not any(isinstance(callback, DetectCatastrophicOverfitting) for callback in given):
+            given = [DetectCatastrophicOverfitting(), *given]
+        bound.arguments["callbacks"] = given
         return super().fit(*bound.args[1:], **bound.kwargs)

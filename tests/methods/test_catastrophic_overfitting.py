@@ -80,6 +80,20 @@ def test_fit_watches(linear_classifier, batch, monkeypatch):
     assert seen == ["watched", "own"] * 2
 
 
+def test_the_users_own_watch_stands_in_for_the_default(linear_classifier, batch, monkeypatch):
+    """Two of them would warn twice, the default without the user's settings."""
+    seen = []
+    monkeypatch.setattr(kr.DetectCatastrophicOverfitting, "on_epoch_end", lambda self, *_: seen.append(self))
+    own = kr.DetectCatastrophicOverfitting(stop=True)
+    model = kr.FastAdversarialTraining(
+        linear_classifier(), STEP, validation_attack=kr.attacks.PGD(kr.Linf(0.1), steps=3)
+    )
+    model.compile("sgd", SPARSE, metrics=["accuracy"])
+    data = batch(shape=(4, 4, 1))
+    model.fit(*data, validation_data=data, callbacks=[own], verbose=0)
+    assert seen == [own]
+
+
 def test_bad_input(linear_classifier, batch):
     strong = kr.attacks.PGD(kr.Linf(0.1), steps=3)
     with pytest.raises(ValueError, match="Received: validation_attack=None"):
