@@ -33,7 +33,7 @@ VARIANTS = {
     "adversarial_logit_pairing": ({"name": "adversarial_logit_pairing", "pairing_weight": 1.0}, PGD, 1350, {}),
     "feature_pairing": ({"name": "feature_pairing", "layers": ["hidden"]}, PGD, 1350, {}),
     "clean_logit_pairing": (CLEAN_LOGIT_PAIRING, None, 6000, {}),
-    "clean_logit_pairing_hour": (CLEAN_LOGIT_PAIRING, None, 100_000, {"batch_size": 128}),
+    "clean_logit_pairing_hour": (CLEAN_LOGIT_PAIRING, None, 72_000, {}),
     "logit_squeezing": ({"name": "logit_squeezing", "squeezing_weight": 0.5, "input_noise": 0.5}, None, 5800, {}),
     "label_smoothing": ({"name": "natural_training"}, None, 6000, {"label_smoothing": 0.1}),
     "mixup": ({"name": "mixup", "alpha": 1.0}, None, 6000, {}),
