@@ -197,6 +197,10 @@ EXPERIMENTS = {
         "columns": {"PGD-40": {"attack": PGD_MNIST}, "AutoAttack, 300 images": AUTOATTACK},
         "rows": _weight_rows(),
         "figure": {"x": "rows", "columns": ["PGD-40", "AutoAttack, 300 images"], "label": "weight of the penalty"},
-        "remarks": {"paper": NOISE_REMARK, "small": NOISE_REMARK},
+        "remarks": {
+            "paper": NOISE_REMARK,
+            "small": f"{NOISE_REMARK} Here, after five minutes each and one seed, noise alone leaves 4 % under PGD-40, "
+            "and what a penalty adds is not there under AutoAttack, whatever the weight.",
+        },
     },
 }
