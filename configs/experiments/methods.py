@@ -41,7 +41,7 @@ EXPERIMENTS = {
             "natural step takes 43 ms; at times it took a fifth longer. Masked: the checks for gradient masking call "
             "the row suspicious; of MART they do so because Square finds 10 points that gradients miss. The hour of "
             "clean logit pairing is 72,000 updates. Rows differ by points from run to run: a second M-PGD had 81.7 % "
-            "under PGD-100 and 82.7 % under AutoAttack; with batches of 128, MART had 82.3 and 89.7 %. "
+            "under PGD-100 and 82.7 % under AutoAttack. "
             "AutoAttack saw fewer images, so it can lie above PGD-100."
         },
         "rows": {label: {"model": {"small": f"mnist_methods:{variant}"}} for label, variant in ROWS.items()},
