@@ -18,10 +18,8 @@ def problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def solution(problem) -> keras.Model:
+def solution(problem, linear_classifier) -> keras.Model:
     """The linear classifier with the weights of the problem."""
-    classifier = keras.Sequential(
-        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2, use_bias=False)]
-    )
-    classifier.set_weights([problem[2]])
+    classifier = linear_classifier(classes=2)
+    classifier.set_weights([problem[2], np.zeros(2)])
     return classifier
