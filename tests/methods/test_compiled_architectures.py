@@ -12,6 +12,8 @@ pytestmark = [
     pytest.mark.xla,
     # Methods without a clean pass do not train the clean branch of mixture batch normalisation.
     pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),
+    # Methods on clean images alone train the branch that the classifier is not validated with, and say so.
+    pytest.mark.filterwarnings("ignore:.* trains the clean branch:UserWarning"),
 ]
 # From the start of TRADES, a thousandth away, the divergence is so small that float32's rounding decides its signs.
 KL_FROM_ANYWHERE = kr.attacks.PGD(makers.BALL, steps=1, objective="kl_divergence")
