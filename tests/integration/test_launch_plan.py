@@ -3,20 +3,51 @@
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "planning.md").read_text()
+
+
+def run_plan(arguments):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "launch/plan.py", *arguments]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def hours(printed):
+    return re.search(r"^time +([0-9.]+) hours", printed, re.MULTILINE)[1]
 
 
 def test_a_plan_is_printed_and_written(tmp_path):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
     call = ["--config=configs/mnist_alp.py:alp", "--config.batch_size=256", "--accelerators=tpu-v5e-4"]
     options = ["--utilization=0.5", "--price_per_device_hour=1.5", f"--output={tmp_path}/plan.json"]
-    command = [sys.executable, "launch/plan.py", *call, *options]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert "AdversarialLogitPairing of lenet on 4 x TPU v5e" in result.stdout
-    assert "at 1.5 per device hour" in result.stdout
+    printed = run_plan([*call, *options])
+    assert "AdversarialLogitPairing of lenet on 4 x TPU v5e" in printed
+    assert "at 1.5 per device hour" in printed
     written = json.loads((tmp_path / "plan.json").read_text())
     assert (written["batch_size"], written["utilization"], written["epochs"]) == (256, 0.5, 100)
+
+
+@pytest.mark.slow
+def test_the_documentation_has_what_its_commands_print(tmp_path):
+    commands = re.findall(r"^    python launch/plan.py (--config=configs/imagenet_scale.*)$", PAGE, re.MULTILINE)
+    attacked, paired = (shlex.split(command.replace("plan.json", f"{tmp_path}/plan.json")) for command in commands)
+    assert run_plan(attacked).strip() == re.search(r"```\n(run .*?)\n```", PAGE, re.DOTALL)[1]
+    assert f"says {hours(run_plan(paired))} hours at a utilization of 0.66" in PAGE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variant", "in_words"), [("clean0", "{} hours instead of 58.1"), ("alp", "and {} with logit")]
+)
+def test_the_documentation_has_the_hours_in_float16(variant, in_words):
+    config = [f"--config=configs/imagenet_scale.py:{variant}", "--config.attack.compute_dtype=float16"]
+    assert in_words.format(hours(run_plan([*config, "--accelerators=128xV100-16GB"]))) in PAGE
