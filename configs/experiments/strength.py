@@ -20,7 +20,9 @@ SMALL = {
 """The small models by the number of attack steps, with as many batches as take the time of that of 8."""
 STEPS = {"paper": (1, 4, 8, 128), "small": tuple(SMALL)}
 ALL_STEPS = (1, 4, 8, 16, 128)
-STALENESS = {"paper": tuple(2**power for power in range(11)), "small": (0, 8, 32, 64)}
+SMALL_STALE = {staleness: {"config": f"mnist_small_stale:{staleness}", "epochs": 12} for staleness in (0, 8, 32, 64)}
+"""The small models by staleness."""
+STALENESS = {"paper": tuple(2**power for power in range(11)), "small": tuple(SMALL_STALE)}
 PGD8 = {"name": "pgd", "epsilon": 0.3, "steps": 8}
 
 
@@ -50,7 +52,7 @@ def _stale_rows(published):
         if staleness in STALENESS["paper"]:
             models["paper"] = f"mnist_strength:8,{staleness}"
         if staleness in STALENESS["small"]:
-            models["small"] = f"mnist_small_stale:{staleness}"
+            models["small"] = SMALL_STALE[staleness]
         row = {"model": models, "series": "PGD-8 trained", "x": staleness}
         rows[f"s = {staleness}"] = row | {"published": published.get(staleness, {})}
     return rows
@@ -119,9 +121,7 @@ EXPERIMENTS = {
         "source": PAPER + "figure 5",
         "columns": STALE_COLUMNS,
         "rows": {
-            f"s = {staleness}": {
-                "model": {"paper": f"mnist_strength:8,{staleness}", "small": f"mnist_small_stale:{staleness}"}
-            }
+            f"s = {staleness}": {"model": {"paper": f"mnist_strength:8,{staleness}", "small": SMALL_STALE[staleness]}}
             for staleness in (32, 64)
         },
         "remarks": {
