@@ -163,6 +163,13 @@ EXPERIMENTS = {
             for percent in range(0, 101, 20)
         },
         "figure": {"x": "rows", "columns": [LAST, "PGD-500 (small)"], "label": "clean images (%)"},
+        "remarks": {
+            "small": "CIFAR-10 at Linf 8/255, a ResNet-8, PGD-3 in training, one seed each, five to six minutes on 2 "
+            "cores: 990 updates on attacked images alone, 638 with as many clean ones. On the first 1,000 test images "
+            "all clean images instead of none bring 4 points of clean accuracy and cost 5 under PGD-500; 16 and 18 in "
+            "the paper, at PGD-2000. There more iterations than 100 go on to find adversarial examples where clean "
+            "images were trained on; after so short a training none."
+        },
     },
     "scale_figure2": {
         "title": "strategies under more and more iterations",
@@ -227,8 +234,7 @@ EXPERIMENTS = {
             "adversarial branch falls little behind training on attacked images alone. Unlike there so few updates "
             "leave the clean branch far behind the network of clean images only, and logit pairing makes the branches "
             "alike. A network without branches has the same number in both columns. The training of the ResNet-20 does "
-            "not repeat bit for bit: another run had 80.0 and "
-            "59.0 % on clean images, 0.0 and 35.0 % under PGD-500."
+            "not repeat bit for bit: another run had 80.0 and 59.0 % on clean images, 0.0 and 35.0 % under PGD-500."
         },
     },
     "scale_table2": {
