@@ -87,6 +87,6 @@ def _to_numpy(nest: Any) -> Any:
     return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
 
 
-def progress_bar(description: str, total: int, verbose: bool) -> tqdm:
+def progress_bar(description: str, total: int, unit: str, verbose: bool) -> tqdm:
     """Returns a bar for the terminal or the notebook; in a terminal it goes to the standard error."""
-    return tqdm(desc=description, total=total, unit=" steps", unit_scale=True, disable=not verbose)
+    return tqdm(desc=description, total=total, unit=f" {unit}", unit_scale=True, disable=not verbose)

@@ -152,7 +152,7 @@ class _Run:
         setting, last = self._setting, self._counts[-1]
         result = np.where(setting.clean_ranks > 0, 0, NEVER)
         candidates = np.flatnonzero(result == NEVER)
-        bar = progress_bar("iterations", len(candidates) * last, setting.verbose)
+        bar = progress_bar("iterations", len(candidates) * last, "steps", setting.verbose)
         size = CHUNK_BATCHES * setting.batch_size
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk = candidates[begin : begin + size]

@@ -151,7 +151,8 @@ class AttackRun:
         candidates = np.flatnonzero(ranks < setting.top_k)
         result = AttackResult({}, setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
         box = "white box" if setting.white_box else "black box"
-        bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, setting.verbose)
+        unit = "steps" if isinstance(self.attack, IterativeAttack) else "restarts"
+        bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, unit, setting.verbose)
         batch_size = setting.batch_size_for(len(candidates))
         size = batch_size * (CHUNK_BATCHES if len(self.blocks) > 1 else 1)
         for number, begin in enumerate(range(0, len(candidates), size)):

@@ -257,11 +257,15 @@ def test_an_attack_goes_on_where_the_judge_finds_an_example_right(attack):
     assert report.record["top_k"]["robust_accuracy"] == 0
 
 
-def test_the_bar_shows_how_many_are_left(problem, capsys):
-    evaluate(problem, verbose=True)
+@pytest.mark.parametrize(
+    ("attack", "unit"), [(Creep(kr.Linf(EPSILON), steps=8), "steps"), (kr.attacks.BIM(kr.Linf(EPSILON)), "restarts")]
+)
+def test_the_bar_shows_how_many_are_left_and_what_it_counts(problem, capsys, attack, unit):
+    evaluate(problem, attacks=attack, verbose=True)
     output = capsys.readouterr().err
-    assert "creep, white box: 100%" in output
+    assert f"{attack.name}, white box: 100%" in output
     assert "0 left, " in output
+    assert {word for word in ("steps", "restarts") if word in output} == {unit}
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,9 @@ def test_the_bar_moves_with_every_batch(problem, monkeypatch, attack, largest_bl
             moves.append(n)
             return super().update(n)
 
-    monkeypatch.setattr(runner, "progress_bar", lambda description, total, verbose: Bar(total=total, disable=False))
+    monkeypatch.setattr(
+        runner, "progress_bar", lambda description, total, unit, verbose: Bar(total=total, disable=False)
+    )
     evaluate(problem, model=breaks_at(0.9), attacks=attack)
     assert min(moves) >= 0
     assert max(moves) <= 16 * largest_block
