@@ -1,7 +1,8 @@
 """Stale adversarial training on 9,500 embedded digits (Bhat et al., 2018, section 5, figures 5, 6 and 8).
 
 Command:  python benchmarks/staleness.py --workdir=runs/staleness (which trains each variant)
-Variants: the staleness, in updates; 0, 8, 32 and 64 there, and with fewer epochs in docs/RESULTS.md, strength_figure8.
+Variants: the staleness, in updates; 0, 8, 32 and 64 in that benchmark and, with 12 epochs, in docs/RESULTS.md,
+          strength_figure8.
 
 As in the paper PGD-8 with steps of 2.5 epsilon / 8, Adam and batch 128; 2,220 updates instead of 60,000. A constant
 learning rate: with one that falls to zero, stale images would be as good as fresh ones in the end.

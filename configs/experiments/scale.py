@@ -93,6 +93,7 @@ def _rows(variants, steps=(30,), **options):
 LAST = "PGD-2000"
 LAST_COLUMN = {LAST: PAPER_COLUMNS[LAST]}
 STRATEGIES = ("clean0", "clean100", "alp", "mixture", "mixture_alp")
+FROZEN_OR_NOT = [f"{strategy}{end}" for strategy in ("clean0", "mixture", "mixture_alp") for end in ("", ",frozen")]
 BRANCHES = {
     "Clean, clean branch": _column(10, measure="clean_accuracy", branch="clean"),
     "PGD-2000, adversarial branch": _column(2000, branch="adversarial"),
@@ -103,19 +104,20 @@ BRANCHES = {
 }
 
 
+def _models(variant):
+    return {"paper": f"imagenet_scale:{variant}", "small": f"imagenet_scale:{variant},small"}
+
+
 def _branches(variant, clean=None, attacked=None):
     numbers = {"Clean, clean branch": clean, "PGD-2000, adversarial branch": attacked}
     return {
-        "model": {"paper": f"imagenet_scale:{variant}", "small": f"imagenet_scale:{variant},small"},
+        "model": _models(variant),
         "published": {title: number for title, number in numbers.items() if number is not None},
     }
 
 
-def _pictures(variants):
-    rows = {LABELS[variant]: {"model": {"paper": f"imagenet_scale:{variant}"}} for variant in variants}
-    for variant, row in zip(variants, rows.values(), strict=True):
-        row["model"]["small"] = f"imagenet_scale:{variant},small"
-    return rows
+def _pictures(*variants):
+    return {LABELS[variant]: {"model": _models(variant)} for variant in variants}
 
 
 def _statistics():
@@ -192,7 +194,7 @@ EXPERIMENTS = {
         "source": PAPER + "figure 5",
         "split": SPLIT,
         "columns": _statistics(),
-        "rows": _pictures(["mixture"]) | RESNET20,
+        "rows": _pictures("mixture") | RESNET20,
         "remarks": {"paper": OF_RES3, "small": f"ResNet-20: [the plots](methods.md#normalisation). {OF_RES3}"},
     },
     "scale_figure6": {
@@ -200,7 +202,7 @@ EXPERIMENTS = {
         "source": PAPER + "figure 6",
         "split": SPLIT,
         "columns": _statistics(),
-        "rows": _pictures(["clean0"]),
+        "rows": _pictures("clean0"),
         "remarks": {"paper": OF_RES3},
     },
     "scale_figure7": {
@@ -242,10 +244,7 @@ EXPERIMENTS = {
         "source": PAPER + "table 2",
         "split": SPLIT,
         "columns": LAST_COLUMN,
-        "rows": _rows(
-            [name for strategy in ("clean0", "mixture", "mixture_alp") for name in (strategy, f"{strategy},frozen")],
-            titles=(LAST,),
-        ),
+        "rows": _rows(FROZEN_OR_NOT, titles=(LAST,)),
     },
     "scale_table3": {
         "title": "adversarial logit pairing trained in different ways",
@@ -274,11 +273,7 @@ EXPERIMENTS = {
         "source": PAPER + "table 5",
         "split": SPLIT,
         "columns": LAST_COLUMN,
-        "rows": _rows(
-            [name for strategy in ("clean0", "mixture", "mixture_alp") for name in (strategy, f"{strategy},frozen")],
-            (5, 10, 20, 30),
-            titles=(LAST,),
-        ),
+        "rows": _rows(FROZEN_OR_NOT, (5, 10, 20, 30), titles=(LAST,)),
         "remarks": {
             "paper": "The paper's rows of mixture BN say 0% clean; their numbers are those of 100% in table 7."
         },

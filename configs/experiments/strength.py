@@ -22,7 +22,8 @@ STEPS = {"paper": (1, 4, 8, 128), "small": tuple(SMALL)}
 ALL_STEPS = (1, 4, 8, 16, 128)
 SMALL_STALE = {staleness: {"config": f"mnist_small_stale:{staleness}", "epochs": 12} for staleness in (0, 8, 32, 64)}
 """The small models by staleness."""
-STALENESS = {"paper": tuple(2**power for power in range(11)), "small": tuple(SMALL_STALE)}
+STALENESS = tuple(2**power for power in range(11))
+"""That of the paper's models."""
 PGD8 = {"name": "pgd", "epsilon": 0.3, "steps": 8}
 
 
@@ -47,11 +48,11 @@ def _attacked_with(steps):
 
 def _stale_rows(published):
     rows = {}
-    for staleness in sorted({*STALENESS["paper"], *STALENESS["small"]}):
+    for staleness in sorted({*STALENESS, *SMALL_STALE}):
         models = {}
-        if staleness in STALENESS["paper"]:
+        if staleness in STALENESS:
             models["paper"] = f"mnist_strength:8,{staleness}"
-        if staleness in STALENESS["small"]:
+        if staleness in SMALL_STALE:
             models["small"] = SMALL_STALE[staleness]
         row = {"model": models, "series": "PGD-8 trained", "x": staleness}
         rows[f"s = {staleness}"] = row | {"published": published.get(staleness, {})}
