@@ -1,6 +1,7 @@
 """What a runner keeps of training and evaluation, both of which only pretend here."""
 
 import dataclasses
+import gc
 import json
 import pathlib
 import shutil
@@ -31,6 +32,7 @@ RAW, AVERAGED, MIXTURE = (ModelSpec(f"natural{variant}") for variant in ("", ":a
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 100, "restarts": 10}
 FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
 FGSM = kr.attacks.FGSM(kr.Linf(0.1))
+FORGET_MODELS = run._forget_models
 
 MASKED = {"attack": PGD, "measure": "masked"}
 
@@ -232,3 +234,22 @@ def test_the_evaluations_are_those_of_the_columns(runner, trainings, evaluation)
         f"{start},epsilon=0.3,steps=2,restarts=1,top_k=2",
     ]
     assert len(trainings) == 2
+
+
+def test_what_models_leave_is_not_searched_for_garbage_until_the_run_ends(runner, trainings, evaluation, monkeypatch):
+    """However it ends; TensorFlow never frees it, and looking through it made each model slower than the one before."""
+    frozen = []
+
+    def forget_models():
+        FORGET_MODELS()
+        frozen.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(run, "_forget_models", forget_models)
+    experiment = Experiment.from_definition("table1", EXPERIMENT)
+    runner.run(experiment)
+    assert min(frozen) > 10_000 > gc.get_freeze_count()
+    shutil.rmtree(runner.workdir / "paper" / "evaluations")
+    evaluation.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(experiment)
+    assert gc.get_freeze_count() < 10_000
