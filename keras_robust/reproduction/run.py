@@ -178,23 +178,12 @@ class Runner:
 
     def trained(self, model: ModelSpec) -> pathlib.Path:
         """Trains a model, or goes on with it, and returns its folder."""
-        folder, config = self._model_folder(model), self.config_of(model)
-        Workdir(epath.Path(folder)).check(resolve(config))
+        folder = self._model_folder(model)
+        Workdir(epath.Path(folder)).check(resolve(self.config_of(model)))
         not_averaged = self._averages(model) and not (folder / AVERAGED_MODEL).exists()
         if not_averaged or not (folder / FINISHED_FILE).exists():
             self._say(f"Training {self.name_of(model)}")
-            trained = train(
-                config,
-                folder,
-                data_dir=self.data_dir,
-                download=self.download,
-                callbacks=[Stopwatch(folder / SECONDS_FILE)],
-                verbose=self.verbose,
-            )
-            if self._averages(model):
-                trained.save(folder / "averaged.partial.keras")
-                (folder / "averaged.partial.keras").rename(folder / AVERAGED_MODEL)
-            (folder / FINISHED_FILE).touch()
+            self._train(model, folder)
             _forget_models()
         return folder
 
@@ -222,6 +211,20 @@ class Runner:
             self._evaluate(model, fields, source, folder)
             _forget_models()
         return folder
+
+    def _train(self, model: ModelSpec, folder: pathlib.Path) -> None:
+        trained = train(
+            self.config_of(model),
+            folder,
+            data_dir=self.data_dir,
+            download=self.download,
+            callbacks=[Stopwatch(folder / SECONDS_FILE)],
+            verbose=self.verbose,
+        )
+        if self._averages(model):
+            trained.save(folder / "averaged.partial.keras")
+            (folder / "averaged.partial.keras").rename(folder / AVERAGED_MODEL)
+        (folder / FINISHED_FILE).touch()
 
     def _evaluate(
         self, model: ModelSpec, fields: Mapping[str, Any], source: ModelSpec | None, folder: pathlib.Path
