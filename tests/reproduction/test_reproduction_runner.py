@@ -5,6 +5,7 @@ import gc
 import json
 import pathlib
 import shutil
+import weakref
 
 import pytest
 
@@ -33,6 +34,7 @@ PGD = {"name": "pgd", "epsilon": 0.3, "steps": 100, "restarts": 10}
 FIELDS = {"split": "test", "attack": {"name": "fgsm", "epsilon": 0.1}}
 FGSM = kr.attacks.FGSM(kr.Linf(0.1))
 FORGET_MODELS = run._forget_models
+ALIVE = weakref.WeakSet()
 
 MASKED = {"attack": PGD, "measure": "masked"}
 
@@ -53,7 +55,10 @@ EXPERIMENT = {
 
 
 class TrainedModel:
-    """Stands for the model that `train` returns: with averaged weights."""
+    """Stands for the model that `train` returns: with averaged weights. All that are left are in `ALIVE`."""
+
+    def __init__(self):
+        ALIVE.add(self)
 
     def save(self, path):
         path.write_text("averages")
@@ -237,10 +242,14 @@ def test_the_evaluations_are_those_of_the_columns(runner, trainings, evaluation)
 
 
 def test_what_models_leave_is_not_searched_for_garbage_until_the_run_ends(runner, trainings, evaluation, monkeypatch):
-    """However it ends; TensorFlow never frees it, and looking through it made each model slower than the one before."""
+    """However it ends; TensorFlow never frees it, and looking through it made each model slower than the one before.
+
+    The models themselves are freed.
+    """
     frozen = []
 
     def forget_models():
+        assert not ALIVE
         FORGET_MODELS()
         frozen.append(gc.get_freeze_count())
 
