@@ -106,8 +106,13 @@ class Runner:
             ValueError: if the experiment has no model at this scale, or a config or data set is not as it must be.
         """
         experiment = experiment.at(self.scale)
+        rows = {}
         try:
-            rows = {row.label: self._measure(experiment, row) for row in experiment.rows}
+            for row in experiment.rows:
+                rows[row.label] = self._measure(experiment, row)
+                # TensorFlow keeps graphs with a custom gradient for ever. Frozen, they do not make each garbage
+                # collection, and with it each row, slower than the one before.
+                gc.freeze()
         finally:
             gc.unfreeze()
         return {"experiment": experiment.name, "scale": self.scale, "rows": rows, **provenance()}
@@ -278,11 +283,6 @@ def _name(fields: Mapping[str, Any]) -> str:
 
 
 def _forget_models() -> None:
-    """Frees the graphs of models that are not needed any more: dozens are trained and evaluated in one process.
-
-    TensorFlow keeps graphs with a custom gradient for ever. Frozen until the end of `Runner.run`, they do not make each
-    garbage collection, and with it each model, slower than the one before.
-    """
+    """Frees the graphs of models that are not needed any more: dozens are trained and evaluated in one process."""
     keras.backend.clear_session()
     gc.collect()
-    gc.freeze()
