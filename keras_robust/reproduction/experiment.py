@@ -165,7 +165,8 @@ class Experiment:
         if scale not in SCALES:
             raise ValueError(f"scale is one of {SCALES}. Received: scale={scale!r}")
         if not self.runs_at(scale):
-            raise ValueError(f"{self.name} cannot be run at this scale. Received: scale={scale!r}")
+            possible = [known for known in SCALES if self.runs_at(known)]
+            raise ValueError(f"{self.name} can be run at the scales {possible}. Received: scale={scale!r}")
         rows = tuple(row for row in self.rows if scale in row.scales)
         columns = tuple(column for column in self.columns if scale in column.scales)
         return dataclasses.replace(self, rows=rows, columns=columns)

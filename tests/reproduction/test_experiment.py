@@ -66,7 +66,7 @@ def test_a_wrong_definition_is_named(definition, message):
 def test_scales_that_are_not_there_are_named():
     experiment = Experiment.from_definition("name", changed(rows={"ALP": {"model": {"paper": "mnist_alp:alp"}}}))
     assert not experiment.runs_at("small")
-    with pytest.raises(ValueError, match=r"cannot be run at this scale. Received: scale='small'"):
+    with pytest.raises(ValueError, match=r"at the scales \['paper', 'smoke'\]. Received: scale='small'"):
         experiment.at("small")
     with pytest.raises(ValueError, match="Received: scale='large'"):
         experiment.at("large")
