@@ -1,4 +1,4 @@
-"""The documentation: its links and paths exist, and the code of the pages for users runs."""
+"""The documentation: links and paths in it and in the README exist, and the code of the pages for users runs."""
 
 import pathlib
 import re
@@ -12,6 +12,7 @@ from keras_robust.training.config import DEFAULTS, REQUIRED
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 
 
 def anchors_of(page):
@@ -20,7 +21,7 @@ def anchors_of(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_links_exist(page):
     for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
         linked = page.parent / target if target else page
@@ -28,7 +29,7 @@ def test_links_exist(page):
         assert not anchor or anchor in anchors_of(linked), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_paths_exist(page):
     for path in re.findall(r"\b(?:configs|launch|benchmarks)/[\w/]+\.(?:py|sh|yaml)\b", page.read_text()):
         assert (ROOT / path).exists(), path

@@ -79,10 +79,3 @@ def test_every_make_target_of_the_docs_exists():
     named = set().union(*(make_calls(page.read_text()) for page in pages))
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named == targets
-
-
-def test_every_link_and_path_of_the_readme_exists():
-    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
-    for path in re.findall(r"(?:configs|launch|benchmarks)/\w+\.py", README):
-        assert (ROOT / path).exists(), path
