@@ -72,8 +72,7 @@ def _points(experiment: Experiment, row: Row) -> list[tuple[str, float, str]]:
         return [(row.label, column.x, column.title) for column in experiment.columns if column.x is not None]
     plotted = experiment.figure["columns"]
     titles = [column.title for column in experiment.columns if column.title in plotted]
-    return [] if row.x is None else [(_line(row, title, titles), row.x, title) for title in titles]
-
-
-def _line(row: Row, title: str, titles: list[str]) -> str:
-    return f"{row.series}, {title}" if len(titles) > 1 else row.series
+    of_several = len(plotted) > 1
+    return [
+        (f"{row.series}, {title}" if of_several else row.series, row.x, title) for title in titles if row.x is not None
+    ]

@@ -100,8 +100,9 @@ def test_published_numbers_are_drawn_dashed(experiment, tmp_path, monkeypatch):
     assert (first[:2], second[1], second[2]) == (("line", "-"), "--", first[2])
     figure = {**DEFINITION["figure"], "columns": ["PGD", "PGD-8"]}
     other = Experiment.from_definition("figure1", {**DEFINITION, "figure": figure})
-    labels = [(label, style) for label, style, _ in lines_drawn(other, RESULTS, tmp_path / "b.svg", monkeypatch)]
-    assert labels == [("line", "-"), ("line, PGD", "--"), ("line, PGD-8", "--")]
+    measured, same, strong = lines_drawn(other, RESULTS, tmp_path / "b.svg", monkeypatch)
+    assert (measured[:2], same[1], same[2]) == (("line, PGD", "-"), "--", measured[2])
+    assert (strong[:2], strong[2] != measured[2]) == (("line, PGD-8", "--"), True)
 
 
 def test_every_line_is_drawn(tmp_path, monkeypatch):
