@@ -118,7 +118,7 @@ EXPERIMENTS = {
             "paper": AUTOATTACK_OF_FREE,
             "small": "A ResNet-8, one run each, on the first 1,000 test images. As in the paper clean accuracy falls "
             "with m, and of the free networks that of m = 2 is the least robust. Unlike there 7-PGD training has the "
-            "same few minutes as the others: 380 updates, not 2,000, and that is too few. All networks are far from "
+            "same few minutes as the others: 340 updates, not 2,000, and that is too few. All networks are far from "
             "trained to the end; robust accuracies of m = 4 to 10 differ by less than their sampling "
             f"error. {AUTOATTACK_OF_FREE}",
         },
