@@ -113,11 +113,6 @@ def _statistics():
     return {"Statistics": _column(30, **fields), "Statistics (small)": _small_column(10, **fields)}
 
 
-RESNET20_COLUMNS = {
-    **{title.removesuffix(" (small)"): column for title, column in BRANCHES.items() if title.endswith("(small)")},
-    "Statistics": _statistics()["Statistics (small)"],
-    "Training (minutes)": {"measure": "minutes"},
-}
 OF_RES3 = "The layer is the one in the middle of the network; the paper's is of the block res3, which comes before."
 
 
@@ -228,29 +223,6 @@ EXPERIMENTS = {
             "training on attacked images alone. Unlike there so few updates leave the clean branch far behind the "
             "network of clean images only, and logit pairing makes the branches alike. A network without branches has "
             "the same number in both columns."
-        },
-    },
-    "scale_resnet20": {
-        "title": "the branches of mixture batch normalisation after 46 minutes of training on 2 CPU cores",
-        "source": "Of this toolkit; after table 1 and figure 5 of " + PAPER.removesuffix(", "),
-        "split": SPLIT,
-        "columns": RESNET20_COLUMNS,
-        "rows": {
-            "mixture BN, 100% clean, ResNet-20, 7 epochs": {
-                "model": {
-                    "small": {
-                        "config": "imagenet_scale:mixture,small",
-                        "classifier.depth": 20,
-                        "epochs": 7,
-                        "steps_per_epoch": 382,
-                    }
-                }
-            }
-        },
-        "remarks": {
-            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training. [The plots](methods.md#normalisation) are of the "
-            "layer in the middle of the network. The training does not repeat bit for bit: another run had 80.0 and "
-            "59.0 % on clean images, 0.0 and 35.0 % under PGD-500."
         },
     },
     "scale_table2": {
