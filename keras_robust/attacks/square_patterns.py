@@ -19,7 +19,7 @@ def first_queries(queries: int, rescale: bool) -> list[int]:
 
     Args:
         queries: that the attack has in all.
-        rescale: stretch the schedule to them, as AutoAttack does.
+        rescale: stretch the schedule to them. The Square class of AutoAttack does by default; its suite does not.
     """
 
     def scheduled(query: int) -> int:
