@@ -41,6 +41,7 @@ flags.DEFINE_float("epsilon", None, "Radius of the ball, in the units of images 
 flags.DEFINE_integer("steps", None, "Gradient steps.")
 flags.DEFINE_float("step_size", None, "Size of a step; 2.5 epsilon / steps where not given (bim: epsilon / steps).")
 flags.DEFINE_integer("restarts", None, "Random starts; an example counts as robust if none breaks it.")
+flags.DEFINE_integer("eot_iter", None, "Passes a gradient is averaged over, of classifiers random at inference.")
 flags.DEFINE_string("objective", None, "cross_entropy, margin, dlr or kl_divergence.")
 flags.DEFINE_integer("targeted", None, "apgd: classes to target; with --objective=dlr, 9 is APGD-T.")
 flags.DEFINE_integer("targets", None, "fab: classes to target; 9 is FAB-T.")
@@ -54,6 +55,7 @@ ATTACK_FLAGS = (
     "steps",
     "step_size",
     "restarts",
+    "eot_iter",
     "objective",
     "target",
     "targeted",

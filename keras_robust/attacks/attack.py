@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable
 from typing import Any, Self
 
+import tensorflow as tf
+
 from keras_robust.core import ThreatModel
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import Serializable
@@ -60,3 +62,21 @@ def changed(instance: Any, **fields: Any) -> Any:
     for name, value in fields.items():
         object.__setattr__(changed, name, value)
     return changed
+
+
+def mean_of_passes(run: Callable[[], Any], passes: int) -> Any:
+    """Returns the mean of so many calls of `run`, which differ where a classifier is random at inference.
+
+    Args:
+        run: returns a nest of float tensors, of the same shapes in each call.
+        passes: at least 1; of a single one the results are returned as they are.
+    """
+    first = run()
+    if passes == 1:
+        return first
+
+    def add(index: Tensor, total: Any) -> tuple[Tensor, Any]:
+        return index + 1, tf.nest.map_structure(tf.add, total, run())
+
+    _, total = tf.while_loop(lambda index, _: index < passes, add, (tf.constant(1), first))
+    return tf.nest.map_structure(lambda tensor: tensor / passes, total)

@@ -61,7 +61,8 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
     Args:
         classifier: any Keras model of images to logits, built.
         training: run it in training mode, as some published code does (batch statistics in batch normalisation, active
-            dropout). What the pass would change in the classifier, such as moving averages, is dropped.
+            dropout). What the pass would change in the classifier, such as moving averages, is dropped; so is the state
+            of its random draws, and all passes of an attack drop out the same.
         compute_dtype: "bfloat16" or "float16" to run the layers that compute in float32 in low precision over their
             float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision).
 

@@ -4,7 +4,8 @@
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
 A call costs exactly `steps` forward passes and input gradients per restart (and one forward pass per restart where
-there are several, to compare them; one where the objective or the target looks at the clean image).
+there are several, to compare them), times `eot_iter`; and one forward pass where the objective or the target looks at
+the clean image.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from typing import Self
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn, changed
+from keras_robust.attacks.attack import Attack, ModelFn, changed, mean_of_passes
 from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
@@ -54,6 +55,9 @@ class PGD(Attack):
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
             "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it, as
             `RobustModel` and `evaluate` do.
+        eot_iter: passes over which each gradient is averaged, at least 1: more than 1 is for classifiers that are
+            random at inference (expectation over transformation, Athalye et al., 2018). Restarts are then compared by
+            the means of their margins and objectives over so many passes.
 
     Raises:
         ValueError: if an argument is out of its range; the message names what was received.
@@ -70,6 +74,7 @@ class PGD(Attack):
     clean_start_per: str = "example"
     restarts: int = 1
     compute_dtype: str | None = None
+    eot_iter: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.threat_model, ThreatModel):
@@ -77,7 +82,7 @@ class PGD(Attack):
                 "threat_model is a ThreatModel such as Linf(0.3). "
                 f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
             )
-        for name in ("steps", "restarts"):
+        for name in ("steps", "restarts", "eot_iter"):
             value = getattr(self, name)
             check_integer(name, value)
         if self.step_size is not None:
@@ -147,6 +152,8 @@ class PGD(Attack):
             parts.append(f"clean start {self.clean_start_probability:.4g}{per}")
         if self.restarts > 1:
             parts.append(f"{self.restarts} restarts")
+        if self.eot_iter > 1:
+            parts.append(f"gradients of {self.eot_iter} passes")
         if self.compute_dtype:
             parts.append(self.compute_dtype)
         return f"PGD-{self.steps} ({', '.join(parts)})"
@@ -172,8 +179,12 @@ class PGD(Attack):
             return tf.stop_gradient(x_adv)
 
         def score(points: Tensor) -> tuple[Tensor, Tensor]:
-            logits = model_fn(points)
-            return margin(labels, logits) > 0, self.resolved_objective(logits, goal)
+            def once() -> tuple[Tensor, Tensor]:
+                logits = model_fn(points)
+                return margin(labels, logits), self.resolved_objective(logits, goal)
+
+            ahead, value = mean_of_passes(once, self.eot_iter)
+            return ahead > 0, value
 
         def restart(index: Tensor, best: Tensor, wrong: Tensor, value: Tensor) -> tuple[Tensor, ...]:
             other = self._run(model_fn, images, goal, seeds.fold(seed, index))
@@ -248,7 +259,7 @@ class PGD(Attack):
             return self.resolved_objective(logits, goal)
 
         def step(x_adv: Tensor) -> Tensor:
-            _, gradient = value_and_gradient(value, x_adv)
+            gradient = mean_of_passes(lambda: value_and_gradient(value, x_adv)[1], self.eot_iter)
             return ball.project(x_adv + step_size * ball.steepest_ascent(gradient), images)
 
         loop = (tf.constant(0), points)

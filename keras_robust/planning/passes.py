@@ -113,7 +113,8 @@ def attack_passes(
         ValueError: if it is another attack.
     """
     if isinstance(attack, PGD):
-        gradients, forwards = attack.steps * attack.restarts, attack.restarts if attack.restarts > 1 else 0
+        compared = attack.restarts if attack.restarts > 1 else 0
+        gradients, forwards = (attack.eot_iter * count for count in (attack.steps * attack.restarts, compared))
         forwards += attack.resolved_objective.needs_clean_logits or attack.target in LOOKS_AT_CLEAN_IMAGE
     elif isinstance(attack, VirtualAdversarial):
         gradients, forwards = attack.power_iterations, 1

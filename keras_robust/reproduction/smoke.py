@@ -8,7 +8,7 @@ SPLIT = "test[:16]"
 STEPS = 2
 BATCH_SIZE = 8
 _ITERATIONS = ("steps", "queries", "iterations")
-_REPETITIONS = ("restarts", "targets", "targeted")
+_REPETITIONS = ("restarts", "targets", "targeted", "eot_iter")
 
 
 def smoke_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ PGD_CHANGES = {
     "clean_start_probability": [0.2, 0.5],
     "restarts": [2],
     "compute_dtype": ["bfloat16", "float16", "float32"],
+    "eot_iter": [2, 20],
 }
 CASES = {
     "PGD": (PGD(Linf(0.3)), PGD_CHANGES),

@@ -23,11 +23,12 @@ ATTACKS = [
         clean_start_per="batch",
         restarts=3,
         compute_dtype="bfloat16",
+        eot_iter=20,
     ),
     PGD(L1(12.0, quantile=0.9), objective="dlr", target="random"),
     FGSM(Linf(0.1)),
     RFGSM(Linf(0.1), start_radius=0.03),
-    BIM(L2(0.5), steps=3),
+    BIM(L2(0.5), steps=3, eot_iter=2),
 ]
 
 
@@ -51,6 +52,7 @@ def test_attacks_are_immutable():
     [
         (PGD(Linf(0.3), steps=40, step_size=0.01), "PGD-40 (Linf 0.3, step 0.01)"),
         (PGD(Linf(0.3), steps=5, restarts=2), "PGD-5 (Linf 0.3, step 0.15, 2 restarts)"),
+        (FGSM(Linf(0.3), eot_iter=20), "PGD-1 (Linf 0.3, step 0.3, start none, gradients of 20 passes)"),
         (
             PGD(L2(1.0), objective="margin", target="random", random_start=False, compute_dtype="bfloat16"),
             "PGD-10 (L2 1, step 0.25, margin, target random, start none, bfloat16)",

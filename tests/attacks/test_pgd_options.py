@@ -49,6 +49,8 @@ COSTS = [
     (PGD(Linf(0.1), steps=7), 7),
     (PGD(L2(0.1), steps=2, clean_start_probability=0.5), 2),
     (PGD(Linf(0.1), steps=4, restarts=3), 3 * (4 + 1)),
+    (PGD(Linf(0.1), steps=4, eot_iter=3), 3 * 4),
+    (PGD(Linf(0.1), steps=4, restarts=2, target="least_likely", eot_iter=3), 1 + 3 * 2 * (4 + 1)),
     (PGD(Linf(0.1), steps=4, objective="kl_divergence"), 4 + 1),
     (PGD(Linf(0.1), steps=4, target="least_likely"), 4 + 1),
     (PGD(Linf(0.1), steps=4, target="random", restarts=2), 1 + 2 * (4 + 1)),
@@ -57,7 +59,7 @@ COSTS = [
 
 @pytest.mark.parametrize(("attack", "calls"), COSTS, ids=[attack.name for attack, _ in COSTS])
 def test_a_run_costs_its_steps(attack, calls):
-    """One pass per step; one more per restart where there are several; one where the clean image is looked at."""
+    """Per gradient's passes one per step, and one per restart of several; one where the clean image is looked at."""
     model_fn = Recorder()
     attack(model_fn, IMAGES, LABELS, 0)
     assert len(model_fn.calls) == calls

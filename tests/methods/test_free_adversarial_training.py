@@ -77,6 +77,7 @@ IGNORED = {
     "start of signs": (lambda: kr.attacks.RFGSM(BALL), "random_start='sign', start_radius=0.05"),
     "clean start": (lambda: kr.attacks.FGSM(BALL, clean_start_probability=0.2), "clean_start_probability=0.2"),
     "restarts": (lambda: kr.attacks.PGD(BALL, steps=1, restarts=2), "restarts=2"),
+    "passes": (lambda: kr.attacks.FGSM(BALL, eot_iter=2), "eot_iter=2"),
     "precision": (lambda: kr.attacks.FGSM(BALL, compute_dtype="bfloat16"), "compute_dtype='bfloat16'"),
 }
 

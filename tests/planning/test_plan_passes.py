@@ -65,6 +65,8 @@ def test_a_fraction_of_clean_images_is_rounded_as_in_training(linear_classifier)
     [
         ({"steps": 7}, 7, 0),
         ({"steps": 7, "restarts": 3}, 21, 3),
+        ({"steps": 7, "eot_iter": 5}, 35, 0),
+        ({"steps": 7, "restarts": 3, "eot_iter": 5, "target": "least_likely"}, 105, 16),
         ({"steps": 7, "objective": "kl_divergence"}, 7, 1),
         ({"steps": 7, "target": "least_likely"}, 7, 1),
         ({"steps": 7, "target": "random"}, 7, 0),

@@ -23,11 +23,17 @@ def test_a_name_is_that_of_its_object(section):
 
 
 ATTACKS = {
-    "pgd": ({"steps": 3, "restarts": 2}, kr.attacks.PGD(LINF, steps=3, restarts=2)),
-    "fgsm": ({"norm": "l2"}, kr.attacks.PGD(L2, steps=1, step_size=0.3, random_start="none")),
+    "pgd": ({"steps": 3, "eot_iter": 2}, kr.attacks.PGD(LINF, steps=3, eot_iter=2)),
+    "fgsm": (
+        {"norm": "l2", "eot_iter": 5},
+        kr.attacks.PGD(L2, steps=1, step_size=0.3, random_start="none", eot_iter=5),
+    ),
     "rfgsm": ({}, kr.attacks.PGD(LINF, steps=1, step_size=0.15, random_start="sign", start_radius=0.15)),
     "bim": ({"steps": 4}, kr.attacks.PGD(LINF, steps=4, step_size=0.075, random_start="none")),
-    "cw": ({"kappa": 50.0}, kr.attacks.PGD(LINF, steps=100, objective=kr.core.Margin(50.0))),
+    "cw": (
+        {"kappa": 50.0, "eot_iter": 3},
+        kr.attacks.PGD(LINF, steps=100, objective=kr.core.Margin(50.0), eot_iter=3),
+    ),
     "apgd": ({"norm": "l1", "targeted": 9}, kr.attacks.APGD(L1, targeted=9)),
     "fab": ({"bounds": (0, 2)}, kr.attacks.FAB(kr.Linf(0.3, bounds=(0, 2)))),
     "square": ({"queries": 7}, kr.attacks.Square(LINF, queries=7)),
