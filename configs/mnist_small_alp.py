@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.epochs = 12
     config.classifier = {"name": "lenet"}
     config.method = {"name": "adversarial_logit_pairing", "pairing_weight": 1.0}
-    config.attack = {"name": "pgd", "epsilon": 0.3, "steps": 5, "compute_dtype": "bfloat16"}
+    config.attack = {"name": "pgd", "epsilon": 0.3, "steps": 5, "compute_dtype": "auto"}
     config.validation_attack = {"name": "pgd", "epsilon": 0.3, "steps": 10}
     config.optimizer = {"name": "adam", "learning_rate": {"name": "one_cycle", "peak": 2e-3}}
     config.seed = 0

@@ -52,7 +52,8 @@ class APGD(IterativeAttack):
         eot_iter: passes over which a gradient is averaged, at least 1: more than 1 is for classifiers that are random
             at inference (expectation over transformation, Athalye et al., 2018). The last pass gives the objective.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
-            "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it.
+            "float32" in full precision where the classifier computes in 16 bits, "auto" in the faster of "bfloat16" and
+            "float32" on this machine: see `PGD`.
 
     Raises:
         ValueError: if an argument is out of its range; the message names what was received.
@@ -112,8 +113,8 @@ class APGD(IterativeAttack):
             parts.append("larger radii")
         if self.eot_iter > 1:
             parts.append(f"gradients of {self.eot_iter} passes")
-        if self.compute_dtype:
-            parts.append(self.compute_dtype)
+        if self.resolved_compute_dtype:
+            parts.append(self.resolved_compute_dtype)
         return f"APGD-{'T-' if self.targeted else ''}{self.steps} ({', '.join(parts)})"
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, Self
 import tensorflow as tf
 
 from keras_robust.core import ThreatModel
+from keras_robust.core.precision import resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import Serializable
 
@@ -28,6 +29,11 @@ class Attack(Serializable):
     def name(self) -> str:
         """A name for tables that says what the attack does, such as "PGD-40 (Linf 0.3, step 0.01)"."""
         raise NotImplementedError
+
+    @property
+    def resolved_compute_dtype(self) -> str | None:
+        """`compute_dtype`, with the one that is faster on this machine for "auto"."""
+        return resolve_compute_dtype(self.compute_dtype)
 
     def __call__(
         self,

@@ -113,8 +113,8 @@ class FAB(IterativeAttack):
                 parts.append(f"{name} {getattr(self, name):.4g}")
         if self.restarts > 1:
             parts.append(f"{self.restarts} restarts")
-        if self.compute_dtype:
-            parts.append(self.compute_dtype)
+        if self.resolved_compute_dtype:
+            parts.append(self.resolved_compute_dtype)
         return f"FAB-{'T-' if self.targets else ''}{self.steps} ({', '.join(parts)})"
 
     def start(

@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks.attack import ModelFn
-from keras_robust.core.precision import full_precision
+from keras_robust.core.precision import full_precision, resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
 
-COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
+COMPUTE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 FLOAT16_SCALE = 2.0**10
 """By which gradients are multiplied inside a classifier that computes in float16, whose smallest number is 2**-24."""
@@ -64,12 +64,14 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
             dropout). What the pass would change in the classifier, such as moving averages, is dropped; so is the state
             of its random draws, and all passes of an attack drop out the same.
         compute_dtype: "bfloat16" or "float16" to run the layers that compute in float32 in low precision over their
-            float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision).
+            float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision);
+            "auto" for the faster of "bfloat16" and "float32" on this machine: see `core.precision.bfloat16_pays`.
 
     Raises:
         ValueError: if `compute_dtype` is unknown.
     """
     check_compute_dtype(compute_dtype)
+    compute_dtype = resolve_compute_dtype(compute_dtype)
 
     def model_fn(images: Tensor) -> Tensor:
         with computing_in(classifier, compute_dtype):

@@ -53,7 +53,8 @@ class PGD(Attack):
         restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one
             that is not, then the one with the largest objective.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
-            "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it, as
+            "float32" in full precision where the classifier computes in 16 bits; "auto" is the faster of "bfloat16"
+            and "float32" on the machine that attacks, and `name` says which. Whoever makes `model_fn` obeys it, as
             `RobustModel` and `evaluate` do.
         eot_iter: passes over which each gradient is averaged, at least 1: more than 1 is for classifiers that are
             random at inference (expectation over transformation, Athalye et al., 2018). Restarts are then compared by
@@ -154,8 +155,8 @@ class PGD(Attack):
             parts.append(f"{self.restarts} restarts")
         if self.eot_iter > 1:
             parts.append(f"gradients of {self.eot_iter} passes")
-        if self.compute_dtype:
-            parts.append(self.compute_dtype)
+        if self.resolved_compute_dtype:
+            parts.append(self.resolved_compute_dtype)
         return f"PGD-{self.steps} ({', '.join(parts)})"
 
     def __call__(

@@ -78,8 +78,8 @@ class SPSA(ScoreBasedAttack):
         pairs_per_pass: antithetic pairs of each example in one forward pass, a divisor of samples / 2: a matter of
             memory and speed, not of the result. None is the largest up to 8.
         restarts: independent starts, at least 1.
-        compute_dtype: "bfloat16" or "float16" runs the passes in low precision: see `PGD`. Differences of logits
-            `delta` apart then drown in rounding; choose a larger `delta`.
+        compute_dtype: "bfloat16", "float16" or "auto" runs the passes in low precision: see `PGD`. Differences of
+            logits `delta` apart then drown in rounding; choose a larger `delta`.
 
     Raises:
         ValueError: if an argument is out of its range; the message names what was received.
@@ -128,8 +128,8 @@ class SPSA(ScoreBasedAttack):
             parts.append(f"learning rate {self.learning_rate:.4g}")
         if self.restarts > 1:
             parts.append(f"{self.restarts} restarts")
-        if self.compute_dtype:
-            parts.append(self.compute_dtype)
+        if self.resolved_compute_dtype:
+            parts.append(self.resolved_compute_dtype)
         return f"SPSA-{self.steps} ({', '.join(parts)})"
 
     def _first_points(self, images: Tensor, seed: Tensor) -> State:

@@ -51,7 +51,7 @@ class Square(ScoreBasedAttack):
         p_init: share of the pixels in the first squares, in (0, 1].
         resc_schedule: stretch the schedule of sizes, made for 10000 queries, to `queries`.
         restarts: independent starts, at least 1.
-        compute_dtype: "bfloat16" or "float16" runs the passes in low precision: see `PGD`.
+        compute_dtype: "bfloat16", "float16" or "auto" runs the passes in low precision: see `PGD`.
 
     Raises:
         ValueError: if an argument is out of its range; the message names what was received.
@@ -86,8 +86,8 @@ class Square(ScoreBasedAttack):
             parts.append("fixed schedule")
         if self.restarts > 1:
             parts.append(f"{self.restarts} restarts")
-        if self.compute_dtype:
-            parts.append(self.compute_dtype)
+        if self.resolved_compute_dtype:
+            parts.append(self.resolved_compute_dtype)
         return f"Square-{self.queries} ({', '.join(parts)})"
 
     def _first_points(self, images: Tensor, seed: Tensor) -> State:

@@ -32,7 +32,8 @@ class VirtualAdversarial(Attack):
             difference of the predictions; at 0.01 rounding still moves the loss of a ResNet-20 by 2e-4.
             The longer, the further is the direction from the eigenvector of the Hessian at d = 0.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
-            "float32" in full precision where the classifier computes in 16 bits; whoever makes `model_fn` obeys it.
+            "float32" in full precision where the classifier computes in 16 bits, "auto" in the faster of "bfloat16" and
+            "float32" on the machine that attacks; whoever makes `model_fn` obeys it.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -53,8 +54,8 @@ class VirtualAdversarial(Attack):
         parts = [str(self.threat_model), f"{self.power_iterations} power iteration{plural}"]
         if self.probe != PROBE:
             parts.append(f"probe {self.probe:.4g}")
-        if self.compute_dtype:
-            parts.append(self.compute_dtype)
+        if self.resolved_compute_dtype:
+            parts.append(self.resolved_compute_dtype)
         return f"Virtual adversarial ({', '.join(parts)})"
 
     def __call__(

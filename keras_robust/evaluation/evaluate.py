@@ -135,7 +135,7 @@ def evaluate(
 
 def _warn_of_precision(attack: Attack, source: Subject) -> None:
     is_followed = not isinstance(attack, ScoreBasedAttack)
-    if is_followed and source.low_precision and attack.compute_dtype != "float32":
+    if is_followed and source.low_precision and attack.resolved_compute_dtype != "float32":
         warnings.warn(
             f"The classifier computes in {source.low_precision}, in which gradients are rounded: attacks that follow "
             "them are weaker than with compute_dtype='float32', and robust accuracy looks higher than it is. "

@@ -33,6 +33,11 @@ class Accelerator:
     group: int
     source: str
 
+    @property
+    def automatic_dtype(self) -> str:
+        """What `compute_dtype="auto"` of an attack comes to."""
+        return "bfloat16" if "bfloat16" in self.flops else "float32"
+
     def seconds(self, operations: Sequence[Operation], utilization: float) -> float:
         """Returns how long operations take, one after the other: each as long as its arithmetic or its traffic takes.
 

@@ -142,7 +142,8 @@ def plan(
     validation_examples = _examples(config, "validation_split", validation_examples, data_dir)
     steps_per_pass = max(1, examples // config["batch_size"])
     steps_per_epoch = steps_of_epoch(config, steps_per_pass)
-    model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch)
+    automatic_dtype = devices.accelerator.automatic_dtype if devices.accelerator else "auto"
+    model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch, automatic_dtype)
     model.optimizer.build(model.trainable_variables)
     per_device = config["batch_size"] // devices.replicas
     training, validation = training_passes(model, per_device), validation_passes(model, per_device)

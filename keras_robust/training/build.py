@@ -13,6 +13,7 @@ import keras
 
 from keras_robust import architectures, attacks, core, methods, optimizers
 from keras_robust.attacks import Attack
+from keras_robust.attacks.attack import changed
 from keras_robust.core import ThreatModel
 from keras_robust.evaluation.subject import classifier_of
 
@@ -121,21 +122,27 @@ def build_optimizer(
     return _make("optimizer", OPTIMIZERS, options)
 
 
-def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: int) -> methods.RobustModel:
+def build_model(
+    config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, automatic_dtype: str = "auto"
+) -> methods.RobustModel:
     """Returns the compiled model of a checked config: classifier, attacks, method, optimizer and loss.
 
     Args:
         config: resolved: see `training.config`.
         steps_per_epoch: batches of a pass over the training data, for schedules.
         total_steps: batches of the run, likewise.
+        automatic_dtype: the `compute_dtype` of attacks that have "auto"; that lets each machine decide on its own. In
+            a deterministic run no clock decides, and it is "float32".
 
     Raises:
         ValueError: if a name or an argument is unknown, or out of its range.
     """
-    attack = [build_attack(config["attack"])] if config["attack"] else []
+    if config["deterministic"]:
+        automatic_dtype = "float32"
+    attack = [_build_attack(config["attack"], automatic_dtype)] if config["attack"] else []
     options = {"seed": config["seed"]}
     if config["validation_attack"]:
-        options["validation_attack"] = build_attack(config["validation_attack"])
+        options["validation_attack"] = _build_attack(config["validation_attack"], automatic_dtype)
     if config["weight_perturbation"]:
         perturbation = {"name": "adversarial", **config["weight_perturbation"]}
         options["weight_perturbation"] = _make("weight_perturbation", WEIGHT_PERTURBATIONS, perturbation)
@@ -159,6 +166,11 @@ def build_model(config: Mapping[str, Any], steps_per_epoch: int, total_steps: in
     optimizer = build_optimizer(config["optimizer"], updates * steps_per_epoch, updates * total_steps, rate_factor)
     model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=config["steps_per_execution"])
     return model
+
+
+def _build_attack(config: Mapping[str, Any], automatic_dtype: str) -> Attack:
+    attack = build_attack(config)
+    return changed(attack, compute_dtype=automatic_dtype) if attack.compute_dtype == "auto" else attack
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from etils import epath
 
 from keras_robust.core.checks import check_integer
 from keras_robust.distribution import create_strategy
-from keras_robust.methods import RobustModel
+from keras_robust.methods import RobustModel, is_chief
 from keras_robust.training.config import resolve
 from keras_robust.training.preemption import lost_worker_preempts
 from keras_robust.training.run import Generation, Run
@@ -67,6 +67,12 @@ def train(
     folder.check_generation(generation is not None)
     run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download, data_service)
     model = run.load_or_build()
+    if verbose and is_chief(run.strategy):
+        for attack in (model.attack, model.validation_attack):
+            if attack is not None and attack.compute_dtype == "auto":
+                print(
+                    f"With compute_dtype='auto' this machine attacks in {attack.resolved_compute_dtype}: {attack.name}"
+                )
     with folder_of_worker(folder, run.strategy) as output, lost_worker_preempts(run.strategy):
         options: dict[str, Any] = {
             "checkpoint_steps": checkpoint_steps,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import PGD, as_model_fn, low_precision_of
 from keras_robust.attacks.input_gradient import value_and_gradient
-from keras_robust.core import Linf
+from keras_robust.core import Linf, precision
 from keras_robust.core.objectives import cross_entropy
 
 
@@ -100,6 +100,18 @@ def test_low_precision_rounds_as_bfloat16_does(linear_classifier):
     image = tf.fill((1, 1, 1, 1), 1 + 2.0**-9)
     np.testing.assert_array_equal(as_model_fn(classifier)(image), [[1 + 2.0**-9] * 2])
     np.testing.assert_array_equal(as_model_fn(classifier, compute_dtype="bfloat16")(image), [[1.0] * 2])
+
+
+@pytest.mark.parametrize(("pays", "value"), [(True, 1.0), (False, 1 + 2.0**-9)])
+def test_the_precision_that_the_machine_chooses(linear_classifier, pays, value, monkeypatch):
+    """Also of a classifier in bfloat16: "auto" is one of two dtypes, not the classifier's."""
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    classifier = linear_classifier(classes=2, shape=(1, 1, 1))
+    classifier.set_weights([np.ones((1, 2)), np.zeros(2)])
+    image = tf.fill((1, 1, 1, 1), 1 + 2.0**-9)
+    for policy in ("float32", "mixed_bfloat16"):
+        classifier.layers[-1].dtype_policy = keras.DTypePolicy(policy)
+        np.testing.assert_array_equal(as_model_fn(classifier, compute_dtype="auto")(image), [[value] * 2])
 
 
 def test_full_precision_of_a_classifier_in_bfloat16(linear_classifier):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.core import precision
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.evaluation import runner
 
@@ -236,6 +237,22 @@ def test_low_precision_attack_is_judged_in_full_precision(problem):
     attack = dataclasses.replace(ATTACK, compute_dtype="bfloat16")
     report = evaluate(linear(kernel), (images, labels), attack)
     np.testing.assert_allclose(report.robust_accuracy, truly_robust(*problem)[1].mean(), atol=0.03)
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_the_record_says_which_dtype_the_machine_has_chosen(problem, pays, monkeypatch):
+    """And the results are those of that dtype."""
+    images, labels, kernel = problem
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    chosen = "bfloat16" if pays else "float32"
+    automatic, named = (
+        evaluate(linear(kernel), (images, labels), dataclasses.replace(ATTACK, compute_dtype=dtype)).record
+        for dtype in ("auto", chosen)
+    )
+    (name,) = automatic["attacks"]
+    assert chosen in name
+    assert automatic["details"][name]["settings"]["config"]["compute_dtype"] == "auto"
+    assert automatic["details"][name]["predictions"] == named["details"][name]["predictions"]
 
 
 def test_a_classifier_in_low_precision_is_warned_of(problem):

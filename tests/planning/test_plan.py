@@ -61,6 +61,16 @@ def test_a_batch_that_does_not_fit_is_called_so():
     assert "NOT FIT" not in str(plan(CONFIG, "1xT4"))
 
 
+def test_an_automatic_dtype_is_that_of_the_accelerator():
+    """Whatever this machine would choose: V100 have no bfloat16."""
+    automatic = CONFIG | {"attack": CONFIG["attack"] | {"compute_dtype": "auto"}}
+    for accelerators, dtype in (("1xV100-16GB", "float32"), ("1xH100", "bfloat16"), ("tpu-v4-8", "bfloat16")):
+        named = CONFIG | {"attack": CONFIG["attack"] | {"compute_dtype": dtype}}
+        planned = plan(automatic, accelerators)
+        assert planned.to_dict() == plan(named, accelerators).to_dict()
+        assert planned.attack == f"PGD-8 (Linf 0.3, step 0.09375, {dtype})"
+
+
 def test_steps_are_those_of_the_config():
     planned = plan(CONFIG | {"steps_per_epoch": 100, "epochs": 3}, "1xT4")
     assert (planned.steps_per_epoch, planned.epochs) == (100, 3)

@@ -1,9 +1,10 @@
 """The names of configs are those of the objects that they stand for, which get the options of their section."""
 
 import pytest
+from tiny_run import TINY
 
 import keras_robust as kr
-from keras_robust.training import build
+from keras_robust.training import build, config
 
 LINF, L2, L1 = kr.Linf(0.3), kr.L2(0.3), kr.L1(0.3)
 REGISTRIES = {
@@ -70,3 +71,22 @@ def test_a_section_is_a_schedule(name):
         optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
     assert rates == pytest.approx([float(expected(step)) for step in (0, 20, 40, 70)])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_clock_decides_in_a_deterministic_run(deterministic):
+    """It would have to decide the same each time; other attacks keep their dtype."""
+    automatic = {"name": "fgsm", "epsilon": 0.3, "compute_dtype": "auto"}
+    given = TINY | {
+        "method": {"name": "adversarial_training"},
+        "attack": automatic,
+        "validation_attack": automatic,
+        "optimizer": {"name": "adam", "learning_rate": 1e-3},
+        "epochs": 1,
+        "deterministic": deterministic,
+    }
+    model = build.build_model(config.resolve(given), 3, 3)
+    expected = "float32" if deterministic else "auto"
+    assert [model.attack.compute_dtype, model.validation_attack.compute_dtype] == [expected] * 2
+    half = config.resolve(given | {"attack": automatic | {"compute_dtype": "bfloat16"}})
+    assert build.build_model(half, 3, 3).attack.compute_dtype == "bfloat16"

@@ -11,6 +11,7 @@ from etils import epath
 from tiny_run import TINY
 
 import keras_robust as kr
+from keras_robust.core import precision
 from keras_robust.training.callbacks import SaveModels, StopAtNaN
 from keras_robust.training.config import resolve
 from keras_robust.training.run import Run
@@ -61,6 +62,16 @@ def test_a_run_leaves_models_history_and_config(finished):
     assert int(loaded.steps_taken.numpy()) == 6
     for saved, trained in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(saved, trained)
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_the_dtype_that_the_machine_has_chosen_is_printed(pays, tmp_path, data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    config = CONFIG | {"epochs": 1, "attack": CONFIG["attack"] | {"compute_dtype": "auto"}}
+    kr.training.train(config, tmp_path / "run", data_dir=data_dir, verbose=2)
+    chosen = "bfloat16" if pays else "float32"
+    line = f"With compute_dtype='auto' this machine attacks in {chosen}: PGD-1 (Linf 0.3, step 0.75, {chosen})\n"
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_finished_run_is_not_trained_again(finished, data_dir):
