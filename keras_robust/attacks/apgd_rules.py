@@ -67,12 +67,13 @@ class MomentumRule:
             noise = tf.math.divide_no_nan(noise, per_example(largest, images))
         else:
             noise = ball.steepest_ascent(seeds.normal(tf.shape(images), seed))
-        return ball.clip(images + radius * noise)
+        return ball.clip(images + per_example(radius, images) * noise)
 
     def shrink(self, ball: ThreatModel, points: Tensor, images: Tensor, radius: Tensor) -> Tensor:
         """Returns the points inside the ball: pixel by pixel (Linf), or on the line to the image (L2)."""
         if ball.norm == "linf":
-            return ball.clip(tf.clip_by_value(points, images - radius, images + radius))
+            room = per_example(radius, images)
+            return ball.clip(tf.clip_by_value(points, images - room, images + room))
         delta = flatten(points - images)
         scale = tf.minimum(1.0, tf.math.divide_no_nan(radius, euclidean(delta)))
         return ball.clip(images + tf.reshape(scale[:, None] * delta, tf.shape(images)))
@@ -252,7 +253,7 @@ def project_l1(points: Tensor, images: Tensor, radius: Tensor, bounds: tuple[flo
     Args:
         points: (batch, ...) float32.
         images: (batch, ...) float32 in bounds.
-        radius: float32 scalar.
+        radius: float32, a scalar or (batch,).
         bounds: smallest and largest pixel value.
     """
     delta = flatten(points - images)

@@ -59,7 +59,7 @@ class IterativeAttack(Attack):
         """
         return {**state, "broken": tf.zeros_like(state["broken"])}
 
-    def __call__(
+    def perturb(
         self,
         model_fn: ModelFn,
         images: Tensor,
@@ -67,7 +67,7 @@ class IterativeAttack(Attack):
         seed: int | Tensor,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Returns attacked images: see `Attack.__call__`."""
+        """Returns attacked images: see `Attack.perturb`."""
         images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
         state = self.start(model_fn, images, labels, seeds.fold(seed, 0), targets)
         state = self.advance(model_fn, state, tf.constant(0), tf.constant(self.total_steps), seeds.fold(seed, 1))

@@ -1,14 +1,16 @@
 """From a Keras classifier to the function of images to logits that an attack differentiates."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import ModelFn
 from keras_robust.core.precision import full_precision, resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
+
+ModelFn = Callable[[Tensor], Tensor]
+"""Maps images (batch, ...) to logits (batch, classes), and is differentiable."""
 
 COMPUTE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 

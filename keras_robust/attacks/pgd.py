@@ -9,12 +9,11 @@ the clean image.
 """
 
 import dataclasses
-from typing import Self
 
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn, changed, mean_of_passes
+from keras_robust.attacks.attack import Attack, ModelFn, mean_of_passes
 from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
@@ -23,7 +22,7 @@ from keras_robust.core.objectives import Goal, get_objective, margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.targets import NEEDS_CLEAN_LOGITS, check_target, choose_goal_classes
-from keras_robust.core.threat_models import per_example
+from keras_robust.core.threat_models import in_words, per_example
 
 RANDOM_STARTS = ("none", "uniform", "sign", "normal")
 
@@ -139,7 +138,7 @@ class PGD(Attack):
     @property
     def name(self) -> str:
         """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)"; what is not the default is said."""
-        parts = [str(self.threat_model), f"step {self.resolved_step_size:.4g}"]
+        parts = [str(self.threat_model), f"step {in_words(self.resolved_step_size)}"]
         if self.resolved_objective.name != "cross_entropy":
             parts.append(self.resolved_objective.label)
         if self.target != "untargeted":
@@ -147,7 +146,7 @@ class PGD(Attack):
         if self.random_start != "uniform":
             parts.append(f"start {self.random_start}")
         if self.start_radius is not None:
-            parts.append(f"start radius {self.start_radius:.4g}")
+            parts.append(f"start radius {in_words(self.start_radius)}")
         if self.clean_start_probability > 0:
             per = " per batch" if self.clean_start_per == "batch" else ""
             parts.append(f"clean start {self.clean_start_probability:.4g}{per}")
@@ -159,7 +158,7 @@ class PGD(Attack):
             parts.append(self.resolved_compute_dtype)
         return f"PGD-{self.steps} ({', '.join(parts)})"
 
-    def __call__(
+    def perturb(
         self,
         model_fn: ModelFn,
         images: Tensor,
@@ -167,7 +166,7 @@ class PGD(Attack):
         seed: int | Tensor,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Returns attacked images: see `Attack.__call__`.
+        """Returns attacked images: see `Attack.perturb`.
 
         Raises:
             ValueError: if targets are given or missing against `target`, or the classifier has too few classes for
@@ -201,7 +200,7 @@ class PGD(Attack):
     def goal(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> Goal:
-        """Returns what to climb, from what `Attack.__call__` takes; the seed, of shape (2,), is for random targets.
+        """Returns what to climb, from what `Attack.perturb` takes; the seed, of shape (2,), is for random targets.
 
         Where only the number of classes is used, the compiler drops the pass of the clean images.
 
@@ -226,11 +225,11 @@ class PGD(Attack):
         if self.random_start == "sign":
             radius = self.threat_model.epsilon if self.start_radius is None else self.start_radius
             sign = tf.sign(seeds.uniform(tf.shape(images), seeds.fold(seed, 0)) - 0.5)
-            start = self.threat_model.clip(images + radius * tf.cast(sign, images.dtype))
+            start = self.threat_model.clip(images + per_example(radius, images) * tf.cast(sign, images.dtype))
         elif self.random_start == "normal":
             deviation = NORMAL_START if self.start_radius is None else self.start_radius
             noise = tf.cast(seeds.normal(tf.shape(images), seeds.fold(seed, 0)), images.dtype)
-            start = self.threat_model.project(images + deviation * noise, images)
+            start = self.threat_model.project(images + per_example(deviation, images) * noise, images)
         else:
             start = self.threat_model.random_point(images, seeds.fold(seed, 0))
         if self.clean_start_probability == 0:
@@ -243,7 +242,7 @@ class PGD(Attack):
         """Returns `points` after so many more steps: each is forward, input gradient, step, projection.
 
         Args:
-            model_fn: see `Attack.__call__`.
+            model_fn: see `Attack.perturb`.
             images: (batch, ...), the centres of the balls.
             points: in these balls: of `start`, or of an earlier call.
             goal: of `goal`.
@@ -252,7 +251,7 @@ class PGD(Attack):
         Raises:
             ValueError: if the classifier has too few classes for the objective.
         """
-        ball, step_size = self.threat_model, self.resolved_step_size
+        ball, step_size = self.threat_model, per_example(self.resolved_step_size, images)
 
         def value(x_adv: Tensor) -> Tensor:
             logits = model_fn(x_adv)
@@ -265,12 +264,6 @@ class PGD(Attack):
 
         loop = (tf.constant(0), points)
         return tf.while_loop(lambda done, _: done < steps, lambda done, x_adv: (done + 1, step(x_adv)), loop)[1]
-
-    def scaled(self, fraction: Tensor) -> Self:
-        """Returns the attack with `fraction` of its epsilon, step size and start radius: see `Attack.scaled`."""
-        lengths = {name: getattr(self, name) for name in ("step_size", "start_radius")}
-        lengths = {name: fraction * length for name, length in lengths.items() if length is not None}
-        return changed(super().scaled(fraction), **lengths)
 
     def _run(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
         """One run from one start."""

@@ -95,7 +95,7 @@ class Square(ScoreBasedAttack):
         ball, (height, width, channels) = self.threat_model, images.shape[1:]
         if ball.norm == "linf":
             stripes = signs(key, (1, width, channels), seeds.fold(seed, 1))
-            return {"key": key, "points": ball.project(images + ball.epsilon * stripes, images)}
+            return {"key": key, "points": ball.project(images + per_example(ball.epsilon, images) * stripes, images)}
         delta = tiles(key, height, width, channels, ball.norm, seeds.fold(seed, 1))
         return {"key": key, "points": self._to_sphere(delta, images)}
 
@@ -123,7 +123,7 @@ class Square(ScoreBasedAttack):
         ball, channels = self.threat_model, images.shape[3]
         draws = seeds.integers((2 + channels,), seed, maxima(images, size, squares=1, more=[KEYS] * channels))
         _, _, inside = window(images, size, draws[:2])
-        change = 2.0 * ball.epsilon * parity_signs(key, draws[None, None, 2:])
+        change = 2.0 * per_example(ball.epsilon, images) * parity_signs(key, draws[None, None, 2:])
         return ball.project(points + change * tf.cast(inside, images.dtype)[:, :, None], images)
 
     def _move_mass(
@@ -157,7 +157,8 @@ class Square(ScoreBasedAttack):
         """Returns the norm per channel that the window may have: of both windows, and what epsilon leaves unused."""
         power = 2 if self.threat_model.norm == "l2" else 1
         used = self._length(delta) ** power
-        unused = tf.maximum(self.threat_model.epsilon**power - tf.reduce_sum(used, axis=3, keepdims=True), 0.0)
+        most = per_example(self.threat_model.epsilon, delta) ** power
+        unused = tf.maximum(most - tf.reduce_sum(used, axis=3, keepdims=True), 0.0)
         if power == 2:
             return tf.sqrt(unused / channels + in_windows**2)
         return unused + channels * in_windows

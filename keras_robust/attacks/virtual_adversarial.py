@@ -12,6 +12,7 @@ from keras_robust.core import L2, ThreatModel, seeds
 from keras_robust.core.objectives import kl_divergence
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.threat_models import per_example
 
 PROBE = 0.03
 
@@ -58,7 +59,7 @@ class VirtualAdversarial(Attack):
             parts.append(self.resolved_compute_dtype)
         return f"Virtual adversarial ({', '.join(parts)})"
 
-    def __call__(
+    def perturb(
         self,
         model_fn: ModelFn,
         images: Tensor,
@@ -66,7 +67,7 @@ class VirtualAdversarial(Attack):
         seed: int | Tensor,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Returns attacked images: see `Attack.__call__`; the labels play no part."""
+        """Returns attacked images: see `Attack.perturb`; the labels play no part."""
         del labels
         if targets is not None:
             raise ValueError("VirtualAdversarial takes no targets. Received: targets")
@@ -77,5 +78,5 @@ class VirtualAdversarial(Attack):
         for _ in range(self.power_iterations):
             probe = images + self.probe * unit(direction)
             _, direction = value_and_gradient(lambda points: kl_divergence(clean_logits, model_fn(points)), probe)
-        step = self.threat_model.epsilon * self.threat_model.steepest_ascent(direction)
+        step = per_example(self.threat_model.epsilon, images) * self.threat_model.steepest_ascent(direction)
         return tf.stop_gradient(self.threat_model.project(images + step, images))

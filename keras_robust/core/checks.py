@@ -64,6 +64,50 @@ def check_labels(labels: Any, num_classes: int, batch: int) -> None:
         )
 
 
+def check_targets(targets: Any, labels: Any, num_classes: int) -> np.ndarray:
+    """Returns the classes to be reached as int32 (examples,), from class indices or one-hot rows.
+
+    Args:
+        targets: (examples,) integers or (examples, classes) one-hot rows.
+        labels: as `check_labels` takes them, checked.
+        num_classes: of the classifier.
+
+    Raises:
+        ValueError: if they are neither, are not one for each label, or one is the label of its example.
+    """
+    targets, classes = np.asarray(targets), _class_indices(labels)
+    shapes = ((len(classes),), (len(classes), 1), (len(classes), num_classes))
+    if targets.shape not in shapes or targets.dtype.kind not in "iuf":
+        raise ValueError(
+            f"targets are a class index for each of the {len(classes)} examples, or as many one-hot rows of "
+            f"{num_classes}. Received: targets of shape {targets.shape} and dtype {targets.dtype}"
+        )
+    if targets.shape == shapes[2]:
+        valid = np.array_equal(targets, np.eye(num_classes)[targets.argmax(axis=1)])
+    else:
+        valid = bool(np.all((targets >= 0) & (targets < num_classes) & (targets == np.floor(targets))))
+    if not valid:
+        raise ValueError(
+            f"targets are integers from 0 to {num_classes - 1}, as the classifier has {num_classes} logits, or one-hot "
+            f"rows of a single 1. Received: targets from {targets.min()} to {targets.max()}"
+        )
+    found = _class_indices(targets)
+    same = np.flatnonzero(found == classes)
+    if same.size:
+        raise ValueError(
+            "A target is another class than the label: an example is not attacked towards what it is. "
+            f"Received: {same.size} targets that are the label, the first at position {same[0]}"
+        )
+    return found
+
+
+def _class_indices(labels: Any) -> np.ndarray:
+    """Returns int32 (examples,) from class indices, (examples,) or (examples, 1), or from one-hot rows."""
+    labels = np.asarray(labels)
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    return (labels.argmax(axis=1) if one_hot else labels.reshape(-1)).astype(np.int32)
+
+
 def check_logits(logits: Any, batch: int) -> None:
     """Checks that what a classifier returned can be logits: (batch, classes), and not probabilities.
 

@@ -12,6 +12,7 @@ import math
 from typing import ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.core import seeds
@@ -27,14 +28,27 @@ def flatten(images: Tensor) -> Tensor:
     return tf.reshape(images, (tf.shape(images)[0], math.prod(images.shape[1:])))
 
 
-def per_example(values: Tensor, images: Tensor) -> Tensor:
-    """Returns (batch,) as (batch, 1, ..., 1), to be broadcast against `images`."""
+def per_example(values: float | Tensor, images: Tensor) -> float | Tensor:
+    """Returns (batch,) as (batch, 1, ..., 1), to be broadcast against `images`; a number stays one."""
+    if len(getattr(values, "shape", ())) == 0:
+        return values
     return tf.reshape(values, (-1,) + (1,) * (len(images.shape) - 1))
+
+
+def in_words(value: float | Tensor) -> str:
+    """Returns a number such as "0.3", the range of an array such as "0.1 to 0.3", or "known at run time" for a tensor."""
+    if isinstance(value, np.ndarray):
+        least, most = (f"{end:.4g}" for end in (value.min(), value.max()))
+        return least if least == most else f"{least} to {most}"
+    return "known at run time" if tf.is_tensor(value) else f"{value:.4g}"
 
 
 @dataclasses.dataclass(frozen=True)
 class ThreatModel(Serializable):
     """A norm ball around each image, cut with the pixel range. Use one of its subclasses.
+
+    Inside compiled functions `attacks.attack.changed` puts a tensor in the place of epsilon: a scalar, or (batch,) with
+    the radius of each example's own ball.
 
     Args:
         epsilon: radius of the ball, >= 0, in the units of the images.
@@ -58,7 +72,7 @@ class ThreatModel(Serializable):
         object.__setattr__(self, "bounds", (float(self.bounds[0]), float(self.bounds[1])))
 
     def __str__(self) -> str:
-        return f"{self.norm.capitalize()} {self.epsilon:.4g}"
+        return f"{self.norm.capitalize()} {in_words(self.epsilon)}"
 
     def clip(self, images: Tensor) -> Tensor:
         """Returns `images` cut to the pixel range."""
@@ -107,12 +121,13 @@ class Linf(ThreatModel):
 
     def project(self, points: Tensor, images: Tensor) -> Tensor:
         """Returns argmin ||z - points||_2 over z in bounds with |z - images| <= epsilon: a clip per pixel."""
-        return self.clip(tf.clip_by_value(points, images - self.epsilon, images + self.epsilon))
+        radius = per_example(self.epsilon, images)
+        return self.clip(tf.clip_by_value(points, images - radius, images + radius))
 
     def random_point(self, images: Tensor, seed: Tensor) -> Tensor:
         """Returns images + U(-epsilon, epsilon) per pixel, cut to the pixel range."""
         noise = tf.cast(2.0 * seeds.uniform(tf.shape(images), seed) - 1.0, images.dtype)
-        return self.clip(images + self.epsilon * noise)
+        return self.clip(images + per_example(self.epsilon, images) * noise)
 
     def steepest_ascent(self, gradient: Tensor) -> Tensor:
         """Returns argmax <gradient, d> over max |d| <= 1: the sign."""
@@ -165,7 +180,8 @@ class L2(ThreatModel):
         direction = self.steepest_ascent(seeds.normal(tf.shape(images), seeds.fold(seed, 0)))
         size = math.prod(images.shape[1:])
         radius = seeds.uniform((tf.shape(images)[0],), seeds.fold(seed, 1)) ** (1.0 / size)
-        return self.clip(images + self.epsilon * tf.cast(per_example(radius, images) * direction, images.dtype))
+        delta = tf.cast(per_example(radius, images) * direction, images.dtype)
+        return self.clip(images + per_example(self.epsilon, images) * delta)
 
     def steepest_ascent(self, gradient: Tensor) -> Tensor:
         """Returns argmax <gradient, d> over ||d||_2 <= 1: the gradient at unit length (0 where it is 0)."""
@@ -227,7 +243,7 @@ class L1(ThreatModel):
         slope = tf.cumsum(slopes, axis=1)  # number of moving pixels below each bend
         falls = tf.concat([bends[:, :-1] - bends[:, 1:], bends[:, -1:]], axis=1)
         total_below = tf.cumsum(slope * falls, axis=1)  # the sum at the next bend (at 0 after the last)
-        index = tf.reduce_sum(tf.cast(total_below <= self.epsilon, tf.int32), axis=1)
+        index = tf.reduce_sum(tf.cast(total_below <= per_example(self.epsilon, moved), tf.int32), axis=1)
         last = tf.minimum(index, tf.shape(bends)[1] - 1)
         before = tf.gather(total_below - slope * falls, last, batch_dims=1)
         slope_there = tf.maximum(tf.gather(slope, last, batch_dims=1), 1.0)
@@ -246,7 +262,8 @@ class L1(ThreatModel):
         draws = seeds.exponential((batch, size + 1), seeds.fold(seed, 0))
         sign = tf.where(seeds.uniform((batch, size), seeds.fold(seed, 1)) < 0.5, -1.0, 1.0)
         delta = sign * draws[:, :-1] / tf.reduce_sum(draws, axis=1, keepdims=True)
-        return self.clip(images + self.epsilon * tf.cast(tf.reshape(delta, tf.shape(images)), images.dtype))
+        delta = tf.cast(tf.reshape(delta, tf.shape(images)), images.dtype)
+        return self.clip(images + per_example(self.epsilon, images) * delta)
 
     def steepest_ascent(self, gradient: Tensor) -> Tensor:
         """Returns the signs of the pixels with the largest absolute gradient, at unit L1 norm (0 where it is 0)."""

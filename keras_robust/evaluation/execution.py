@@ -1,6 +1,6 @@
 """How functions of a batch are run: compiled once, on padded batches of one size, spread over replicas."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,17 +8,12 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.core import seeds
-from keras_robust.core.compiled import compiled
+from keras_robust.core.compiled import by_batch, compiled
+
+__all__ = ["BatchFunction", "by_batch", "compile_batch_function", "progress_bar"]
 
 BatchFunction = Callable[..., Any]
 """Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
-
-
-def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (rows of a batch, how many count) of `count` rows: the last batch is filled up with its last row."""
-    for begin in range(0, count, batch_size):
-        rows = np.arange(begin, min(begin + batch_size, count))
-        yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
 
 
 def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Strategy) -> BatchFunction:
@@ -61,26 +56,6 @@ def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Stra
         return tf.nest.map_structure(lambda *values: np.concatenate(values), *map(_to_numpy, parts))
 
     return run_alone if replicas == 1 else run_spread
-
-
-def by_batch(
-    function: Callable[[Any, int], Any],
-    values: Any,
-    batch_size: int,
-) -> Any:
-    """Calls `function(batch, batch number)` on padded batches of `values`, and puts the rows of its results together.
-
-    Args:
-        function: maps a nest of arrays of `batch_size` rows to another one.
-        values: a nest of arrays of the same number of rows, at least 1.
-        batch_size: rows at a time.
-    """
-    count = len(tf.nest.flatten(values)[0])
-    parts = []
-    for index, (rows, kept) in enumerate(padded_batches(count, batch_size)):
-        result = function(tf.nest.map_structure(lambda array, rows=rows: array[rows], values), index)
-        parts.append(tf.nest.map_structure(lambda array, kept=kept: array[:kept], result))
-    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def _to_numpy(nest: Any) -> Any:
