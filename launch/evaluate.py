@@ -34,6 +34,7 @@ DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is mis
 BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples attacked at a time.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
+KEEP_ADVERSARIALS = flags.DEFINE_bool("keep_adversarials", False, "Write every attacked image, as adversarials.npz.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
 flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, cw, apgd, fab, square or spsa.")
 flags.DEFINE_string("norm", "linf", "linf, l2 or l1.")
@@ -102,6 +103,7 @@ def main(_: list[str]) -> None:
         models=command_line.named_files(MODELS.value),
         transfer_steps=[int(steps) for steps in TRANSFER_STEPS.value],
         version=VERSION.value,
+        keep_adversarials=KEEP_ADVERSARIALS.value,
         top_k=TOP_K.value,
         batch_size=BATCH_SIZE.value,
         seed=SEED.value,

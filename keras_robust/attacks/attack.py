@@ -50,9 +50,9 @@ class Attack(Serializable):
         return resolve_compute_dtype(self.compute_dtype)
 
     @property
-    def takes_targets(self) -> bool:
-        """Whether the attack is towards the `targets` that it is given, and needs them."""
-        return False
+    def aim(self) -> str | None:
+        """How each example gets the one class that it is attacked towards, such as "given" or "random", or None."""
+        return None
 
     def __call__(
         self,
@@ -117,6 +117,12 @@ class Attack(Serializable):
         """
         raise NotImplementedError
 
+    def aimed_at(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: int | Tensor, targets: Tensor | None = None
+    ) -> Tensor:
+        """Returns the classes that `perturb` goes towards with these arguments, int32 (batch,); for attacks with `aim`."""
+        raise NotImplementedError
+
     def scaled(self, fraction: Tensor) -> Self:
         """Returns this attack with `fraction`, a float scalar in [0, 1], of its epsilon: a part of a training step.
 
@@ -164,7 +170,7 @@ class Attack(Serializable):
         check_logits(logits, batch_size)
         check_labels(labels, logits.shape[1], len(images))
         arrays = {"images": images, "labels": labels}
-        if (targets is not None) != self.takes_targets:
+        if (targets is not None) != (self.aim == "given"):
             raise ValueError(
                 "targets go with an attack towards given targets, such as PGD(target='given'), and only with it. "
                 f"Received: {self.name} and targets={'None' if targets is None else 'an array'}"

@@ -18,6 +18,7 @@ from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import Objective, ThreatModel, seeds
 from keras_robust.core.checks import check_integer, check_positive
+from keras_robust.core.labels import as_sparse
 from keras_robust.core.objectives import Goal, get_objective, margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -91,10 +92,7 @@ class PGD(Attack):
         check_target(self.target)
         check_compute_dtype(self.compute_dtype)
         self._check_start()
-        if (
-            self.target not in ("untargeted", "untargeted_from_prediction")
-            and not self.resolved_objective.takes_targets
-        ):
+        if self.aim and not self.resolved_objective.takes_targets:
             raise ValueError(f"{self.resolved_objective.name} takes no targets. Received: target={self.target!r}")
 
     def _check_start(self) -> None:
@@ -217,6 +215,18 @@ class PGD(Attack):
         if targets is None:
             labels, targets = choose_goal_classes(self.target, labels, clean_logits, seed)
         return Goal(labels, targets, clean_logits)
+
+    @property
+    def aim(self) -> str | None:
+        """The name of the target, where there is one: see `Attack.aim`."""
+        return None if self.target in ("untargeted", "untargeted_from_prediction") else self.target
+
+    def aimed_at(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: int | Tensor, targets: Tensor | None = None
+    ) -> Tensor:
+        """Returns the targets: see `Attack.aimed_at`. The least likely class costs a pass of the clean images."""
+        goal = self.goal(model_fn, images, labels, seeds.fold(seeds.as_seed(seed), 0), targets)
+        return as_sparse(goal.targets)
 
     def start(self, images: Tensor, seed: Tensor) -> Tensor:
         """Returns where a run starts, of the shape of `images`, for an int32 seed of shape (2,)."""

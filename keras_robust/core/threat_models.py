@@ -36,7 +36,7 @@ def per_example(values: float | Tensor, images: Tensor) -> float | Tensor:
 
 
 def in_words(value: float | Tensor) -> str:
-    """Returns a number such as "0.3", the range of an array such as "0.1 to 0.3", or "known at run time" for a tensor."""
+    """Returns a number such as "0.3", the range of an array such as "0.1 to 0.3", "known at run time" for a tensor."""
     if isinstance(value, np.ndarray):
         least, most = (f"{end:.4g}" for end in (value.min(), value.max()))
         return least if least == most else f"{least} to {most}"

@@ -1,8 +1,13 @@
 """Checks of what users pass to several measurements. Each raises a `ValueError` that names what was received."""
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from keras_robust.attacks import Attack
+from keras_robust.core.checks import check_targets
 
 
 def check_attacks(attacks: Any) -> dict[str, Attack]:
@@ -29,6 +34,54 @@ def check_attacks(attacks: Any) -> dict[str, Attack]:
     return dict(zip(names, attacks, strict=True))
 
 
+def check_epsilons(epsilons: Any, attacks: Iterable[Attack], examples: int) -> np.ndarray | None:
+    """Returns one epsilon per example, (examples,) float32, or None.
+
+    Raises:
+        ValueError: if they are not that, are outside of what the threat model allows, the attacks have several threat
+            models, or an attack has lengths and an epsilon of 0.
+    """
+    if epsilons is None:
+        return None
+    attacks = list(attacks)
+    balls = {attack.threat_model: None for attack in attacks}
+    if len(balls) > 1:
+        raise ValueError(
+            "epsilons replace the epsilon of attacks of one threat model. "
+            f"Received: attacks of {', '.join(map(str, balls))}"
+        )
+    values = np.asarray(epsilons)
+    if values.shape != (examples,) or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise ValueError(
+            f"epsilons are one finite number for each of the {examples} examples. "
+            f"Received: epsilons of shape {values.shape} and dtype {values.dtype}"
+        )
+    values = values.astype(np.float32)
+    (ball,) = balls
+    for end in (values.min(), values.max()):
+        dataclasses.replace(ball, epsilon=float(f"{end:.6g}"))  # float32 may be a little above the pixel range
+    for attack in attacks:
+        attack.resized(values)
+    return values
+
+
+def check_given_targets(targets: Any, attacks: Iterable[Attack], labels: np.ndarray, classes: int) -> np.ndarray | None:
+    """Returns the class that each example is to be classified as, (examples,) int32, or None.
+
+    Raises:
+        ValueError: if they are not that, one is the label, no attack takes them, or one needs them and there are none.
+    """
+    takers = [attack.name for attack in attacks if attack.aim == "given"]
+    if targets is None and takers:
+        raise ValueError(f"An attack towards given targets needs them. Received: targets=None for {', '.join(takers)}")
+    if targets is not None and not takers:
+        raise ValueError(
+            "targets are for attacks that take them, such as PGD(target='given'). "
+            f"Received: targets for {', '.join(attack.name for attack in attacks)}"
+        )
+    return None if targets is None else check_targets(targets, labels, classes)
+
+
 def check_attack(attack: Any, kind: type[Attack] = Attack) -> None:
     """Raises `ValueError` unless `attack` is of a kind of attack."""
     if not isinstance(attack, kind):
@@ -36,3 +89,5 @@ def check_attack(attack: Any, kind: type[Attack] = Attack) -> None:
             f"attack is {kind.__name__}, such as PGD(Linf(0.3)). "
             f"Received: attack={attack!r} of type {type(attack).__name__}"
         )
+    if attack.aim == "given":
+        raise ValueError(f"Given targets are for evaluate, with targets. Received: attack={attack!r}")

@@ -17,6 +17,7 @@ class Chunk:
         attacked: images as last attacked.
         predictions: of these images.
         ranks: the largest so far.
+        reached: bool: classified as the class that the attack goes towards, at any step.
         step: how many steps were made.
         seconds: that this took.
         state: of the attack, with a row for each example left; empty before the first and after the last step.
@@ -28,6 +29,7 @@ class Chunk:
     attacked: np.ndarray
     predictions: np.ndarray
     ranks: np.ndarray
+    reached: np.ndarray
     step: int
     seconds: float
     state: dict[str, np.ndarray]

@@ -14,12 +14,9 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.evaluation.arguments import check_attack
-from keras_robust.evaluation.runner import run_attack
+from keras_robust.evaluation.runner import AttackRun
 from keras_robust.evaluation.setting import make_setting
 from keras_robust.reports.formatting import percent
-
-SCALED = ("step_size", "start_radius")
-"""Settings of attacks that are in the units of epsilon."""
 
 
 def epsilon_curve(
@@ -38,7 +35,8 @@ def epsilon_curve(
     attacked again, and the accuracy never rises.
 
     Where the attack has a `step_size` or a `start_radius` that is not None it grows in proportion to epsilon (and PGD
-    scales a step size of None itself), so that the attack is the same but for the size of its ball.
+    scales a step size of None itself), so that the attack is the same but for the size of its ball. It is compiled
+    once, with epsilon as an argument.
 
     Args:
         model: see `evaluate`.
@@ -66,13 +64,15 @@ def epsilon_curve(
         model, dataset, attack.threat_model.bounds, batch_size=batch_size, seed=seed, verbose=verbose
     )
     reach = attack.threat_model.reach(setting.images[0].size)
-    attacks = {epsilon: _resize(attack, epsilon) for epsilon in _up_to(reach, given)}
-    ranks = setting.clean_ranks
+    larger = _up_to(reach, given)
+    for epsilon in larger:
+        dataclasses.replace(attack.threat_model, epsilon=epsilon)
+    ranks, run = setting.clean_ranks, AttackRun(attack, setting)
     broken_at = np.where(ranks > 0, 0.0, np.inf)
-    for epsilon, resized in attacks.items():
-        ranks = run_attack(resized, setting, ranks).ranks
+    for epsilon in larger:
+        ranks = run.at(epsilon).run(ranks).ranks
         broken_at[(ranks > 0) & np.isinf(broken_at)] = epsilon
-    tried = [0.0, *attacks]
+    tried = [0.0, *larger]
     accuracy = [float((broken_at > epsilon).mean()) for epsilon in tried]
     return {
         "kind": "epsilon_curve",
@@ -100,21 +100,6 @@ def _check_epsilons(epsilons: Any) -> list[float]:
 def _up_to(reach: float, epsilons: list[float]) -> list[float]:
     """Returns the epsilons with `reach` in place of a last one of infinity."""
     return epsilons if epsilons[-1] < math.inf else [*(epsilon for epsilon in epsilons if epsilon < reach), reach]
-
-
-def _resize(attack: Attack, epsilon: float) -> Attack:
-    """Returns the attack in a ball of another size, with its steps in proportion."""
-    own = attack.threat_model.epsilon
-    changes: dict[str, Any] = {"threat_model": dataclasses.replace(attack.threat_model, epsilon=epsilon)}
-    for name in SCALED:
-        value = getattr(attack, name, None)
-        if value is not None:
-            if own == 0:
-                raise ValueError(
-                    f"{name} grows in proportion to epsilon, which is above 0 in attack. Received: attack={attack!r}"
-                )
-            changes[name] = value / own * epsilon
-    return dataclasses.replace(attack, **changes)  # type: ignore[type-var]
 
 
 def _judge(epsilons: list[float], accuracy: list[float], reach: float) -> str:

@@ -12,17 +12,20 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.attacks.score_based import ScoreBasedAttack
+from keras_robust.attacks.attack import changed
 from keras_robust.core import ThreatModel
-from keras_robust.evaluation.arguments import check_attacks
+from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_given_targets
 from keras_robust.evaluation.journal import Journal
 from keras_robust.evaluation.masking import Check, check_of_square, run_checks
 from keras_robust.evaluation.provenance import provenance, training_run
 from keras_robust.evaluation.record import (
     accuracies,
+    adversarials_of,
     describe,
     fingerprint,
     samples_of,
     settings_and_results,
+    targeted_success,
 )
 from keras_robust.evaluation.report import Report
 from keras_robust.evaluation.runner import AttackResult, run_attack
@@ -40,6 +43,9 @@ def evaluate(
     attacks: Attack | Sequence[Attack] | Suite,
     *,
     source: Any = None,
+    epsilons: Any = None,
+    targets: Any = None,
+    keep_adversarials: bool = False,
     top_k: int = 1,
     checks: bool | None = None,
     analyses: Mapping[str, Analysis] | None = None,
@@ -69,6 +75,17 @@ def evaluate(
         attacks: one attack or several, of one pixel range; or a `Suite` such as `AutoAttack`.
         source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
             box).
+        epsilons: (examples,) numbers, or None: the radius of each example's ball, in the units of the images. They
+            replace the epsilon of the attacks, which are of one threat model. A step size or start radius that an
+            attack was given stays in proportion to it, so that the attack is the same but for the size of the ball;
+            SPSA's `delta` and `learning_rate` stay as they are. Nothing is compiled more often for them. The checks
+            for gradient masking have these epsilons, too.
+        targets: for attacks towards given targets, such as `PGD(target="given")`: the class that each example is to be
+            taken for, sparse (examples,) or one-hot, never the label. Such an attack goes on with its restarts until it
+            is. `record["targeted_success"]` is the share of its attacked examples for which it was; robust accuracy
+            counts every misclassification as ever. Other attacks in the list do not see the targets.
+        keep_adversarials: keep every attacked image, as `Report.adversarials`: as much memory as the images, for each
+            attack and once more.
         top_k: above 1, accuracies among the top k are measured too, and an example is attacked until its label is not
             among them. Attacks that stop at a misclassification (all but PGD's family) go on after the next look.
         checks: run the checks for gradient masking; None does with a strong suite in the white-box setting.
@@ -88,7 +105,8 @@ def evaluate(
         UserWarning: if an attack follows gradients of a classifier that computes in 16 bits.
 
     Raises:
-        ValueError: if images, labels, model, attacks or journal are not what they must be; nothing is measured then.
+        ValueError: if images, labels, model, attacks, epsilons, targets or journal are not what they must be; nothing
+            is measured then.
     """
     start = time.perf_counter()
     suite = attacks if isinstance(attacks, Suite) else None
@@ -106,6 +124,12 @@ def evaluate(
     )
     if suite:
         given = suite.attacks_for(setting.classes)
+    setting = dataclasses.replace(
+        setting,
+        epsilons=check_epsilons(epsilons, given.values(), len(setting.images)),
+        targets=check_given_targets(targets, given.values(), setting.labels, setting.classes),
+    )
+    given = _named(given, setting)
     for attack in given.values():
         setting.source.model_fn_for(attack.compute_dtype)
         _warn_of_precision(attack, setting.source)
@@ -115,13 +139,14 @@ def evaluate(
     progress = None
     if journal is not None:
         progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]))
-    results = _run(given, setting, progress, cascade=suite is not None)
+    results = _run(given, setting, progress, cascade=suite is not None, keep_attacked=keep_adversarials)
     found = _check(setting, threat_model, given if suite else {}, results, progress) if checks else []
     parts = _analyse(further, progress, verbose)
     record = {
         **accuracies(results, setting),
         "checks": found,
-        "suite": None if suite is None else {**describe(suite), "notes": suite.notes_for(setting.classes)},
+        "targeted_success": targeted_success(results),
+        "suite": None if suite is None else _describe_suite(suite, setting),
         **settings_and_results(given, results, setting),
         "analyses": [part for part, _ in parts],
         "dataset": dataset_name or f"{len(setting.images)} examples",
@@ -130,7 +155,34 @@ def evaluate(
         "training": training_run(model),
     }
     arrays = [samples_of(results, setting), *(arrays for _, arrays in parts)]
-    return Report(record, {name: array for some in arrays for name, array in some.items()})
+    samples = {name: array for some in arrays for name, array in some.items()}
+    if not keep_adversarials:
+        return Report(record, samples)
+    adversarials, record["adversarial_predictions"] = adversarials_of(results, setting)
+    return Report(record, samples, adversarials)
+
+
+def _named(attacks: Mapping[str, Attack], setting: Setting) -> dict[str, Attack]:
+    """Returns the attacks by names that say from where to where the epsilons of their examples are."""
+    if setting.epsilons is None:
+        return dict(attacks)
+    return {_with_epsilons(name, attack, setting.epsilons): attack for name, attack in attacks.items()}
+
+
+def _with_epsilons(name: str, attack: Attack, epsilons: np.ndarray) -> str:
+    resized = attack.resized(epsilons)
+    return resized.name if name == attack.name else _renamed(name, attack.threat_model, epsilons)
+
+
+def _renamed(name: str, ball: ThreatModel, epsilons: np.ndarray) -> str:
+    return name.replace(str(ball), str(changed(ball, epsilon=epsilons)))
+
+
+def _describe_suite(suite: Suite, setting: Setting) -> dict[str, Any]:
+    described = {**describe(suite), "notes": suite.notes_for(setting.classes)}
+    if setting.epsilons is not None:
+        described["name"] = _renamed(suite.name, suite.threat_model, setting.epsilons)
+    return described
 
 
 def _warn_of_precision(attack: Attack, source: Subject) -> None:
@@ -145,13 +197,14 @@ def _warn_of_precision(attack: Attack, source: Subject) -> None:
 
 
 def _run(
-    attacks: dict[str, Attack], setting: Setting, journal: Journal | None, *, cascade: bool
+    attacks: dict[str, Attack], setting: Setting, journal: Journal | None, *, cascade: bool, keep_attacked: bool
 ) -> dict[str, AttackResult]:
     """Returns the result of each attack; in a cascade an attack gets the ranks that the one before left."""
     results: dict[str, AttackResult] = {}
     ranks = clean_ranks = setting.clean_ranks
     for number, (name, attack) in enumerate(attacks.items()):
-        results[name] = run_attack(attack, setting, ranks if cascade else clean_ranks, journal, f"attack{number}")
+        start = ranks if cascade else clean_ranks
+        results[name] = run_attack(attack, setting, start, journal, f"attack{number}", keep_attacked=keep_attacked)
         ranks = results[name].ranks
     return results
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import FGSM, PGD, Attack, Square
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import ModelFn, changed
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import flatten
@@ -84,6 +84,7 @@ def unbounded_accuracy(setting: Setting, ball: ThreatModel) -> float:
     """Returns the share that withstands PGD on the margin where every image of the pixel range is allowed."""
     everywhere = dataclasses.replace(ball, epsilon=ball.reach(setting.images[0].size))
     attack = PGD(everywhere, steps=100, objective="margin")
+    setting = dataclasses.replace(setting, epsilons=None)
     return float(run_attack(attack, setting, setting.clean_ranks).robust.mean())
 
 
@@ -111,28 +112,34 @@ def share_without_gradient(setting: Setting, ball: ThreatModel) -> float:
     """Returns the share of examples whose input gradient at a random start is all zero, or not finite."""
     model_fn = setting.target.model_fn_for(None)
 
-    def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
-        images, labels = batch
-        gradient = flatten(loss_gradient(model_fn, ball.random_point(images, seed), labels))
+    def run(batch: tuple[Tensor, ...], seed: Tensor) -> Tensor:
+        images, labels, radius = batch
+        start = changed(ball, epsilon=radius).random_point(images, seed)
+        gradient = flatten(loss_gradient(model_fn, start, labels))
         return tf.reduce_all(tf.math.is_finite(gradient), axis=1) & tf.reduce_any(gradient != 0, axis=1)
 
-    return float(1 - _by_batch(run, setting, (setting.images, setting.sparse_labels)).mean())
+    return float(1 - _by_batch(run, setting, _with_radii(setting, ball)).mean())
 
 
 def gradient_alignment(setting: Setting, ball: ThreatModel) -> float:
     """Returns the mean cosine between the input gradients at an image and at a random point near it."""
-    near = dataclasses.replace(ball, epsilon=NEARBY * ball.epsilon)
-
     model_fn = setting.target.model_fn_for(None)
 
-    def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
-        images, labels = batch
+    def run(batch: tuple[Tensor, ...], seed: Tensor) -> Tensor:
+        images, labels, radius = batch
         here = flatten(loss_gradient(model_fn, images, labels))
-        there = flatten(loss_gradient(model_fn, near.random_point(images, seed), labels))
+        near = changed(ball, epsilon=NEARBY * radius).random_point(images, seed)
+        there = flatten(loss_gradient(model_fn, near, labels))
         lengths = tf.norm(here, axis=1) * tf.norm(there, axis=1)
         return tf.math.divide_no_nan(tf.reduce_sum(here * there, axis=1), lengths)
 
-    return float(_by_batch(run, setting, (setting.images, setting.sparse_labels)).mean())
+    return float(_by_batch(run, setting, _with_radii(setting, ball)).mean())
+
+
+def _with_radii(setting: Setting, ball: ThreatModel) -> tuple[np.ndarray, ...]:
+    """Returns images, sparse labels and the epsilon of each."""
+    radii = np.full(len(setting.images), ball.epsilon, np.float32) if setting.epsilons is None else setting.epsilons
+    return setting.images, setting.sparse_labels, radii
 
 
 def _by_batch(function: BatchFunction, setting: Setting, values: Any) -> np.ndarray:

@@ -41,6 +41,7 @@ def evaluate_suite(
     models: Mapping[str, Any] | None = None,
     transfer_steps: Sequence[int] = (),
     version: str = "standard",
+    keep_adversarials: bool = False,
     top_k: int = 1,
     batch_size: int = 128,
     seed: int = 0,
@@ -69,6 +70,7 @@ def evaluate_suite(
         transfer_steps: the transfer matrix is of PGD with these numbers of steps of 2.5 epsilon / steps, which
             `attack` must be; with none it is of `attack`.
         version: of AutoAttack.
+        keep_adversarials: see `evaluate`.
         top_k: see `evaluate`.
         batch_size: see `evaluate`.
         seed: see `evaluate`.
@@ -102,6 +104,7 @@ def evaluate_suite(
             dataset,
             attacks,
             source=source,
+            keep_adversarials=keep_adversarials,
             top_k=top_k,
             checks=True if suite in ("masking", "all") else None,
             analyses=_analyses(suite, model, dataset, attack, models or {}, transferred, options),

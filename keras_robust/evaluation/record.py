@@ -14,10 +14,13 @@ from keras_robust.evaluation.runner import PICTURES, AttackResult
 from keras_robust.evaluation.setting import Setting, make_classify
 from keras_robust.evaluation.subject import Subject
 from keras_robust.evaluation.suite import Suite
+from keras_robust.reports import wording
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
 SCHEMA_VERSION = 1
+WORST = "worst"
+"""The name, among those of the attacks, of the images of the worst case."""
 
 
 def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | None, more: list[str]) -> dict[str, Any]:
@@ -28,6 +31,8 @@ def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | Non
         "model": _identity(setting.target, setting),
         "source": None if setting.white_box else _identity(setting.source, setting),
         "attacks": [[name, describe(attack)] for name, attack in attacks.items()],
+        "epsilons": None if setting.epsilons is None else digest(setting.epsilons),
+        "targets": None if setting.targets is None else digest(setting.targets),
         "suite": None if suite is None else describe(suite),
         "checks or analyses": more,
         "top_k": setting.top_k,
@@ -68,7 +73,9 @@ def settings_and_results(
 ) -> dict[str, Any]:
     """Returns who was attacked and how, and what happened to each example."""
     return {
-        "threat_model": _threat_model(list(attacks.values())),
+        "threat_model": _threat_model(list(attacks.values()), setting.epsilons),
+        "epsilons": None if setting.epsilons is None else setting.epsilons.tolist(),
+        "targets": None if setting.targets is None else setting.targets.tolist(),
         "bounds": list(next(iter(attacks.values())).threat_model.bounds),
         "details": {name: _details(attacks[name], result) for name, result in results.items()},
         "labels": setting.sparse_labels.tolist(),
@@ -84,12 +91,21 @@ def settings_and_results(
     }
 
 
-def _threat_model(attacks: list[Attack]) -> dict[str, Any] | None:
-    """Returns norm, epsilon and bounds where all attacks share them."""
+def targeted_success(results: dict[str, AttackResult]) -> dict[str, float | None]:
+    """Returns by attack with an aim the share of the attacked examples that reached it, or None if there were none."""
+    reached = {
+        name: result.reached[result.was_attacked] for name, result in results.items() if result.reached is not None
+    }
+    return {name: float(those.mean()) if len(those) else None for name, those in reached.items()}
+
+
+def _threat_model(attacks: list[Attack], epsilons: np.ndarray | None) -> dict[str, Any] | None:
+    """Returns norm, epsilon and bounds where all attacks share them; of epsilons by example, in words."""
     first = attacks[0].threat_model
     if any(attack.threat_model != first for attack in attacks):
         return None
-    return {"norm": first.norm, "epsilon": first.epsilon, "bounds": list(first.bounds)}
+    epsilon = first.epsilon if epsilons is None else wording.epsilons(epsilons)
+    return {"norm": first.norm, "epsilon": epsilon, "bounds": list(first.bounds)}
 
 
 def describe(serializable: Serializable) -> dict[str, Any]:
@@ -99,7 +115,12 @@ def describe(serializable: Serializable) -> dict[str, Any]:
 
 
 def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
+    aimed = {}
+    if result.reached is not None:
+        reached = [bool(value) if was else None for value, was in zip(result.reached, result.was_attacked, strict=True)]
+        aimed = {"aim": attack.aim, "reached_target": reached}
     return {
+        **aimed,
         "settings": describe(attack)["settings"],
         "seconds": result.seconds,
         "restarts": attack.restarts,
@@ -108,6 +129,29 @@ def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
         "robust": result.robust.tolist(),
         "ranks": result.ranks.tolist(),
     }
+
+
+def adversarials_of(results: dict[str, AttackResult], setting: Setting) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Returns the attacked images by attack, those of the worst case as `WORST`, and the predictions of the latter.
+
+    The worst case of an example is its image under the first attack that broke it: that took its label out of the top
+    k. Of an example that none broke it is the image of the last attack; of one that was wrong unattacked, the clean
+    image.
+    """
+    worst, predictions = setting.images.copy(), setting.clean_predictions
+    is_open = setting.clean_ranks < setting.top_k
+    adversarials = {}
+    for name, result in results.items():
+        attacked = adversarials[name] = _kept(result)
+        worst[is_open], predictions[is_open] = attacked[is_open], result.predictions[is_open]
+        is_open = is_open & (result.ranks < setting.top_k)
+    return {**adversarials, WORST: worst}, predictions.tolist()
+
+
+def _kept(result: AttackResult) -> np.ndarray:
+    if result.attacked is None:
+        raise ValueError("Attacked images were not kept. Received: a result of run_attack without keep_attacked")
+    return result.attacked
 
 
 def samples_of(results: dict[str, AttackResult], setting: Setting) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from keras_robust.reports import wording, write_comparison, write_report
 
 RECORD_FILE = "record.json"
 SAMPLES_FILE = "samples.npz"
+ADVERSARIALS_FILE = "adversarials.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,17 @@ class Report:
         record: everything that was measured and how, as `record.json` holds it.
         samples: a few examples as arrays: `images` and `attacked` (n, height, width, channels), `labels`,
             `clean_predictions`, `attacked_predictions` (n,) and `attack_name` ().
+        adversarials: with `keep_adversarials`, all images as they were attacked, float32 (examples, height, width,
+            channels) in the order of the data set, by the name of the attack: as last attacked, whose predictions are
+            `record["details"][name]["predictions"]`, or clean where an example was not attacked. And as "worst" the
+            worst case of each example, whose predictions are `record["adversarial_predictions"]`: the image of the
+            first attack that broke it, or of the last attack where none did, or the clean image where that is wrong.
+            None where they were not kept, or their file is missing.
     """
 
     record: dict[str, Any]
     samples: dict[str, np.ndarray]
+    adversarials: dict[str, np.ndarray] | None = None
 
     @property
     def clean_accuracy(self) -> float:
@@ -50,11 +58,16 @@ class Report:
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes `samples.npz`, `report.md`, a self-contained `index.html` and, last, `record.json` into `folder`.
 
-        The record is renamed into place: where it is, the report is whole.
+        Adversarial images that were kept are written as `adversarials.npz`; without them such a file of an earlier
+        report is deleted. The record is renamed into place: where it is, the report is whole.
         """
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(folder / SAMPLES_FILE, **self.samples)  # type: ignore[arg-type]
+        if self.adversarials is None:
+            (folder / ADVERSARIALS_FILE).unlink(missing_ok=True)
+        else:
+            np.savez(folder / ADVERSARIALS_FILE, **self.adversarials)  # type: ignore[arg-type]
         write_report(self.record, self.samples, folder)
         partial = folder / f"{RECORD_FILE}.partial"
         partial.write_text(json.dumps(self.record, indent=1) + "\n")
@@ -68,10 +81,12 @@ class Report:
             ValueError: if the folder holds no report.
         """
         folder = pathlib.Path(folder)
-        if not (folder / RECORD_FILE).exists():
-            raise ValueError(f"The folder holds no {RECORD_FILE}. Received: folder={folder}")
+        record, adversarials = _load_record(folder), None
+        if (folder / ADVERSARIALS_FILE).exists():
+            with np.load(folder / ADVERSARIALS_FILE) as arrays:
+                adversarials = dict(arrays)
         with np.load(folder / SAMPLES_FILE) as samples:
-            return cls(json.loads((folder / RECORD_FILE).read_text()), dict(samples))
+            return cls(record, dict(samples), adversarials)
 
     def __str__(self) -> str:
         source, suite = self.record["black_box_source"], self.record["suite"]
@@ -83,6 +98,13 @@ class Report:
         if len(self.attacks) > 1:
             worst = suite["name"] if suite else "worst case per example over these attacks"
             lines += [f"  {100 * self.robust_accuracy:5.1f} %  {worst}"]
+        lines += [
+            f"  {100 * success:5.1f} %  of the examples attacked by {name} reached their target"
+            for name, success in (self.record.get("targeted_success") or {}).items()
+            if success is not None and self.record["details"][name]["aim"] == "given"
+        ]
+        if self.record.get("epsilons"):
+            lines += [f"  {wording.epsilons(self.record['epsilons'])}"]
         top = self.record["top_k"]
         if top:
             lines += [
@@ -98,6 +120,12 @@ class Report:
         return "\n".join(lines)
 
 
+def _load_record(folder: pathlib.Path) -> dict[str, Any]:
+    if not (folder / RECORD_FILE).exists():
+        raise ValueError(f"The folder holds no {RECORD_FILE}. Received: folder={folder}")
+    return json.loads((folder / RECORD_FILE).read_text())
+
+
 def compare(folders: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> None:
     """Writes several saved reports side by side into `output`, as `compare.md` and a self-contained `compare.html`.
 
@@ -108,7 +136,7 @@ def compare(folders: Sequence[str | pathlib.Path], output: str | pathlib.Path) -
     Raises:
         ValueError: if a folder holds no report, or two have one name.
     """
-    records = [Report.load(folder).record for folder in folders]
+    records = [_load_record(pathlib.Path(folder)) for folder in folders]
     names = [pathlib.Path(folder).name for folder in folders]
     if len(set(names)) != len(names):
         names = [str(folder) for folder in folders]

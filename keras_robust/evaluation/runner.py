@@ -1,9 +1,10 @@
 """Runs one attack over all examples, in chunks whose broken examples leave between blocks of steps."""
 
+import copy
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -31,6 +32,9 @@ the few blocks that a kill loses."""
 PICTURES = 8
 """So many examples are kept as pictures: half of them broken, if there are as many."""
 
+AIM, EPSILONS = "aim", "epsilons"
+"""Entries of the state beside those of an attack: the class that it goes towards, and each example's epsilon."""
+
 SMALLEST_BLOCK, LARGEST_BLOCK = 128, 16
 """Blocks double from a 128th of an attack's steps, in which most examples of a weak classifier break, to a 16th."""
 
@@ -46,6 +50,11 @@ class AttackResult:
         ranks: (examples,) int: the largest number of classes ranked above the label, unattacked included.
         examples: how many were attacked; the others are as they were.
         seconds: that it took, compilation included.
+        was_attacked: (examples,) bool.
+        reached: (examples,) bool: classified as the class that the attack goes towards, which is not the label; None
+            for attacks without an `aim`.
+        attacked: (examples, height, width, channels) float32: all images as last attacked, or clean where they were
+            not; None where they are not kept.
     """
 
     pictures: dict[int, np.ndarray]
@@ -53,6 +62,9 @@ class AttackResult:
     ranks: np.ndarray
     examples: int
     seconds: float
+    was_attacked: np.ndarray
+    reached: np.ndarray | None = None
+    attacked: np.ndarray | None = None
 
     @property
     def robust(self) -> np.ndarray:
@@ -76,13 +88,19 @@ class Restarts(IterativeAttack):
     ) -> State:
         """Returns the images as they are."""
         broken = tf.zeros(tf.shape(images)[:1], tf.bool)
-        return {"images": images, "labels": labels, "attacked": images, "broken": broken}
+        state = {"images": images, "labels": labels, "attacked": images, "broken": broken}
+        if self.attack.aim:
+            state[AIM] = tf.zeros(tf.shape(images)[:1], tf.int32) if targets is None else targets
+        return state
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Runs the attack once from a new start: its blocks are of one step."""
         single = changed(self.attack, restarts=1)
-        attacked = single(model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
-        return {**state, "attacked": attacked}
+        arguments = (model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
+        if not single.aim:
+            return {**state, "attacked": single(*arguments)}
+        targets = state[AIM] if single.aim == "given" else None
+        return {**state, "attacked": single(*arguments, targets), AIM: single.aimed_at(*arguments, targets)}
 
     def finish(self, state: State) -> Tensor:
         """Returns the images of the last run."""
@@ -99,18 +117,32 @@ def blocks(total: int) -> Iterator[tuple[int, int]]:
 
 
 def run_attack(
-    attack: Attack, setting: Setting, ranks: np.ndarray, journal: Journal | None = None, key: str = ""
+    attack: Attack,
+    setting: Setting,
+    ranks: np.ndarray,
+    journal: Journal | None = None,
+    key: str = "",
+    *,
+    keep_attacked: bool = False,
 ) -> AttackResult:
     """Attacks every example that is right so far, block after block, until it is broken.
 
+    Towards given targets it is attacked until it is classified as its target, too.
+
     Args:
-        attack: what is kept per example is the first point that breaks it, otherwise the last.
+        attack: what is kept per example is the first point that reaches its given target, or else the first that breaks
+            it, otherwise the last.
         setting: who is attacked.
         ranks: (examples,) int: of the labels, so far; examples with `setting.top_k` or more are not attacked.
         journal: where the progress of each chunk is kept, and read from.
         key: under which.
+        keep_attacked: keep the attacked images of all examples, not only of those that a report may show.
     """
-    return AttackRun(attack, setting).run(ranks, journal, key)
+    return AttackRun(attack, setting).run(ranks, journal, key, keep_attacked=keep_attacked)
+
+
+def _as_iterative(attack: Attack) -> IterativeAttack:
+    return attack if isinstance(attack, IterativeAttack) else Restarts(attack)
 
 
 class AttackRun:
@@ -118,7 +150,8 @@ class AttackRun:
 
     def __init__(self, attack: Attack, setting: Setting) -> None:
         self.attack, self.setting = attack, setting
-        iterative = attack if isinstance(attack, IterativeAttack) else Restarts(attack)
+        self.batch_size: int | None = None
+        iterative = _as_iterative(attack)
         source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
         self.total = iterative.total_steps
         self.go_on = iterative.go_on
@@ -129,11 +162,19 @@ class AttackRun:
             judged_once = not setting.white_box or iterative.eot_iter > 1
             self.blocks = [(0, self.total)] if judged_once else list(blocks(self.total))
 
-        def start(batch: tuple[Tensor, Tensor], seed: Tensor) -> State:
-            return iterative.start(source_fn, *batch, seed)
+        def sized(epsilons: Tensor | None) -> IterativeAttack:
+            return iterative if epsilons is None else _as_iterative(attack.resized(epsilons))
+
+        def start(batch: tuple[Tensor, Tensor, State], seed: Tensor) -> State:
+            images, labels, own = batch
+            of_balls = {name: values for name, values in own.items() if name == EPSILONS}
+            state = sized(own.get(EPSILONS)).start(source_fn, images, labels, seed, own.get(AIM))
+            return {**state, **of_balls}
 
         def advance(state: State, first: Tensor, steps: Tensor, seed: Tensor) -> State:
-            return iterative.advance(source_fn, state, first, steps, seed)
+            own = {name: values for name, values in state.items() if name != EPSILONS}
+            advanced = sized(state.get(EPSILONS)).advance(source_fn, own, first, steps, seed)
+            return {**state, **advanced}
 
         def judge(batch: tuple[State, Tensor], seed: Tensor) -> tuple[Tensor, ...]:
             del seed
@@ -145,15 +186,31 @@ class AttackRun:
             compile_batch_function(function, setting.strategy) for function in (start, advance, judge)
         )
 
-    def run(self, ranks: np.ndarray, journal: Journal | None = None, key: str = "") -> AttackResult:
+    def at(self, epsilon: float) -> Self:
+        """Returns the run, of a setting with epsilons, at one other epsilon for all examples.
+
+        It has the compiled functions of this one, and batches of one size, so that nothing is compiled again.
+        """
+        epsilons = np.full(len(self.setting.images), epsilon, np.float32)
+        run = copy.copy(self)
+        run.attack, run.setting = self.attack.resized(epsilon), dataclasses.replace(self.setting, epsilons=epsilons)
+        run.batch_size = self.setting.batch_size_for(len(epsilons))
+        return run
+
+    def run(
+        self, ranks: np.ndarray, journal: Journal | None = None, key: str = "", *, keep_attacked: bool = False
+    ) -> AttackResult:
         """Attacks the examples whose rank is below `top_k`: see `run_attack`."""
-        setting = self.setting
-        candidates = np.flatnonzero(ranks < setting.top_k)
-        result = AttackResult({}, setting.clean_predictions, ranks.copy(), len(candidates), 0.0)
+        setting, was_attacked = self.setting, ranks < self.setting.top_k
+        candidates = np.flatnonzero(was_attacked)
+        result = AttackResult({}, setting.clean_predictions, ranks.copy(), len(candidates), 0.0, was_attacked)
+        result.reached = np.zeros(len(ranks), bool) if self.attack.aim else None
+        result.attacked = setting.images.copy() if keep_attacked else None
         box = "white box" if setting.white_box else "black box"
         unit = "steps" if isinstance(self.attack, IterativeAttack) else "restarts"
-        bar = progress_bar(f"{self.attack.name}, {box}", len(candidates) * self.total, unit, setting.verbose)
-        batch_size = setting.batch_size_for(len(candidates))
+        shown = self.attack if setting.epsilons is None else self.attack.resized(setting.epsilons)
+        bar = progress_bar(f"{shown.name}, {box}", len(candidates) * self.total, unit, setting.verbose)
+        batch_size = self.batch_size or setting.batch_size_for(len(candidates))
         size = batch_size * (CHUNK_BATCHES if len(self.blocks) > 1 else 1)
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk_key, chunk_seed = f"{key}-{number}", seeds.fold(seeds.as_seed(setting.seed), number)
@@ -185,10 +242,16 @@ class AttackRun:
             attacked=setting.images[chosen],
             predictions=setting.clean_predictions[chosen],
             ranks=ranks[chosen],
+            reached=np.zeros(len(chosen), bool),
             step=0,
             seconds=0.0,
             state={},
         )
+
+    def _of_each(self, examples: np.ndarray) -> State:
+        """Returns what the examples have of their own beside image and label, as far as the attack takes it."""
+        own = {EPSILONS: self.setting.epsilons, AIM: self.setting.targets if self.attack.aim == "given" else None}
+        return {name: values[examples] for name, values in own.items() if values is not None}
 
     def _next_block(self, chunk: Chunk) -> tuple[int, int] | None:
         """Returns (first step, steps) of the block that a chunk has not seen yet, or None."""
@@ -197,6 +260,10 @@ class AttackRun:
     def _collect(self, chunk: Chunk, result: AttackResult, bar: tqdm) -> None:
         """Writes what happened to a chunk into the result, and shows it."""
         result.predictions[chunk.examples], result.ranks[chunk.examples] = chunk.predictions, chunk.ranks
+        if result.reached is not None:
+            result.reached[chunk.examples] = chunk.reached
+        if result.attacked is not None:
+            result.attacked[chunk.examples] = chunk.attacked
         is_over = chunk.step >= self.total
         left_over = result.examples - chunk.before - len(chunk.examples)
         steps = len(chunk.left) * chunk.step + (len(chunk.examples) - len(chunk.left)) * self.total
@@ -226,18 +293,26 @@ class AttackRun:
 
         state = chunk.state
         if first == 0:
-            state = by_batch(start, (setting.images[examples], setting.labels[examples]), batch_size)
+            own = self._of_each(examples)
+            state = by_batch(start, (setting.images[examples], setting.labels[examples], own), batch_size)
         state = by_batch(advance, state, batch_size)
         attacked, predictions, found = by_batch(
             lambda batch, _: self._judge(batch, seed), (state, setting.sparse_labels[examples]), batch_size
         )
-        check_inside(self.attack, attacked, setting.images[examples])
-        chunk = dataclasses.replace(
-            chunk, attacked=chunk.attacked.copy(), predictions=chunk.predictions.copy(), ranks=chunk.ranks.copy()
-        )
-        chunk.attacked[chunk.left], chunk.predictions[chunk.left] = attacked, predictions
+        check_inside(self.attack, attacked, setting.images[examples], state.get(EPSILONS))
+        changing = ("attacked", "predictions", "ranks", "reached")
+        chunk = dataclasses.replace(chunk, **{name: getattr(chunk, name).copy() for name in changing})
+        reached = np.zeros(len(examples), bool)
+        if self.attack.aim:
+            reached = (predictions == state[AIM]) & (predictions != setting.sparse_labels[examples])
+        # What is broken already is here only to reach its target.
+        kept = (chunk.ranks[chunk.left] < setting.top_k) | reached
+        chunk.attacked[chunk.left[kept]], chunk.predictions[chunk.left[kept]] = attacked[kept], predictions[kept]
         chunk.ranks[chunk.left] = np.maximum(chunk.ranks[chunk.left], found)
-        holds = found < setting.top_k
+        chunk.reached[chunk.left] |= reached
+        holds = chunk.ranks[chunk.left] < setting.top_k
+        if self.attack.aim == "given":
+            holds |= ~chunk.reached[chunk.left]
         left = {name: values[holds] for name, values in state.items()} if first + steps < self.total else {}
         return dataclasses.replace(
             chunk,
@@ -248,14 +323,23 @@ class AttackRun:
         )
 
 
-def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray) -> None:
-    """Raises `ValueError` if an attack left its threat model: its accuracy would mean nothing."""
+def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray, epsilons: np.ndarray | None = None) -> None:
+    """Raises `ValueError` if an attack left its threat model: its accuracy would mean nothing.
+
+    Args:
+        attack: whose epsilon all examples have if `epsilons` is None.
+        attacked: (examples, ...).
+        images: of the same shape.
+        epsilons: (examples,).
+    """
     ball = attack.threat_model
-    farthest = float(tf.reduce_max(ball.distance(attacked, images)))
+    radius = np.full(len(images), ball.epsilon) if epsilons is None else epsilons
+    distance = np.asarray(ball.distance(attacked, images))
+    farthest = np.argmax(distance - radius)  # the first NaN, if there is one
     low, high = float(attacked.min()), float(attacked.max())
-    allowed = ball.epsilon * (1 + 1e-4) + TOLERANCE
-    if not (farthest <= allowed and ball.bounds[0] - TOLERANCE <= low and high <= ball.bounds[1] + TOLERANCE):
+    inside = bool(np.all(distance <= radius * (1 + 1e-4) + TOLERANCE))
+    if not (inside and ball.bounds[0] - TOLERANCE <= low and high <= ball.bounds[1] + TOLERANCE):
         raise ValueError(
-            f"{attack.name} left its threat model: pixels in {list(ball.bounds)}, distance at most {ball.epsilon:g}. "
-            f"Received: pixels from {low:g} to {high:g}, distance {farthest:g}"
+            f"{attack.name} left its threat model: pixels in {list(ball.bounds)}, distance at most "
+            f"{radius[farthest]:g}. Received: pixels from {low:g} to {high:g}, distance {distance[farthest]:g}"
         )

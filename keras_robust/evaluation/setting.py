@@ -33,6 +33,9 @@ class Setting:
         seed: of all draws.
         strategy: over whose replicas a batch is spread.
         verbose: show progress bars.
+        epsilons: (examples,) float32: the radius of each example's ball, in place of that of every attack; None leaves
+            it to the attacks.
+        targets: (examples,) int32: the classes that attacks towards given targets go to.
     """
 
     target: Subject
@@ -46,6 +49,8 @@ class Setting:
     seed: int
     strategy: tf.distribute.Strategy
     verbose: bool
+    epsilons: np.ndarray | None = None
+    targets: np.ndarray | None = None
 
     @property
     def white_box(self) -> bool:
@@ -74,7 +79,8 @@ class Setting:
 
     def first(self, examples: int) -> Self:
         """Returns the setting of the first examples, without progress bars."""
-        parts = {name: getattr(self, name)[:examples] for name in ("images", "labels", "sparse_labels", "clean_logits")}
+        names = ("images", "labels", "sparse_labels", "clean_logits", "epsilons", "targets")
+        parts = {name: getattr(self, name)[:examples] for name in names if getattr(self, name) is not None}
         batch_size = self.batch_size_for(len(parts["images"]))
         return dataclasses.replace(self, **parts, batch_size=batch_size, verbose=False)
 

@@ -20,6 +20,7 @@ def render_markdown(record: Record) -> str:
         f"**{access}.** {escape(explanation)}",
         "## Accuracy",
         *_accuracy(record),
+        *_targets(record),
         "## Gradient masking checks",
         *_checks(record),
         *_analyses(record),
@@ -41,6 +42,13 @@ def _accuracy(record: Record) -> list[str]:
         *notes,
         *([markdown_text.bullets(settings)] if settings else []),
     ]
+
+
+def _targets(record: Record) -> list[str]:
+    table = tables.target_table(record)
+    if table is None:
+        return []
+    return ["## Targets", markdown_text.table(table), *(escape(note) for note in wording.target_notes(record))]
 
 
 def _checks(record: Record) -> list[str]:

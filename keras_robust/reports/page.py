@@ -44,6 +44,8 @@ def render_html(record: Record, samples: Samples) -> str:
         is_black_box=bool(record["black_box_source"]),
         accuracy_table=tables.accuracy_table(record),
         accuracy_notes=wording.accuracy_notes(record),
+        target_table=tables.target_table(record),
+        target_notes=wording.target_notes(record),
         settings_rows=tables.settings_rows(record),
         checks_summary=wording.checks_summary(record),
         check_table=tables.check_table(record),

@@ -46,6 +46,7 @@ def check_results(record: Record) -> None:
     for name, accuracy in record["attacks"].items():
         _check_mean(accuracy, attack_results(record, name), f"attacks[{name!r}]")
         _check_ranks(record, name)
+    _check_targets(record)
     if record.get("suite"):
         _check_cascade(record)
     if record["attacks"]:
@@ -65,6 +66,20 @@ def _check_ranks(record: Record, name: str) -> None:
             f"Expected rank 0 where an example is robust and only there, in details[{name!r}]. "
             f"Received: {differences.size} that differ, the first at position {differences[0]}"
         )
+
+
+def _check_targets(record: Record) -> None:
+    for name, success in (record.get("targeted_success") or {}).items():
+        require(record["details"][name], ("aim", "reached_target"), f"record['details'][{name!r}]")
+        field = f"details[{name!r}]['reached_target']"
+        reached = [
+            value
+            for value in _per_example(record, record["details"][name]["reached_target"], field)
+            if value is not None
+        ]
+        if success is None and not reached:
+            continue
+        _check_mean(np.nan if success is None else success, np.array(reached, bool), f"targeted_success[{name!r}]")
 
 
 def _check_cascade(record: Record) -> None:

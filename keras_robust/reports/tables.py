@@ -12,6 +12,7 @@ from keras_robust.reports.results import attack_results, clean_results, worst_ca
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
+TARGET_COLUMNS = ("Attack", "Target", "Reached its target", "95 % interval", "Attacked")
 CHECK_COLUMNS = ("Check", "Verdict", "Reason", "Value", "Threshold", "Source")
 # Marks of rows.
 WORST, SUSPICIOUS = "worst", "suspicious"
@@ -105,6 +106,20 @@ def accuracy_rows(record: Record) -> list[AccuracyRow]:
         worst = worst_case_results(record)
         rows.append(_accuracy_row(name, record["robust_accuracy"], worst, top_k.get("robust_accuracy"), total))
     return rows
+
+
+def target_table(record: Record) -> Table | None:
+    """How many examples reached their target, for each attack that has one; None where none has."""
+    rows = []
+    for name, success in (record.get("targeted_success") or {}).items():
+        detail = record["details"][name]
+        attacked = np.array([reached for reached in detail["reached_target"] if reached is not None], bool)
+        interval = formatting.NOTHING
+        if attacked.size:
+            interval = formatting.percent_range(*wilson_interval(int(attacked.sum()), attacked.size))
+        share = formatting.NOTHING if success is None else formatting.percent(success)
+        rows.append((name, formatting.scalar(detail["aim"]), share, interval, f"{attacked.size:,}"))
+    return make_table(TARGET_COLUMNS, "nlrrr", rows) if rows else None
 
 
 def settings_rows(record: Record) -> list[tuple[str, str]]:

@@ -1,5 +1,9 @@
 """The sentences of a report. None gives a robust accuracy without the attack that measured it."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from keras_robust.reports import formatting
 from keras_robust.reports.fields import Record
 
@@ -13,6 +17,11 @@ CASCADE = (
     "The attacks of the suite ran one after another, each on the examples that the ones before it had left: "
     "a row counts the examples that withstood its attack and all before it."
 )
+
+
+def epsilons(values: Sequence[float] | np.ndarray) -> str:
+    """What the balls of an evaluation with one epsilon per example have in common."""
+    return f"one epsilon per example, from {min(values):.4g} to {max(values):.4g}"
 
 
 def title(record: Record) -> str:
@@ -63,9 +72,29 @@ def accuracy_notes(record: Record) -> list[str]:
         notes += [CASCADE, *suite["notes"]]
     elif attacks:
         notes.append(f"The worst case is taken per example, over {formatting.count(len(attacks), 'attack')}.")
+    if record.get("epsilons"):
+        notes.append(
+            f"The examples have {epsilons(record['epsilons'])}. It replaces the epsilon of the settings below; step "
+            "sizes and start radii among them are in proportion to it."
+        )
     if top_k:
         notes.append(f"Top {top_k['k']}: the label is among the {top_k['k']} highest logits, under attack as well.")
     return [*notes, INTERVALS]
+
+
+def target_notes(record: Record) -> list[str]:
+    """What the table of targets means."""
+    notes = [
+        "Of the examples that the attack was run on, the share that it made the classifier take for its target, which "
+        "is not the label. An example that is taken for a third class counts as broken above, and not here."
+    ]
+    aims = {record["details"][name].get("aim") for name in record.get("targeted_success") or {}}
+    if aims - {"given"}:
+        notes.append(
+            "Attacks towards targets of their own choice leave an example once it is misclassified, whatever as: with "
+            "further restarts more might reach a target."
+        )
+    return notes
 
 
 def checks_summary(record: Record) -> str:
