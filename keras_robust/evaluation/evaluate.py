@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.attacks.attack import changed
+from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.core import ThreatModel
 from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_given_targets
 from keras_robust.evaluation.journal import Journal
