@@ -120,7 +120,7 @@ class Attack(Serializable):
     def aimed_at(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: int | Tensor, targets: Tensor | None = None
     ) -> Tensor:
-        """Returns the classes that `perturb` goes towards with these arguments, int32 (batch,), where there is an `aim`."""
+        """Returns the classes that `perturb` goes towards so, (batch,) int32, where there is an `aim`."""
         raise NotImplementedError
 
     def scaled(self, fraction: Tensor) -> Self:
