@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_robust.attacks import Attack, Square
 from keras_robust.core import ThreatModel
 from keras_robust.core.checks import check_integer
@@ -33,7 +35,8 @@ class Check:
     Attributes:
         name: of the check.
         value: what was measured, or None where it was not run.
-        threshold: the value is suspicious above it, or, for a check named `..._alignment`, below it.
+        threshold: the value is suspicious above it, or, for a check named `..._alignment`, below it. Where an attack is
+            compared with another one it is a point, or as much more as is needed to be no chance.
         suspicious: the verdict.
         reason: the verdict in words.
         source: where the check was proposed.
@@ -136,6 +139,22 @@ def _above(name: str, value: float, threshold: float, warning: str, numbers: str
     return Check(name, value, threshold, suspicious, warning + numbers if suspicious else numbers, source)
 
 
+def _stronger(name: str, attack: np.ndarray, reference: np.ndarray, warning: str, numbers: str, source: str) -> Check:
+    """Returns the check that is suspicious where an attack breaks more than another one, by more than chance.
+
+    Args:
+        name: of the check.
+        attack: (examples,) bool: which withstand it.
+        reference: which withstand the attack that should be as strong.
+        warning: is put before the numbers where it is suspicious.
+        numbers: what was found, in words.
+        source: where the check was proposed.
+    """
+    suspicious = probes.is_stronger(attack, reference)
+    value, threshold = float(reference.mean() - attack.mean()), probes.least_difference(attack, reference)
+    return Check(name, value, threshold, suspicious, warning + numbers if suspicious else numbers, source)
+
+
 def _deterministic(setting: Setting) -> Check:
     value = probes.largest_change_of_logits(setting)
     return _above(
@@ -153,7 +172,7 @@ def _logits(setting: Setting) -> Check:
     return _above(
         "not_logits",
         value,
-        0.0,
+        probes.largest_chance(len(setting.images)),
         "Attacks need logits: ",
         f"{percent(value)} of the outputs add up to 1 as probabilities do.",
         "Checks of AutoAttack (Croce & Hein, 2020)",
@@ -188,13 +207,13 @@ def _alignment(setting: Setting, ball: ThreatModel) -> Check:
 
 
 def _one_step(outcomes: probes.Outcomes) -> Check:
-    one, many = outcomes.accuracy("one_step"), outcomes.accuracy("pgd")
-    return _above(
+    one, many = outcomes.robust("one_step"), outcomes.robust("pgd")
+    return _stronger(
         "one_step_beats_iterative",
-        many - one,
-        0.0,
+        one,
+        many,
         "An iterative attack is weaker than one step: ",
-        f"{percent(one)} withstand one step, {percent(many)} withstand {probes.STEPS}.",
+        f"{percent(one.mean())} withstand one step, {percent(many.mean())} withstand {probes.STEPS}.",
         "Athalye et al. (2018), section 3.1",
     )
 
@@ -228,7 +247,7 @@ def _unbounded(setting: Setting, ball: ThreatModel) -> Check:
     return _above(
         "unbounded_attack_fails",
         value,
-        0.0,
+        probes.largest_chance(len(setting.images)),
         "Where every image of the pixel range is allowed none can withstand: ",
         f"{percent(value)} withstand PGD with perturbations as large as the pixel range.",
         "Athalye et al. (2018), section 3.1",
@@ -263,7 +282,10 @@ def _transfer(outcomes: probes.Outcomes, setting: Setting | None, ball: ThreatMo
     name, source = "transfer_beats_white_box", "Athalye et al. (2018), section 3.1; Bhat et al. (2018), section 4"
     if setting is None:
         reason = "Not run: it needs a second model as the source of transferred attacks."
-        return Check(name, None, 0.0, False, reason, source)
-    white, black = outcomes.accuracy("pgd"), probes.transferred_accuracy(setting, ball)
-    numbers = f"{percent(black)} withstand PGD crafted on {setting.source.description}, {percent(white)} PGD on itself."
-    return _above(name, white - black, 0.0, "A transferred attack is stronger: ", numbers, source)
+        return Check(name, None, probes.MARGIN, False, reason, source)
+    white, black = outcomes.robust("pgd"), probes.withstand_transfer(setting, ball)
+    numbers = (
+        f"{percent(black.mean())} withstand PGD crafted on {setting.source.description}, {percent(white.mean())} PGD on "
+        "itself."
+    )
+    return _stronger(name, black, white, "A transferred attack is stronger: ", numbers, source)

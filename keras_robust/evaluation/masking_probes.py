@@ -22,6 +22,12 @@ STEPS, LONG_STEPS = 40, 400
 RESTARTS = 5
 QUERIES = 1000
 PROBABILITY_TOLERANCE = 1e-3
+MARGIN = 0.01
+"""A difference of accuracies of at most so much may be the luck of random starts. The shattered networks of Bhat et al.
+(2018, table 1) lose 40 to 71 points to a transferred attack."""
+DEVIATIONS = 2
+"""So many standard deviations a difference must be above 0. On the same examples, b of them broken by one attack alone
+and w by the other alone, that of b - w is at most sqrt(b + w) (McNemar, 1947)."""
 FEWEST = 0.1
 """Shares of fewer survivors, in examples, are noise."""
 NEARBY = 0.1
@@ -59,13 +65,17 @@ class Outcomes:
         }
         self._robust = functools.cache(self._measure)
 
+    def robust(self, name: str) -> np.ndarray:
+        """Returns which examples withstand an attack, (examples,) bool; "more_restarts" follows on "restarts"."""
+        return self._robust(name)
+
     def accuracy(self, name: str) -> float:
-        """Returns the share of examples that withstand an attack; "more_restarts" follows on "restarts"."""
-        return float(self._robust(name).mean())
+        """Returns the share of examples that withstand an attack."""
+        return float(self.robust(name).mean())
 
     def share_found_only_by(self, name: str, other: str) -> float:
         """Returns the share of examples that one attack breaks and the other does not."""
-        return float((self._robust(other) & ~self._robust(name)).mean())
+        return float((self.robust(other) & ~self.robust(name)).mean())
 
     def _measure(self, name: str) -> np.ndarray:
         setting, ranks = self._setting, self._setting.clean_ranks
@@ -73,6 +83,27 @@ class Outcomes:
             name, ranks = "restarts", np.where(self._robust("restarts"), ranks, setting.classes)
             setting = dataclasses.replace(setting, seed=(setting.seed + 1) % 2**31)
         return run_attack(self._attacks[name], setting, ranks).robust
+
+
+def is_stronger(attack: np.ndarray, reference: np.ndarray) -> bool:
+    """Returns whether an attack breaks more examples than another one, by more than chance.
+
+    Args:
+        attack: (examples,) bool: which withstand it.
+        reference: (examples,) bool: which withstand the other one.
+    """
+    difference = int(reference.sum()) - int(attack.sum())
+    return bool(difference > MARGIN * len(attack) and difference >= DEVIATIONS * np.sqrt((attack != reference).sum()))
+
+
+def least_difference(attack: np.ndarray, reference: np.ndarray) -> float:
+    """Returns the difference of two accuracies from which `is_stronger` takes it for more than chance."""
+    return max(MARGIN, DEVIATIONS * float(np.sqrt((attack != reference).sum())) / len(attack))
+
+
+def largest_chance(examples: int) -> float:
+    """Returns the largest share of so many examples that may be chance where none is expected: a point, or one."""
+    return max(MARGIN, 1 / examples)
 
 
 def share_of_survivors(broken: float, left: float) -> float:
@@ -88,9 +119,9 @@ def unbounded_accuracy(setting: Setting, ball: ThreatModel) -> float:
     return float(run_attack(attack, setting, setting.clean_ranks).robust.mean())
 
 
-def transferred_accuracy(setting: Setting, ball: ThreatModel) -> float:
-    """Returns the share that withstands PGD crafted on the source of a black-box setting."""
-    return float(run_attack(PGD(ball, steps=STEPS), setting, setting.clean_ranks).robust.mean())
+def withstand_transfer(setting: Setting, ball: ThreatModel) -> np.ndarray:
+    """Returns which examples withstand PGD crafted on the source of a black-box setting, (examples,) bool."""
+    return run_attack(PGD(ball, steps=STEPS), setting, setting.clean_ranks).robust
 
 
 def largest_change_of_logits(setting: Setting) -> float:

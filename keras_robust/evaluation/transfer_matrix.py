@@ -17,17 +17,10 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.arguments import check_attacks
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
+from keras_robust.evaluation.masking_probes import is_stronger
 from keras_robust.evaluation.ranks import rank_labels
 from keras_robust.evaluation.setting import Setting, make_setting
 from keras_robust.reports.formatting import percent
-
-MARGIN = 0.01
-"""So much accuracy a transferred attack must take beyond the white-box one to count: less may be the luck of random
-starts. The shattered networks of Bhat et al. (2018, table 1) lose 40 to 71 points."""
-
-DEVIATIONS = 2
-"""So many standard deviations the difference must be above 0. On the same examples, b of them broken by the transferred
-attack alone and w by the white-box attack alone, that of b - w is at most sqrt(b + w) (McNemar, 1947)."""
 
 
 def transfer_matrix(
@@ -43,7 +36,7 @@ def transfer_matrix(
 
     On the diagonal source and target are the same: white box. Elsewhere they differ: black box. An attacker who sees
     the gradients should do at least as well as one who does not. Where a transferred attack is stronger than the same
-    attack in the white box, the gradients of the target lead it astray ("gradient shattering").
+    attack in the white box, by more than chance, the gradients of the target lead it astray ("gradient shattering").
 
     A source's examples are crafted once, and all targets classify the same ones: all of them are attacked to the end,
     the misclassified too. With restarts an example is robust if it withstands each.
@@ -95,18 +88,6 @@ def transfer_matrix(
     }
 
 
-def shattered(white_box: np.ndarray, transferred: np.ndarray) -> bool:
-    """Returns whether a transferred attack is stronger than the white-box attack, by more than chance.
-
-    Args:
-        white_box: (examples,) bool: which withstand the attack on the classifier itself.
-        transferred: (examples,) bool: which withstand the same attack, crafted on another one.
-    """
-    by_transfer, by_white_box = (white_box & ~transferred).sum(), (transferred & ~white_box).sum()
-    difference = int(by_transfer) - int(by_white_box)
-    return bool(difference > MARGIN * len(white_box) and difference >= DEVIATIONS * np.sqrt(by_transfer + by_white_box))
-
-
 def _make_settings(models: Any, dataset: Any, attacks: dict[str, Attack], **options: Any) -> dict[str, Setting]:
     """Returns the white-box setting of each model, on the same arrays: a data set may come in another order again."""
     if not isinstance(models, Mapping) or len(models) < 2 or not all(isinstance(name, str) for name in models):
@@ -154,7 +135,7 @@ def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray) -> 
     """Returns the verdict on a target, from (sources, examples) bool: which of its examples withstand whose attack."""
     accuracy = robust.mean(axis=1)
     source = min((index for index in range(len(names)) if index != target), key=lambda index: accuracy[index])
-    found = shattered(robust[target], robust[source])
+    found = is_stronger(robust[source], robust[target])
     opening = "Gradient shattering" if found else "No sign of gradient shattering"
     return {
         "target": names[target],

@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation import masking_checks
+from keras_robust.evaluation import masking, masking_checks
+from keras_robust.evaluation import masking_probes as probes
 from keras_robust.evaluation.masking import check_of_square
+from keras_robust.evaluation.setting import make_setting
 
 BALL = kr.Linf(0.2)
 
@@ -94,6 +96,63 @@ def test_a_classifier_that_is_random_at_inference_is_found(examples):
     check = run(noisy, examples)["not_deterministic"]
     assert check.suspicious
     assert 0.05 < check.value < 2
+
+
+@pytest.mark.parametrize(
+    ("alone", "other_alone", "examples", "expected"),
+    [
+        (0, 0, 100, False),
+        (1, 0, 200, False),
+        (3, 0, 100, False),  # 3 points, but 3 < 2 sqrt(3)
+        (4, 0, 100, True),
+        (30, 20, 1000, False),  # one point is not more than one point
+        (60, 40, 1000, True),
+        (59, 41, 1000, False),  # 18 < 2 sqrt(100)
+        (900, 800, 10000, False),  # one point
+        (16, 4, 10000, False),  # beyond chance, but a tenth of a point
+        (0, 50, 100, False),
+    ],
+)
+def test_an_attack_is_stronger_by_two_deviations_and_a_point(alone, other_alone, examples, expected):
+    number = np.arange(examples)
+    withstand_other = ~((number >= alone) & (number < alone + other_alone))
+    assert probes.is_stronger(number >= alone, withstand_other) is expected
+
+
+class FewApart:
+    """Outcomes of 200 examples: PGD leaves all, and another attack breaks some of them."""
+
+    def __init__(self, broken):
+        self.by_name = {"pgd": np.ones(200, bool), "one_step": np.arange(200) >= broken}
+
+    def robust(self, name):
+        return self.by_name[name]
+
+
+@pytest.mark.parametrize(("broken", "suspicious"), [(0, False), (1, False), (3, False), (4, True)])
+def test_one_step_and_a_transfer_beat_pgd_only_beyond_chance(monkeypatch, examples, broken, suspicious):
+    """Of 200, four broken by one attack alone are two standard deviations: 4 = 2 sqrt(4)."""
+    outcomes = FewApart(broken)
+    monkeypatch.setattr(probes, "withstand_transfer", lambda setting, ball: outcomes.robust("one_step"))
+    setting = make_setting(honest, examples, BALL.bounds, source=honest, verbose=False)
+    for check in (masking._one_step(outcomes), masking._transfer(outcomes, setting, BALL)):
+        assert check.suspicious is suspicious
+        assert check.value == pytest.approx(broken / 200)
+        assert check.reason.startswith(("An iterative attack is weaker", "A transferred")) is suspicious
+
+
+@pytest.mark.parametrize(("few", "examples_seen", "suspicious"), [(1, 64, False), (2, 64, True), (2, 200, False)])
+def test_what_theory_excludes_is_let_pass_for_one_example_or_a_point(
+    monkeypatch, examples, few, examples_seen, suspicious
+):
+    """Outputs may add up to 1 by chance, and an unbounded attack from one start may end in a hollow."""
+    images, labels = (np.tile(values, (4,) + (1,) * (values.ndim - 1))[:examples_seen] for values in examples)
+    setting = make_setting(honest, (images, labels), BALL.bounds, batch_size=64, verbose=False)
+    monkeypatch.setattr(probes, "unbounded_accuracy", lambda setting, ball: few / examples_seen)
+    monkeypatch.setattr(probes, "share_of_probabilities", lambda setting: few / examples_seen)
+    for check in (masking._unbounded(setting, BALL), masking._logits(setting)):
+        assert check.suspicious is suspicious
+        assert check.value == few / examples_seen
 
 
 def test_some_probabilities_among_the_outputs_are_found(examples):

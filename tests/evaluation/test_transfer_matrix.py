@@ -11,7 +11,7 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.attacks import APGD, BIM, FGSM, PGD
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.evaluation.transfer_matrix import shattered, transfer_matrix
+from keras_robust.evaluation.transfer_matrix import transfer_matrix
 
 ATTACK = BIM(kr.Linf(0.2), steps=2)
 
@@ -115,26 +115,6 @@ def test_a_data_set_that_is_shuffled_anew_is_read_once(examples):
     dataset = tf.data.Dataset.from_tensor_slices(examples).shuffle(200, reshuffle_each_iteration=True).batch(30)
     found = matrix({"one": honest, "two": honest}, dataset, ATTACK)
     assert found["robust"][0][0][0] == found["robust"][0][0][1] == found["robust"][0][1][0]
-
-
-@pytest.mark.parametrize(
-    ("by_transfer", "by_white_box", "examples", "expected"),
-    [
-        (0, 0, 100, False),
-        (3, 0, 100, False),  # 3 points, but 3 < 2 sqrt(3)
-        (4, 0, 100, True),
-        (30, 20, 1000, False),  # one point is not more than one point
-        (60, 40, 1000, True),
-        (59, 41, 1000, False),  # 18 < 2 sqrt(100)
-        (900, 800, 10000, False),  # one point
-        (16, 4, 10000, False),  # beyond chance, but a tenth of a point
-        (0, 50, 100, False),
-    ],
-)
-def test_more_than_chance_is_two_deviations_and_a_point(by_transfer, by_white_box, examples, expected):
-    number = np.arange(examples)
-    white_box = ~((number >= by_transfer) & (number < by_transfer + by_white_box))
-    assert shattered(white_box, number >= by_transfer) is expected
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
