@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.core.checks import check_weights
 from keras_robust.evaluation.subject import classifier_of
 from keras_robust.layers import branch_in_use, stored_activations, use_branch
 
@@ -23,8 +24,8 @@ def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -
         branch: of mixture batch normalisation, "clean" or "adversarial"; None is the one that the model has selected.
 
     Raises:
-        ValueError: if the model file does not exist, the model was never built, has no such branch, or `path` holds
-            something else.
+        ValueError: if the model file does not exist, the model was never built, has a weight that is not finite or no
+            such branch, or `path` holds something else.
     """
     path = pathlib.Path(path)
     if isinstance(model, str | pathlib.Path):
@@ -34,6 +35,7 @@ def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -
     classifier = classifier_of(model)
     if not isinstance(classifier, keras.Model) or not isinstance(getattr(classifier, "input_shape", None), tuple):
         raise ValueError(f"model is a built Keras model with one image input. Received: model={model!r}")
+    check_weights(((weight.path, weight.numpy()) for weight in classifier.weights), f"model={classifier.name}")
     if path.exists() and not (path / "saved_model.pb").exists() and (path.is_file() or any(path.iterdir())):
         raise ValueError(f"The export folder is new, empty, or holds a SavedModel. Received: path={path}")
     archive = keras.export.ExportArchive()

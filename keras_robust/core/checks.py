@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,31 @@ def check_logits(logits: Any, batch: int) -> None:
             "A classifier returns logits: remove the softmax at its end, since attacks on probabilities are weak. "
             f"Received: outputs from {logits.min():g} to {logits.max():g} that add up to 1 in each row"
         )
+
+
+def check_weights(weights: Iterable[tuple[str, Any]], owner: str) -> None:
+    """Checks that the weights of a classifier are finite.
+
+    A pass does not show it: on CPU TensorFlow runs a convolution with the ReLU after it as one operation, which makes
+    0 of NaN, so that such a classifier returns finite logits.
+
+    Args:
+        weights: (path, array) of each.
+        owner: the classifier, for the message.
+
+    Raises:
+        ValueError: if one has a value that is not finite; the message names the first by its path.
+    """
+    for path, values in weights:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fV":  # V is bfloat16
+            continue
+        wrong = int(np.sum(~np.isfinite(array)))
+        if wrong:
+            raise ValueError(
+                f"The weights of a classifier are finite; training may have diverged. Received: {owner}, whose weight "
+                f"{path!r} has {wrong} of {array.size} values that are NaN or infinite"
+            )
 
 
 def check_integer(name: str, value: Any, least: int = 1) -> None:

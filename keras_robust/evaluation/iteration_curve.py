@@ -20,7 +20,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.arguments import check_attack
 from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
 from keras_robust.evaluation.ranks import rank_labels
-from keras_robust.evaluation.runner import CHUNK_BATCHES
+from keras_robust.evaluation.runner import CHUNK_BATCHES, check_inside
 from keras_robust.evaluation.setting import Setting, make_setting
 from keras_robust.reports.formatting import percent
 
@@ -124,7 +124,7 @@ class _Run:
 
     def __init__(self, attack: PGD, setting: Setting, counts: list[int]) -> None:
         batch_size = setting.batch_size_for(int((setting.clean_ranks == 0).sum()))
-        self._setting, self._counts = dataclasses.replace(setting, batch_size=batch_size), counts
+        self._attack, self._setting, self._counts = attack, dataclasses.replace(setting, batch_size=batch_size), counts
         source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
 
         def start(batch: tuple[Tensor, Tensor], seed: Tensor) -> State:
@@ -168,6 +168,7 @@ class _Run:
         state = self._batches(self._start, (setting.images[left], setting.labels[left]), seed)
         for before, count in itertools.pairwise([0, *self._counts]):
             state = self._batches(self._advance, state, count - before, seed)
+            check_inside(self._attack, state["points"], state["images"])
             wrong = self._batches(self._is_wrong, (state["points"], setting.sparse_labels[left]), seed)
             left, state = left[~wrong], {name: values[~wrong] for name, values in state.items()}
             yield count, left

@@ -324,7 +324,7 @@ class AttackRun:
 
 
 def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray, epsilons: np.ndarray | None = None) -> None:
-    """Raises `ValueError` if an attack left its threat model: its accuracy would mean nothing.
+    """Raises `ValueError` if an attack's images are not finite or left its threat model: nothing is measured then.
 
     Args:
         attack: whose epsilon all examples have if `epsilons` is None.
@@ -333,9 +333,15 @@ def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray, epsil
         epsilons: (examples,).
     """
     ball = attack.threat_model
+    broken = ~np.isfinite(attacked).reshape(len(attacked), -1).all(axis=1)
+    if broken.any():
+        raise ValueError(
+            f"{attack.name} returned images that are not finite, as where the gradients of the classifier are not. "
+            f"Received: pixels that are NaN or infinite in {broken.sum()} of {len(attacked)} examples"
+        )
     radius = np.full(len(images), ball.epsilon) if epsilons is None else epsilons
     distance = np.asarray(ball.distance(attacked, images))
-    farthest = np.argmax(distance - radius)  # the first NaN, if there is one
+    farthest = np.argmax(distance - radius)
     low, high = float(attacked.min()), float(attacked.max())
     inside = bool(np.all(distance <= radius * (1 + 1e-4) + TOLERANCE))
     if not (inside and ball.bounds[0] - TOLERANCE <= low and high <= ball.bounds[1] + TOLERANCE):

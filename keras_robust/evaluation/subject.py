@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import as_model_fn, low_precision_of
 from keras_robust.attacks.attack import ModelFn
+from keras_robust.core.checks import check_weights
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
 from keras_robust.layers import branch_in_use, use_branch
@@ -45,7 +46,7 @@ def as_subject(model: Any) -> Subject:
             differentiable function of images to logits.
 
     Raises:
-        ValueError: if the path does not exist or holds no model, or `model` is something else.
+        ValueError: if the path does not exist or holds no model, a weight is not finite, or `model` is something else.
     """
     if isinstance(model, str | pathlib.Path):
         return _from_path(pathlib.Path(model))
@@ -99,12 +100,14 @@ def _from_keras(model: keras.Layer, description: str) -> Subject:
     branch = branch_in_use(classifier)
     if branch is not None:
         description += f", {branch} branch"
+    weights = [weight.numpy() for weight in classifier.weights]
+    check_weights(zip((weight.path for weight in classifier.weights), weights, strict=True), description)
     shape = getattr(classifier, "input_shape", None)
     return Subject(
         description,
         classifier.count_params() if classifier.built else None,
         tuple(shape[1:]) if isinstance(shape, tuple) else None,
-        digest(*(weight.numpy() for weight in classifier.weights)) if classifier.built else None,
+        digest(*weights) if classifier.built else None,
         low_precision_of(classifier),
         lambda compute_dtype: _in_branch(branch, as_model_fn(classifier, compute_dtype=compute_dtype)),
     )
@@ -129,13 +132,15 @@ def _from_saved_model(path: pathlib.Path) -> Subject:
         (logits,) = serve(**{argument.name: images}).values()
         return tf.cast(logits, tf.float32)
 
+    weights = [variable.numpy() for variable in serve.variables]
+    check_weights(zip((variable.name for variable in serve.variables), weights, strict=True), str(path))
     subject = _from_function(model_fn, str(path))
     parameters = sum(variable.shape.num_elements() for variable in serve.variables)
     return dataclasses.replace(
         subject,
         parameters=parameters,
         image_shape=tuple(argument.shape[1:]),
-        sha256=digest(*(variable.numpy() for variable in serve.variables)),
+        sha256=digest(*weights),
         model_fn_for=lambda dtype: _keeps(loaded, subject.model_fn_for(dtype)),
     )
 

@@ -96,6 +96,45 @@ def test_bad_input_is_named(name):
         kr.evaluate(**arguments, verbose=False)
 
 
+def damaged(value=np.nan):
+    """A classifier with a value that is not finite in its convolution, whose ReLU makes 0 of NaN on CPU."""
+    layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3, activation="relu", name="first")]
+    network = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(3)], name="network")
+    kernel = network.layers[0].kernel
+    kernel.assign(tf.where(tf.range(18) == 4, value, tf.reshape(kernel, -1))[:, None].numpy().reshape(kernel.shape))
+    return network
+
+
+FORMS = {
+    "classifier": lambda folder: damaged(),
+    "infinite": lambda folder: damaged(np.inf),
+    "robust model": lambda folder: kr.AdversarialTraining(damaged(), ATTACK),
+    "file": lambda folder: damaged().save(folder / "bad.keras") or folder / "bad.keras",
+    "SavedModel": lambda folder: damaged().export(folder / "bad", verbose=False) or folder / "bad",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_weight_that_is_not_finite_is_named(form, tmp_path):
+    bad, good = FORMS[form](tmp_path), classifier()
+    calls = {
+        "evaluate": lambda: kr.evaluate(bad, (IMAGES, LABELS), ATTACK, verbose=False),
+        "source": lambda: kr.evaluate(good, (IMAGES, LABELS), ATTACK, source=bad, verbose=False),
+        "matrix": lambda: kr.evaluation.transfer_matrix({"good": good, "bad": bad}, (IMAGES, LABELS), ATTACK),
+        "iterations": lambda: kr.evaluation.iteration_curve(bad, (IMAGES, LABELS), ATTACK, (1, 2), verbose=False),
+        "epsilons": lambda: kr.evaluation.epsilon_curve(bad, (IMAGES, LABELS), ATTACK, (0.1,), verbose=False),
+        "checks": lambda: kr.evaluation.masking_checks(bad, (IMAGES, LABELS), kr.Linf(0.1)),
+        "surface": lambda: kr.evaluation.loss_surface(bad, (IMAGES, LABELS), 0.1),
+        "export": lambda: kr.export(bad, tmp_path / "out"),
+    }
+    if form == "SavedModel":
+        del calls["export"]  # it takes models of Keras
+    for call in calls.values():
+        with pytest.raises(ValueError, match=r"first/kernel(:0)?' has 1 of 18 values that are NaN or infinite"):
+            call()
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"model\.txt"):
