@@ -26,6 +26,9 @@ DATASET = flags.DEFINE_string(
     "dataset", None, "A TFDS data set, mnist_small, or folder:PATH with images in PATH/SPLIT/CLASS."
 )
 SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:1000].")
+OFFICIAL_ORDER = flags.DEFINE_bool(
+    "official_order", False, "Take slices of the split in its published order, not in that in which TFDS keeps it."
+)
 IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", None, "Height and width of the images; where it is not given and they differ, those of the model."
 )
@@ -92,6 +95,7 @@ def main(_: list[str]) -> None:
         image_size=IMAGE_SIZE.value,
         data_dir=DATA_DIR.value,
         download=DOWNLOAD.value,
+        order="official" if OFFICIAL_ORDER.value else "tfds",
     )
     progress = f"{OUTPUT.value}/progress"
     report = kr.evaluation.evaluate_suite(
@@ -108,7 +112,7 @@ def main(_: list[str]) -> None:
         batch_size=BATCH_SIZE.value,
         seed=SEED.value,
         branch=BRANCH.value,
-        dataset_name=f"{DATASET.value} {SPLIT.value}",
+        dataset_name=f"{DATASET.value} {SPLIT.value}, {'official' if OFFICIAL_ORDER.value else 'TFDS'} order",
         journal=progress,
     )
     report.save(OUTPUT.value)

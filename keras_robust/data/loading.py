@@ -8,9 +8,14 @@ from keras_robust.data.source import DatasetInfo, open_split
 
 
 def load_split(
-    name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    order: str = "tfds",
 ) -> tf.data.Dataset:
-    """Loads a split in the order of its files, the same in every run.
+    """Loads a split in a fixed order, the same in every run.
 
     Args:
         name: a TFDS image classification data set, such as "mnist" or "imagenet2012"; "mnist_small", which is embedded
@@ -19,15 +24,19 @@ def load_split(
         split: TFDS split syntax, such as "train[:95%]" or "test[:1000]".
         data_dir: folder of prepared data sets; None means TFDS's default, usually ~/tensorflow_datasets.
         download: whether to download and prepare a data set that is not under `data_dir`.
+        order: "tfds", that of the files of TFDS, which shuffles each split when it prepares it: "test[:1000]" are not
+            the first 1,000 images of the published files. "official" is the published order, in which slices count,
+            too: of the data sets in `official_order.NUMBERED`.
 
     Returns:
         Unbatched, uncached pairs of image: (height, width, channels) uint8 in [0, 255], and label: () int64.
 
     Raises:
         ValueError: if the data set is unknown, not prepared, or not one of uint8 images with one label each, if a
-            folder is not laid out as it must be, or if the split is unknown or empty.
+            folder is not laid out as it must be, if the split is unknown or empty, or if the order is unknown, or not
+            known of this data set.
     """
-    source = open_split(name, split, data_dir, download)
+    source = open_split(name, split, data_dir, download, order)
     options = tf.data.Options()
     options.deterministic = True
     decoded = source.records(None).map(lambda x, y: (source.decode(x), y), num_parallel_calls=tf.data.AUTOTUNE)

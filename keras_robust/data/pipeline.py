@@ -101,8 +101,9 @@ def evaluation_batches(
     one_hot: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
+    order: str = "tfds",
 ) -> tf.data.Dataset:
-    """All examples of a split once, in the order of its files.
+    """All examples of a split once, in a fixed order.
 
     They are decoded once and kept in memory as uint8 where they take `MAX_CACHE_BYTES` at most.
 
@@ -116,6 +117,7 @@ def evaluation_batches(
         one_hot: whether labels are one-hot.
         data_dir: as of `load_split`.
         download: as of `load_split`.
+        order: as of `load_split`.
 
     Returns:
         Batches, the last one perhaps smaller: images (batch, height, width, channels) float32 in [0, 1] and labels
@@ -125,7 +127,7 @@ def evaluation_batches(
         ValueError: as `load_split`, if `batch_size` is below 1 or `image_size` below 0, or if images differ in size
             and there is no `image_size`.
     """
-    source = open_split(name, split, data_dir, download)
+    source = open_split(name, split, data_dir, download, order)
     shape = source.info.shape_at(image_size)
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")

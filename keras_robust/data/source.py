@@ -12,6 +12,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.data.builders import available_splits, how_to_prepare, image_and_label, prepared_builder
 from keras_robust.data.decoding import cut, decode
 from keras_robust.data.image_folder import ImageFolder
+from keras_robust.data.official_order import check_order, official_records
 from keras_robust.data.windows import central_window
 
 
@@ -90,7 +91,9 @@ class Source:
         return cut(self.contents(record), self.decode_other, window_of, shape)
 
 
-def open_split(name: str, split: str, data_dir: str | os.PathLike[str] | None, download: bool) -> Source:
+def open_split(
+    name: str, split: str, data_dir: str | os.PathLike[str] | None, download: bool, order: str = "tfds"
+) -> Source:
     """Finds a split.
 
     Args:
@@ -98,10 +101,12 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike[str] | None, d
         split: likewise.
         data_dir: likewise.
         download: likewise.
+        order: likewise; the records of the official order have no order of files to be drawn.
 
     Raises:
         ValueError: as `loading.load_split`.
     """
+    check_order(order)
     builder = prepared_builder(name, data_dir, download)
     image, label = image_and_label(name, builder)
     are_names = isinstance(builder, ImageFolder)
@@ -114,15 +119,21 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike[str] | None, d
         raise ValueError(available_splits(name, builder, split, str(error))) from None
     if num_examples < 1:  # a slice that ends before it starts has a negative cardinality
         raise ValueError(available_splits(name, builder, split, "the slice is empty"))
+    if order == "official":
+        records = _fixed(official_records(builder, name, split))
     info = DatasetInfo(name, split, num_examples, label.num_classes, tuple(image.shape))
     return Source(info, records, are_names, tf.io.read_file if are_names else tf.identity, image.decode_example)
 
 
 def _names(builder: ImageFolder, split: str) -> Callable[[Tensor | None], tf.data.Dataset]:
-    """`Source.records` of pairs of a file's name and a label: one list, with no order of files to be drawn."""
+    """`Source.records` of pairs of a file's name and a label."""
     paths, labels = builder.files(split)
-    names = tf.data.Dataset.from_tensor_slices((tf.constant(paths, tf.string), tf.constant(labels, tf.int64)))
-    return lambda seed: names
+    return _fixed(tf.data.Dataset.from_tensor_slices((tf.constant(paths, tf.string), tf.constant(labels, tf.int64))))
+
+
+def _fixed(records: tf.data.Dataset) -> Callable[[Tensor | None], tf.data.Dataset]:
+    """`Source.records` of records with no order of files to be drawn."""
+    return lambda seed: records
 
 
 def _contents(builder: tfds.core.DatasetBuilder, split: str, seed: Tensor | None) -> tf.data.Dataset:

@@ -18,6 +18,7 @@ def dataset_for(
     image_size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
+    order: str = "tfds",
 ) -> tf.data.Dataset:
     """Returns what `evaluate` measures a model on: `data.evaluation_batches` in the size that it takes.
 
@@ -30,6 +31,7 @@ def dataset_for(
             they are, and takes the size of the model's input where they differ.
         data_dir: as of `data.load_split`.
         download: as of `data.load_split`.
+        order: as of `data.load_split`.
 
     Raises:
         ValueError: as `data.evaluation_batches`, if images differ in size and the input of the model is not square or
@@ -39,7 +41,7 @@ def dataset_for(
         info = describe(name, split, data_dir=data_dir, download=download)
         image_size = _side_of_input(model) if None in info.image_shape else 0
     return evaluation_batches(
-        name, split, batch_size=batch_size, image_size=image_size, data_dir=data_dir, download=download
+        name, split, batch_size=batch_size, image_size=image_size, data_dir=data_dir, download=download, order=order
     )
 
 

@@ -81,13 +81,19 @@ def test_flags_are_arguments(evaluated):
     assert arguments == {
         **others,
         "model": "M",
-        "dataset": {"names": ("M", "D", data.pop("split")), **data},
+        "dataset": {"names": ("M", "D", data.pop("split")), "order": "tfds", **data},
         "attack": kr.attacks.PGD(LINF),
         "models": {"A": "a", "B": "b"},
         "transfer_steps": [1, 4],
         "batch_size": 3,
-        "dataset_name": "D test[:9]",
+        "dataset_name": "D test[:9], TFDS order",
     }
+
+
+def test_the_official_order_is_taken_and_recorded(evaluated):
+    arguments = evaluated("--split=test[:9]", "--official_order")
+    assert arguments["dataset"]["order"] == "official"
+    assert arguments["dataset_name"] == "D test[:9], official order"
 
 
 @pytest.mark.parametrize(

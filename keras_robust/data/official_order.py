@@ -1,0 +1,106 @@
+"""The order in which a data set was published: TFDS writes each split shuffled, by hashes of the examples' keys."""
+
+import re
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import hashing
+
+from keras_robust.data.mnist_small import MnistSmall
+from keras_robust.data.mnist_small.mnist_small import official_places
+
+ORDERS = ("tfds", "official")
+
+NUMBERED = (
+    *("cifar10", "cifar100", "cifar10_1", "cifar10_corrupted", "svhn_cropped", "stl10"),
+    *("mnist", "fashion_mnist", "kmnist", "emnist", "mnist_corrupted", MnistSmall.name),
+)
+"""Data sets whose builders give an example its place in the published files as its key (TensorFlow Datasets 4.9)."""
+
+
+def check_order(order: str) -> None:
+    """Raises `ValueError` unless `order` is one of `ORDERS`."""
+    if order not in ORDERS:
+        raise ValueError(f"order is one of {ORDERS}. Received: order={order!r}")
+
+
+def official_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> tf.data.Dataset:
+    """Returns pairs of encoded image and label in the official order, in which slices count, too.
+
+    The encoded images of the slice are held in memory while they are put into order.
+
+    Args:
+        builder: prepared.
+        name: of the data set, for messages.
+        split: as of `loading.load_split`, of at least one example.
+
+    Raises:
+        ValueError: if the official order is not known.
+    """
+    if builder.name not in NUMBERED:
+        raise ValueError(
+            f"The official order is known of {sorted(NUMBERED)}: of others TFDS does not keep it, and a folder has "
+            f"none. Received: order='official' for name={name!r}"
+        )
+    parts = [
+        _part(builder, name, part.splitname, slice(part.from_, part.to))
+        for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+    ]
+    records = parts[0]
+    for part in parts[1:]:
+        records = records.concatenate(part)
+    return records
+
+
+def _part(builder: tfds.core.DatasetBuilder, name: str, split: str, chosen: slice) -> tf.data.Dataset:
+    """Returns a slice of one split."""
+    places = _places(builder, name, split)
+    wanted = np.argsort(places)[chosen]  # positions in TFDS's order
+    is_wanted = np.zeros(len(places), bool)
+    is_wanted[wanted] = True
+    order = np.searchsorted(np.flatnonzero(is_wanted), wanted)  # positions among those that are wanted
+    decoders = {builder.info.supervised_keys[0]: tfds.decode.SkipDecoding()}
+    records = _in_sequence(builder, split, decoders, as_supervised=True)
+    kept = records.enumerate().filter(lambda number, _: tf.gather(is_wanted, number)).map(lambda _, record: record)
+    sorted_records = kept.batch(len(wanted)).map(lambda *record: tuple(tf.gather(part, order) for part in record))
+    return sorted_records.unbatch().apply(tf.data.experimental.assert_cardinality(len(wanted)))
+
+
+def _places(builder: tfds.core.DatasetBuilder, name: str, split: str) -> np.ndarray:
+    """Returns the official place of each example in TFDS's order: a number whose order is the official one.
+
+    It is in the id of an example, such as "test_00042", where there is one. Elsewhere it is found out as TFDS shuffles:
+    it sorts the examples by hashes of their keys, with the name of the split for salt.
+
+    Raises:
+        ValueError: if the ids hold no places.
+    """
+    if "id" in builder.info.features:
+        ids = _in_sequence(builder, split, tfds.decode.PartialDecoding({"id": True}))
+        texts = [example["id"].decode() for example in ids.as_numpy_iterator()]
+        matches = [re.fullmatch(rf"{split}_(\d+)", text) for text in texts]
+        numbers = [int(match[1]) for match in matches if match]
+        if len(set(numbers)) < len(texts):
+            raise ValueError(
+                f"Expected ids such as '{split}_00042', each once, from which the official order is known. Received: "
+                f"order='official' for name={name!r}, whose first id in {split!r} is {texts[0]!r}"
+            )
+        return np.array(numbers)
+    if builder.name == MnistSmall.name:
+        keys = official_places(split)
+    else:
+        keys = np.arange(builder.info.splits[split].num_examples)
+    hasher = hashing.Hasher(split)
+    return keys[np.argsort([f"{hasher.hash_key(int(key)):032x}" for key in keys])]
+
+
+def _in_sequence(
+    builder: tfds.core.DatasetBuilder, split: str, decoders: Any, *, as_supervised: bool = False
+) -> tf.data.Dataset:
+    """Returns a split, one file after the other; TFDS would read 16 examples of each in turn."""
+    options = tf.data.Options()
+    options.deterministic = True
+    read_config = tfds.ReadConfig(options=options, try_autocache=False, interleave_cycle_length=1)
+    return builder.as_dataset(split=split, decoders=decoders, read_config=read_config, as_supervised=as_supervised)
