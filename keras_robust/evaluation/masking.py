@@ -285,7 +285,7 @@ def _transfer(outcomes: probes.Outcomes, setting: Setting | None, ball: ThreatMo
         return Check(name, None, probes.MARGIN, False, reason, source)
     white, black = outcomes.robust("pgd"), probes.withstand_transfer(setting, ball)
     numbers = (
-        f"{percent(black.mean())} withstand PGD crafted on {setting.source.description}, {percent(white.mean())} PGD on "
-        "itself."
+        f"{percent(black.mean())} withstand PGD crafted on {setting.source.description}, {percent(white.mean())} PGD "
+        "on itself."
     )
     return _stronger(name, black, white, "A transferred attack is stronger: ", numbers, source)
