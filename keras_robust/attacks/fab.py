@@ -11,7 +11,8 @@ point within epsilon was found.
 Cost: one forward pass of the clean images; per step a forward pass and an input gradient, and another forward pass,
 which classifies the new point. (That pass cannot serve the next step too: where it finds the point misclassified, the
 next step starts elsewhere.) A targeted step needs the gradient of one difference of logits. An untargeted step needs
-the gradients of all logits: one backward pass over a batch that is `classes` times larger.
+one for each wrong class: that many backward passes after its forward pass, one after the other, so that memory does not
+grow with the number of classes.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import fab_projections
 from keras_robust.attacks.attack import ModelFn
-from keras_robust.attacks.input_gradient import own_function, value_and_gradient
+from keras_robust.attacks.input_gradient import check_gradient, own_function, value_and_gradient
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
 from keras_robust.core import ThreatModel, seeds
@@ -231,28 +232,40 @@ class FAB(IterativeAttack):
 
             return value_and_gradient(gap, point)
 
-        def logits_and_jacobian(point: Tensor) -> tuple[Tensor, Tensor]:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(point)
-                logits = model_fn(point)
-            return logits, tape.batch_jacobian(logits, point)
+        return own_function(lambda point: self._closest_boundary(model_fn, point, labels))(point)
 
-        logits, jacobian = own_function(logits_and_jacobian)(point)
-        gaps = logits - tf.gather(logits, labels, batch_dims=1)[:, None]
-        gradients = jacobian - tf.gather(jacobian, labels, batch_dims=1)[:, None]
-        ways = tf.abs(gaps) / (1e-12 + _dual_norms(gradients, self.threat_model.norm))
-        ways = tf.where(tf.one_hot(labels, logits.shape[1], True, False), float("inf"), ways)
-        ways = tf.where(tf.math.is_nan(ways), -1.0, ways)  # NaN first, so that it shows
-        chosen = tf.argmin(ways, axis=1, output_type=tf.int32)
-        return tf.gather(gaps, chosen, batch_dims=1), tf.gather(gradients, chosen, batch_dims=1)
+    def _closest_boundary(self, model_fn: ModelFn, point: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns z_k - z_y and its gradient for the wrong class k whose linear boundary is closest.
+
+        Each class has a backward pass of its own, and of all only the closest so far is kept.
+        """
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            logits = model_fn(point)
+        classes = logits.shape[1]
+
+        def closer(number: Tensor, shortest: Tensor, *closest: Tensor) -> tuple[Tensor, ...]:
+            other = number + tf.cast(number >= labels, tf.int32)  # the classes without the label
+            gap = tf.gather(logits, other, batch_dims=1) - tf.gather(logits, labels, batch_dims=1)
+            of_gap = tf.one_hot(other, classes, dtype=logits.dtype) - tf.one_hot(labels, classes, dtype=logits.dtype)
+            gradient = check_gradient(tape.gradient(logits, point, output_gradients=of_gap), point)
+            way = tf.abs(gap) / (1e-12 + _dual_norm(gradient, self.threat_model.norm))
+            way = tf.where(tf.math.is_nan(way), -1.0, way)  # NaN first, so that it shows
+            chosen = (way < shortest) | (number == 0)
+            pairs = zip((way, gap, gradient), (shortest, *closest), strict=True)
+            return number + 1, *(tf.where(per_example(chosen, new), new, old) for new, old in pairs)
+
+        zeros = tf.zeros_like(logits[:, 0])
+        loop = (tf.constant(0), zeros, zeros, tf.zeros_like(point))
+        return tf.while_loop(lambda number, *_: number < classes - 1, closer, loop, parallel_iterations=1)[2:]
 
 
-def _dual_norms(gradients: Tensor, norm: str) -> Tensor:
-    """Returns the norms of (batch, classes, ...) dual to `norm`, (batch, classes): how fast a function can fall."""
-    axes = list(range(2, len(gradients.shape)))
+def _dual_norm(gradient: Tensor, norm: str) -> Tensor:
+    """Returns the norm of (batch, ...) dual to `norm`, (batch,): how fast a function can fall."""
+    flat = flatten(gradient)
     if norm == "l2":
-        return tf.sqrt(tf.reduce_sum(gradients**2, axis=axes))
-    return (tf.reduce_sum if norm == "linf" else tf.reduce_max)(tf.abs(gradients), axis=axes)
+        return tf.sqrt(tf.reduce_sum(flat**2, axis=1))
+    return (tf.reduce_sum if norm == "linf" else tf.reduce_max)(tf.abs(flat), axis=1)
 
 
 def _all_finite(images: Tensor) -> Tensor:

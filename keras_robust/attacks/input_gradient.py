@@ -37,12 +37,20 @@ def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tup
             tape.watch(points)
             results = function(points)
             value = results[0] if isinstance(results, tuple) else results
-        gradient = tape.gradient(value, points)
-        if gradient is None:
-            raise ValueError(
-                "Gradient attacks need a classifier that is differentiable in its images; Square and SPSA do not. "
-                f"Received: a classifier without a gradient, for images of shape {points.shape}"
-            )
-        return results, gradient
+        return results, check_gradient(tape.gradient(value, points), points)
 
     return own_function(run)(points)
+
+
+def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
+    """Returns the gradient.
+
+    Raises:
+        ValueError: if there is none, as with quantised inputs: an attack would stand still, and seem withstood.
+    """
+    if gradient is None:
+        raise ValueError(
+            "Gradient attacks need a classifier that is differentiable in its images; Square and SPSA do not. "
+            f"Received: a classifier without a gradient, for images of shape {points.shape}"
+        )
+    return gradient
