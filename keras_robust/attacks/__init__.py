@@ -1,4 +1,4 @@
-"""Attacks: `attack(model_fn, images, labels, seed) -> images`, where `model_fn` maps images to logits."""
+"""Attacks: `attack(model, images, labels)` of a Keras model and arrays, or `attack(model_fn, images, labels, seed)`."""
 
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.attack import Attack

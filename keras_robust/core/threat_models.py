@@ -113,7 +113,7 @@ class Linf(ThreatModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.bounds
-        if self.epsilon > high - low:
+        if self.epsilon > (high - low) * (1 + 1e-6):  # 0.7 - 0.3 is a little less than 0.4
             raise ValueError(
                 f"epsilon is in the units of the images and at most their range {high - low:g} "
                 f"(8/255, not 8, for images in [0, 1]). Received: epsilon={self.epsilon}"

@@ -59,7 +59,7 @@ def check_epsilons(epsilons: Any, attacks: Iterable[Attack], examples: int) -> n
     values = values.astype(np.float32)
     (ball,) = balls
     for end in (values.min(), values.max()):
-        dataclasses.replace(ball, epsilon=float(f"{end:.6g}"))  # float32 may be a little above the pixel range
+        dataclasses.replace(ball, epsilon=float(f"{end:.6g}"))
     for attack in attacks:
         attack.resized(values)
     return values

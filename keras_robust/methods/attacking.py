@@ -23,7 +23,7 @@ def attack_classifier(
     """Returns attacked images, through which no gradient flows.
 
     Args:
-        attack: see `Attack.__call__` for images, labels and seed.
+        attack: see `Attack.perturb` for images, labels and seed.
         classifier: the attacked one.
         images: (batch, height, width, channels).
         labels: (batch,) or (batch, classes).

@@ -167,3 +167,10 @@ def test_serialisation_round_trip(ball):
 
 def test_str_says_norm_and_epsilon():
     assert [str(ball) for ball in (Linf(0.3), L2(1), L1(12.5))] == ["Linf 0.3", "L2 1", "L1 12.5"]
+
+
+def test_the_whole_pixel_range_is_allowed_however_it_is_rounded():
+    """0.7 - 0.3 is less than 0.4 in float64."""
+    assert Linf(0.4, bounds=(0.3, 0.7)).epsilon == 0.4
+    with pytest.raises(ValueError, match=r"Received: epsilon=0\.4001"):
+        Linf(0.4001, bounds=(0.3, 0.7))

@@ -77,9 +77,10 @@ def test_flags_are_arguments(evaluated):
     data = {"split": "test[:9]", "batch_size": 3, "image_size": 8, "data_dir": "F", "download": True}
     others = {"suite": "all", "source": "S", "version": "plus", "top_k": 5, "seed": 7, "branch": "clean"}
     given = [f"--{name}={value}" for name, value in {**data, **others}.items()]
-    arguments = evaluated(*given, "--models=A=a,B=b", "--transfer_steps=1,4")
+    arguments = evaluated(*given, "--models=A=a,B=b", "--transfer_steps=1,4", "--keep_adversarials")
     assert arguments == {
         **others,
+        "keep_adversarials": True,
         "model": "M",
         "dataset": {"names": ("M", "D", data.pop("split")), "order": "tfds", **data},
         "attack": kr.attacks.PGD(LINF),
