@@ -136,7 +136,7 @@ def test_killed_evaluations_go_on_with_their_epsilons(problem, tmp_path, monkeyp
         patch.setattr(runner.AttackRun, "_collect", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate(problem, attack, **options)
-    with pytest.raises(ValueError, match="another .*epsilons"):
+    with pytest.raises(ValueError, match=r"another .*epsilons"):
         evaluate(problem, attack, **options | {"epsilons": EPSILONS[::-1] * 0.99 + 0.002})
     found = evaluate(problem, attack, **options).record["details"]
     assert [detail["ranks"] for detail in found.values()] == [detail["ranks"] for detail in expected.values()]
