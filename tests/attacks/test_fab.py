@@ -1,5 +1,8 @@
 """FAB where the answer is known: linear models, splits into blocks, what breaks, what it costs, NaN."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -229,6 +232,55 @@ def test_cost(attack, calls):
 
     attack(model_fn, IMAGES, np.zeros(10, int), 0)
     assert sizes == [10] * calls == [10] * (1 + 2 * attack.total_steps)
+
+
+def bytes_of_largest_tensor(attack: FAB, classes: int) -> int:
+    """Returns what the largest tensor of the compiled attack takes, on a convolution of 16 filters."""
+    rng = np.random.default_rng(0)
+    kernel = tf.constant(rng.normal(size=(3, 3, 1, 16)), tf.float32)
+    weights = tf.constant(rng.normal(size=(16, classes)), tf.float32)
+
+    def model_fn(x: tf.Tensor) -> tf.Tensor:
+        features = tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME"))
+        return tf.reduce_mean(features, axis=(1, 2)) @ weights
+
+    images, labels = tf.constant(rng.uniform(size=(8, 16, 16, 1)), tf.float32), tf.zeros(8, tf.int32)
+    run = tf.function(lambda images: attack(model_fn, images, labels, 0), jit_compile=True)
+    program = run.experimental_get_compiler_ir(images)("optimized_hlo")
+    return 4 * max(math.prod(map(int, shape.split(","))) for shape in re.findall(r"[fsu]32\[([\d,]+)\]", program))
+
+
+@pytest.mark.xla
+def test_memory_does_not_grow_with_the_number_of_classes():
+    """The largest tensor stays that of the features, 8 x 16 x 16 x 16 floats: no gradients of all classes at once."""
+    sizes = [bytes_of_largest_tensor(FAB(Linf(0.1), steps=1), classes) for classes in (10, 1000)]
+    assert sizes == [4 * 8 * 16**3] * 2
+
+
+@BALLS
+def test_a_step_takes_the_closest_boundary_of_all(ball):
+    """The gap and gradient of the jacobian's row with the shortest way, where each label is another class."""
+    labels = np.arange(10) % 4
+    point = tf.constant(IMAGES)
+    gap, gradient = FAB(ball)._boundary(wavy, {"labels": tf.constant(labels, tf.int32)}, point, tf.constant(0))
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        logits = wavy(point)
+    jacobian = np.asarray(tape.batch_jacobian(logits, point)).reshape(10, 4, 16)
+    order = {"linf": 1, "l2": 2, "l1": np.inf}[ball.norm]
+    for i, label in enumerate(labels):
+        gaps, slopes = logits[i] - logits[i, label], jacobian[i] - jacobian[i, label]
+        ways = np.abs(gaps) / (1e-12 + np.linalg.norm(slopes, ord=order, axis=1))
+        chosen = min(set(range(4)) - {label}, key=lambda k, ways=ways: ways[k])
+        np.testing.assert_allclose(gap[i], gaps[chosen], rtol=1e-5)
+        np.testing.assert_allclose(np.reshape(gradient[i], 16), slopes[chosen], rtol=1e-4, atol=1e-5)
+
+
+@KINDS
+def test_a_classifier_without_a_gradient_is_refused(targets):
+    attack = FAB(Linf(0.1), steps=1, targets=targets)
+    with pytest.raises(ValueError, match=r"differentiable in its images.*Received: a classifier without a gradient"):
+        attack(lambda x: linear(tf.round(x)), IMAGES, predictions(linear, IMAGES), 0)
 
 
 @BALLS

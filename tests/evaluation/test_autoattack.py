@@ -7,6 +7,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import APGD, FAB, Square
+from keras_robust.attacks.apgd_rules import RULES
+from keras_robust.attacks.apgd_schedule import KEPT_OF_STEP, checkpoints, legs
 from keras_robust.evaluation import AutoAttack
 
 LINF, L1 = kr.Linf(0.3), kr.L1(12.0)
@@ -16,35 +18,132 @@ def attacks_of(version, ball, classes):
     return list(AutoAttack(ball, version).attacks_for(classes).values())
 
 
-@pytest.mark.parametrize("ball", [LINF, kr.L2(2.0)], ids=str)
-def test_standard_is_as_published(ball):
-    assert attacks_of("standard", ball, 10) == [
-        APGD(ball, steps=100),
-        APGD(ball, steps=100, objective="dlr", targeted=9),
-        FAB(ball, steps=100, targets=9),
-        Square(ball, queries=5000),
-    ]
+APGD_PUBLISHED = {
+    "loss": "ce",
+    "n_iter": 100,
+    "n_restarts": 1,
+    "eot_iter": 1,
+    "rho": 0.75,
+    "use_largereps": False,
+    "n_target_classes": 0,
+}
+APGD_T_PUBLISHED = {**APGD_PUBLISHED, "loss": "dlr", "n_target_classes": 9}
+FAB_PUBLISHED = {
+    "n_iter": 100,
+    "n_restarts": 1,
+    "n_target_classes": None,
+    "alpha_max": 0.1,
+    "eta": 1.05,
+    "beta": 0.9,
+}
+FAB_T_PUBLISHED = {**FAB_PUBLISHED, "n_target_classes": 9}
+SQUARE_PUBLISHED = {"n_queries": 5000, "n_restarts": 1, "p_init": 0.8, "resc_schedule": False}
+PUBLISHED = {
+    "standard": [APGD_PUBLISHED, APGD_T_PUBLISHED, FAB_T_PUBLISHED, SQUARE_PUBLISHED],
+    "standard L1": [
+        {**APGD_PUBLISHED, "n_restarts": 5, "use_largereps": True},
+        {**APGD_T_PUBLISHED, "n_target_classes": 5, "use_largereps": True},
+        FAB_T_PUBLISHED,
+        SQUARE_PUBLISHED,
+    ],
+    "plus": [
+        {**APGD_PUBLISHED, "n_restarts": 5},
+        {**APGD_PUBLISHED, "n_restarts": 5, "loss": "dlr"},
+        {**FAB_PUBLISHED, "n_restarts": 5},
+        SQUARE_PUBLISHED,
+        APGD_T_PUBLISHED,
+        FAB_T_PUBLISHED,
+    ],
+    "rand": [{**APGD_PUBLISHED, "eot_iter": 20}, {**APGD_PUBLISHED, "loss": "dlr", "eot_iter": 20}],
+}
+"""The constants of autoattack.py at github.com/fra31/auto-attack, commit a392200, in its names and its order."""
 
 
-def test_standard_for_l1_has_larger_radii_and_more_restarts():
-    assert attacks_of("standard", L1, 10) == [
-        APGD(L1, steps=100, restarts=5, larger_radii=True),
-        APGD(L1, steps=100, objective="dlr", targeted=5, larger_radii=True),
-        FAB(L1, steps=100, targets=9),
-        Square(L1, queries=5000),
-    ]
+def published_names(attack):
+    """Returns the settings of an attack by the names that the published code has for them."""
+    if isinstance(attack, APGD):
+        loss = {"cross_entropy": "ce"}.get(attack.objective, attack.objective)
+        return {
+            "loss": loss,
+            "n_iter": attack.steps,
+            "n_restarts": attack.restarts,
+            "eot_iter": attack.eot_iter,
+            "rho": attack.rho,
+            "use_largereps": attack.larger_radii,
+            "n_target_classes": attack.targeted,
+        }
+    if isinstance(attack, FAB):
+        return {
+            "n_iter": attack.steps,
+            "n_restarts": attack.restarts,
+            "n_target_classes": attack.targets,
+            "alpha_max": attack.alpha_max,
+            "eta": attack.eta,
+            "beta": attack.beta,
+        }
+    return {
+        "n_queries": attack.queries,
+        "n_restarts": attack.restarts,
+        "p_init": attack.p_init,
+        "resc_schedule": attack.resc_schedule,
+    }
 
 
-def test_plus_and_rand_are_as_published():
-    assert attacks_of("plus", LINF, 1000) == [
-        APGD(LINF, restarts=5),
-        APGD(LINF, objective="dlr", restarts=5),
-        FAB(LINF, restarts=5),
-        Square(LINF, queries=5000),
-        APGD(LINF, objective="dlr", targeted=9),
-        FAB(LINF, targets=9),
-    ]
-    assert attacks_of("rand", LINF, 10) == [APGD(LINF, eot_iter=20), APGD(LINF, objective="dlr", eot_iter=20)]
+@pytest.mark.parametrize("classes", [10, 1000])
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+@pytest.mark.parametrize("ball", [LINF, kr.L2(2.0), L1], ids=str)
+def test_every_constant_is_as_published(ball, version, classes):
+    attacks = attacks_of(version, ball, classes)
+    expected = PUBLISHED["standard L1" if (version, ball) == ("standard", L1) else version]
+    assert [published_names(attack) for attack in attacks] == expected
+    assert {attack.threat_model for attack in attacks} == {ball}
+    assert {attack.compute_dtype for attack in attacks} == {None}
+
+
+def test_numbers_inside_apgd_are_as_published():
+    """autopgd_base.py: checkpoints, momentum, radii, and the steps with which a run begins and goes on."""
+    assert checkpoints(100, sparse=False) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert checkpoints(100, sparse=True) == list(range(4, 101, 4))
+    assert legs(100, larger_radii=True) == [(30, 3.0), (30, 2.0), (40, 1.0)]
+    assert KEPT_OF_STEP == 0.75
+    images = tf.fill((1, 2, 5, 1), 0.5)
+    for norm, first_step in (("linf", 0.6), ("l2", 0.6), ("l1", 0.3)):
+        blank = {"images": images, "point": images, "step_size": [0.0], "increases": [0], "was_halved": [False]}
+        entered = RULES[norm].enter(blank, None, 0.3, False)
+        np.testing.assert_allclose(entered["step_size"], [first_step], rtol=1e-6)
+    np.testing.assert_allclose([entered["density"], entered["support"]], [[0.2], [10.0]])
+    moved = images + tf.reshape(tf.constant([0.1] * 6 + [0.0] * 4), images.shape)
+    for support, step, after in ((6.0, 0.3, 0.2), (6.0, 0.04, 0.03), (6.4, 0.04, 0.3)):  # 0.04 / 1.5 < 0.3 / 10
+        state = {**dict.fromkeys(("point", "gradient", "best_gradient", "images"), images), "best": moved}
+        state |= {"support": tf.constant([support]), "step_size": tf.constant([step])}
+        checked = RULES["l1"].check(state, None, 0.3, 0.75)
+        np.testing.assert_allclose(checked["step_size"], [after], rtol=1e-6)
+        np.testing.assert_allclose([checked["density"], checked["support"]], [[0.4], [6.0]], rtol=1e-6)
+
+
+def test_halving_queries_of_square_are_as_published():
+    """square.py without rescaling: the share of 0.8 halves at these queries, on 28 x 28 to squares of these sides.
+
+    A query moves a square of the image, at the same place for all examples, by one of two signs for each example.
+    """
+    first_with = {0: 25, 11: 18, 51: 13, 201: 9, 501: 6, 1001: 4, 2001: 3, 4001: 2}
+    square = attacks_of("standard", LINF, 10)[-1]
+    assert Square(LINF).resc_schedule  # the default of the published class, which its suite does not use
+    images, labels, seen = np.full((64, 28, 28, 1), 0.5, np.float32), np.zeros(64, np.int32), []
+
+    def model_fn(x):
+        seen.append(np.asarray(x))
+        return tf.tile([[1.0, 0.0]], (len(x), 1))
+
+    state = square.start(model_fn, tf.constant(images), labels, tf.constant([0, 1]))
+    queries = sorted({*first_with, *(query - 1 for query in first_with if query), 4999})
+    sides = {}
+    for query in queries:
+        square.advance(model_fn, state, tf.constant(query), tf.constant(1), tf.constant([0, 2]))
+        rows, columns = np.nonzero((seen[-1] != seen[0]).any(axis=(0, 3)))
+        sides[query] = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+    expected = {query: first_with[max(first for first in first_with if first <= query)] for query in queries}
+    assert sides == {query: (side, side) for query, side in expected.items()}
 
 
 @pytest.mark.parametrize(

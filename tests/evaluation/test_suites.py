@@ -26,7 +26,7 @@ def test_an_attack_of_two_suites_runs_once():
         APGD(BALL),
         APGD(BALL, objective="dlr", targeted=9),
         FAB(BALL, targets=9),
-        Square(BALL, queries=5000),
+        Square(BALL, queries=5000, resc_schedule=False),
         APGD(BALL, restarts=5),
         APGD(BALL, objective="dlr", restarts=5),
         FAB(BALL, restarts=5),
