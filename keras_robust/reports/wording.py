@@ -74,8 +74,8 @@ def accuracy_notes(record: Record) -> list[str]:
         notes.append(f"The worst case is taken per example, over {formatting.count(len(attacks), 'attack')}.")
     if record.get("epsilons"):
         notes.append(
-            f"The examples have {epsilons(record['epsilons'])}. It replaces the epsilon of the settings below; step "
-            "sizes and start radii among them are in proportion to it."
+            f"There is {epsilons(record['epsilons'])}. It replaces the epsilon of the settings below; step sizes and "
+            "start radii among them are in proportion to it."
         )
     if top_k:
         notes.append(f"Top {top_k['k']}: the label is among the {top_k['k']} highest logits, under attack as well.")

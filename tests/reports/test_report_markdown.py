@@ -2,8 +2,10 @@
 
 import pytest
 
-from keras_robust.reports import formatting, render_markdown, tables, wording
+from keras_robust.reports import formatting, render_html, render_markdown, tables, wording
 from keras_robust.reports.record import FIELDS
+
+ATTACK = "PGD-40 Linf 0.3, step 0.01, 5 restarts"
 
 
 def test_accuracy_table(record):
@@ -186,3 +188,52 @@ def test_no_history_to_tell(record, training):
     text = render_markdown(record)
     assert "No training history is recorded for this model." in text
     assert "After epoch" not in text
+
+
+@pytest.fixture
+def targeted(record):
+    """Of nine examples that were attacked three reached their target."""
+    reached = [True, False, True, False, False, True, False, False, False, None]
+    record["details"][ATTACK] |= {"aim": "given", "reached_target": reached}
+    return record | {"targeted_success": {ATTACK: 1 / 3}}
+
+
+def test_target_table(targeted, samples):
+    """The score interval of 3 in 9 is 12.1 to 64.6 %."""
+    row = f"| {ATTACK} | given | 33.3 % | 12.1 to 64.6 % | 9 |"
+    text = render_markdown(targeted)
+    assert "\n## Targets\n" in text
+    assert row in text
+    assert "made the classifier take for its target" in text
+    assert "leave an example once" not in text
+    page = render_html(targeted, samples)
+    assert "33.3 %" in page
+    assert "Reached its target" in page
+    targeted["details"][ATTACK]["aim"] = "random"
+    assert "leave an example once" in render_markdown(targeted)
+
+
+def test_no_target_table_without_targets(record, samples):
+    for text in (render_markdown(record), render_markdown(record | {"targeted_success": {}})):
+        assert "Targets" not in text
+    assert "Reached its target" not in render_html(record, samples)
+
+
+def test_an_attack_that_was_run_on_nothing_reached_no_target(targeted):
+    targeted["targeted_success"][ATTACK] = None
+    with pytest.raises(ValueError, match="targeted_success"):
+        render_markdown(targeted)
+    targeted["details"][ATTACK]["reached_target"] = [None] * 10
+    assert f"| {ATTACK} | given | - | - | 0 |" in render_markdown(targeted)
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0, 0.0])
+def test_a_share_that_the_examples_contradict_is_refused(targeted, share):
+    targeted["targeted_success"][ATTACK] = share
+    with pytest.raises(ValueError, match=r"Expected targeted_success\[.*0.333333.*Received: "):
+        render_markdown(targeted)
+
+
+def test_epsilons_by_example_are_said(record):
+    record |= {"epsilons": [0.1, 0.25, *[0.2] * 8]}
+    assert "There is one epsilon per example, from 0.1 to 0.25. It replaces" in render_markdown(record)
