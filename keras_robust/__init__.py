@@ -8,6 +8,9 @@
 Images are floats in [0, 1]; epsilon is in the same units.
 """
 
+import keras_robust._backend  # noqa: F401  # first: it refuses other backends than TensorFlow
+
+# isort: split
 from keras_robust import (
     architectures,
     attacks,

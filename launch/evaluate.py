@@ -36,6 +36,9 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; it
 DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
 BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples attacked at a time.")
+COMPILE_ATTACK = flags.DEFINE_enum(
+    "compile_attack", "auto", ("auto", "True", "False"), "Compile attacks with XLA; auto is where there is a GPU."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
 KEEP_ADVERSARIALS = flags.DEFINE_bool("keep_adversarials", False, "Write every attacked image, as adversarials.npz.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
@@ -114,6 +117,7 @@ def main(_: list[str]) -> None:
         branch=BRANCH.value,
         dataset_name=f"{DATASET.value} {SPLIT.value}, {'official' if OFFICIAL_ORDER.value else 'TFDS'} order",
         journal=progress,
+        compile_attack={"True": True, "False": False}.get(COMPILE_ATTACK.value, "auto"),
     )
     report.save(OUTPUT.value)
     shutil.rmtree(progress)

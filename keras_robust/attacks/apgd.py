@@ -10,7 +10,6 @@ There are `restarts` runs, times the number of target classes; finding those cos
 """
 
 import dataclasses
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -147,7 +146,7 @@ class APGD(IterativeAttack):
         state = {**images_of, **numbers, "labels": labels, "broken": tf.cast(zeros, tf.bool)}
         if self.targeted or self.resolved_objective.needs_clean_logits:
             logits = tf.stop_gradient(model_fn(images))
-            self._check_classes(logits)
+            self._check_classes(logits.shape[1])
             state["clean_logits"] = logits
         if self.targeted:
             is_label = tf.one_hot(as_sparse(labels), logits.shape[1], True, False)
@@ -200,7 +199,7 @@ class APGD(IterativeAttack):
 
         def value(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = model_fn(point)
-            self._check_classes(logits)
+            self._check_classes(logits.shape[1])
             return self.resolved_objective(logits, goal), logits
 
         def once() -> tuple[Tensor, Tensor, Tensor]:
@@ -236,9 +235,14 @@ class APGD(IterativeAttack):
         }
         return state | seen | self._rule.observe(state, moment, loss)
 
-    def _check_classes(self, logits: Any) -> None:
+    def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Raises `ValueError` if there are too few classes: see `Attack.check_fits`."""
+        del image_shape
+        self._check_classes(classes)
+
+    def _check_classes(self, classes: int) -> None:
         """Raises `ValueError` if the classifier has too few classes for the objective and the targets."""
-        objective, classes = self.resolved_objective, logits.shape[1]
+        objective = self.resolved_objective
         # Targeted DLR divides by a difference of the first, third and fourth logit; DLR needs the first three.
         needed = objective.min_classes + (self.targeted > 0 and objective.name == "dlr")
         if classes < max(needed, self.targeted + 1):

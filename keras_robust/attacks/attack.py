@@ -123,6 +123,14 @@ class Attack(Serializable):
         """Returns the classes that `perturb` goes towards so, (batch,) int32, where there is an `aim`."""
         raise NotImplementedError
 
+    def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Raises `ValueError` if the attack cannot run: asked before anything is measured.
+
+        Args:
+            image_shape: of one image, such as (height, width, channels).
+            classes: of the classifier.
+        """
+
     def scaled(self, fraction: Tensor) -> Self:
         """Returns this attack with `fraction`, a float scalar in [0, 1], of its epsilon: a part of a training step.
 

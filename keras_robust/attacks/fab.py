@@ -130,11 +130,7 @@ class FAB(IterativeAttack):
             raise ValueError("FAB chooses its target classes itself. Received: targets=a tensor")
         images, labels = tf.convert_to_tensor(images), as_sparse(labels)
         logits = tf.stop_gradient(model_fn(images))
-        if logits.shape[1] < (self.targets or 1) + 1:
-            raise ValueError(
-                f"{self.targets or 1} target classes need {(self.targets or 1) + 1} classes. "
-                f"Received: targets={self.targets} and logits of shape {logits.shape}"
-            )
+        self.check_fits(tuple(images.shape[1:]), logits.shape[1])
         wrong = margin(labels, logits) > 0
         state = {
             "images": images,
@@ -150,6 +146,16 @@ class FAB(IterativeAttack):
         if self.restarts > 1:
             state["key"] = seeds.integers(tf.shape(labels), seed, LARGEST_KEY)
         return state
+
+    def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Raises `ValueError` if there are too few classes: see `Attack.check_fits`."""
+        del image_shape
+        needed = (self.targets or 1) + 1
+        if classes < needed:
+            raise ValueError(
+                f"{self.targets or 1} target classes need {needed} classes. "
+                f"Received: targets={self.targets} and a classifier of {classes} classes"
+            )
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Returns the state after more steps: see `IterativeAttack.advance`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
+from keras_robust.core.checks import check_output
 from keras_robust.core.precision import full_precision, resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
 
@@ -85,7 +86,7 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
                 logits, _ = classifier.stateless_call(weights, state, images, training=True)
             else:
                 logits = classifier(images, training=False)
-        return scale_gradient(tf.cast(logits, full_precision(images.dtype)), scale)
+        return scale_gradient(tf.cast(check_output(logits), full_precision(images.dtype)), scale)
 
     return model_fn
 

@@ -265,7 +265,7 @@ class PGD(Attack):
 
         def value(x_adv: Tensor) -> Tensor:
             logits = model_fn(x_adv)
-            self._check_classes(logits, goal)
+            self._check_classes(logits.shape[1], goal.targets is not None)
             return self.resolved_objective(logits, goal)
 
         def step(x_adv: Tensor) -> Tensor:
@@ -275,12 +275,17 @@ class PGD(Attack):
         loop = (tf.constant(0), points)
         return tf.while_loop(lambda done, _: done < steps, lambda done, x_adv: (done + 1, step(x_adv)), loop)[1]
 
+    def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Raises `ValueError` if there are too few classes for the objective: see `Attack.check_fits`."""
+        del image_shape
+        self._check_classes(classes, self.aim is not None)
+
     def _run(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
         """One run from one start."""
         return self.ascend(model_fn, images, self.start(images, seed), goal, self.steps)
 
-    def _check_classes(self, logits: Tensor, goal: Goal) -> None:
+    def _check_classes(self, classes: int, has_targets: bool) -> None:
         objective = self.resolved_objective
-        needed = objective.min_classes + (goal.targets is not None and objective.name == "dlr")
-        if logits.shape[1] < needed:
-            raise ValueError(f"{objective.name} needs {needed} classes. Received: logits of shape {logits.shape}")
+        needed = objective.min_classes + (has_targets and objective.name == "dlr")
+        if classes < needed:
+            raise ValueError(f"{objective.name} needs {needed} classes. Received: a classifier of {classes} classes")

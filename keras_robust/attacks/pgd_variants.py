@@ -22,10 +22,10 @@ def RFGSM(threat_model: ThreatModel, *, start_radius: float | None = None, **opt
 
     Args:
         threat_model: `Linf`.
-        start_radius: alpha, below epsilon; None is epsilon / 2.
+        start_radius: alpha, below epsilon (or both 0); None is epsilon / 2.
         **options: of `PGD`, such as `target`.
     """
-    if start_radius is not None and not 0 <= start_radius < threat_model.epsilon:
+    if start_radius is not None and start_radius != 0 and not 0 < start_radius < threat_model.epsilon:
         raise ValueError(f"start_radius is in [0, epsilon), or None. Received: start_radius={start_radius!r}")
     alpha = threat_model.epsilon / 2 if start_radius is None else start_radius
     step_size = threat_model.epsilon - alpha or None

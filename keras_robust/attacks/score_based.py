@@ -42,14 +42,18 @@ class ScoreBasedAttack(IterativeAttack):
         """Returns the state at the random start, for one forward pass: see `IterativeAttack.start`.
 
         Raises:
-            ValueError: if targets are given, or images are not (batch, height, width, channels).
+            ValueError: if targets are given, or the images have a shape that the attack does not take.
         """
         images = tf.convert_to_tensor(images)
         if targets is not None:
             raise ValueError(f"{self.name} is untargeted. Received: targets={targets!r}")
-        if images.shape.rank != 4:
-            raise ValueError(f"Images are (batch, height, width, channels). Received: images of shape {images.shape}")
+        self._check_image(tuple(images.shape[1:]))
         return self._begin(model_fn, images, as_sparse(labels), seed)
+
+    def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
+        """Raises `ValueError` if the images have a shape that the attack does not take: see `Attack.check_fits`."""
+        del classes
+        self._check_image(image_shape)
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Returns the state after `steps` more steps, or once all are broken: see `IterativeAttack.advance`."""
@@ -84,6 +88,9 @@ class ScoreBasedAttack(IterativeAttack):
         state = {"images": images, "labels": labels, **self._first_points(images, seed)}
         value = margin(labels, model_fn(state["points"]))
         return {**state, "value": value, "broken": ~(value <= 0)}
+
+    def _check_image(self, image_shape: tuple[int, ...]) -> None:
+        """Raises `ValueError` if the attack does not take images of a shape; most take any."""
 
     def _first_points(self, images: Tensor, seed: Tensor) -> State:
         """Returns the start as `points`, and what else the attack keeps per example."""

@@ -7,6 +7,7 @@ A call costs one forward pass per start and one per query, until all examples ar
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -90,18 +91,29 @@ class Square(ScoreBasedAttack):
             parts.append(self.resolved_compute_dtype)
         return f"Square-{self.queries} ({', '.join(parts)})"
 
+    def _check_image(self, image_shape: tuple[int, ...]) -> None:
+        if len(image_shape) < 2:
+            raise ValueError(
+                "Square Attack changes squares, so its images are (batch, height, width) or (batch, height, width, "
+                "channels). For vectors list the attacks without it, such as [APGD(ball), FAB(ball)], or take SPSA. "
+                f"Received: images of shape {image_shape}"
+            )
+
     def _first_points(self, images: Tensor, seed: Tensor) -> State:
-        key = seeds.integers(tf.shape(images)[:1], seeds.fold(seed, 0), KEYS)
+        shape, images = tf.shape(images), with_channels(images)
+        key = seeds.integers(shape[:1], seeds.fold(seed, 0), KEYS)
         ball, (height, width, channels) = self.threat_model, images.shape[1:]
         if ball.norm == "linf":
             stripes = signs(key, (1, width, channels), seeds.fold(seed, 1))
-            return {"key": key, "points": ball.project(images + per_example(ball.epsilon, images) * stripes, images)}
-        delta = tiles(key, height, width, channels, ball.norm, seeds.fold(seed, 1))
-        return {"key": key, "points": self._to_sphere(delta, images)}
+            points = ball.project(images + per_example(ball.epsilon, images) * stripes, images)
+        else:
+            points = self._to_sphere(tiles(key, height, width, channels, ball.norm, seeds.fold(seed, 1)), images)
+        return {"key": key, "points": tf.reshape(points, shape)}
 
     def _step(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> State:
         """Returns what one query changes: the candidate is kept where its margin is larger."""
-        images, points, value, key = state["images"], state["points"], state["value"], state["key"]
+        value, key, shape = state["value"], state["key"], tf.shape(state["images"])
+        images, points = with_channels(state["images"]), with_channels(state["points"])
         firsts = tf.constant(patterns.first_queries(self.queries, self.resc_schedule))
         sizes = patterns.square_sizes(images.shape[1], images.shape[2], self.p_init, self.threat_model.norm)
         level = tf.reduce_sum(tf.cast(number >= firsts, tf.int32))
@@ -111,6 +123,7 @@ class Square(ScoreBasedAttack):
         else:
             table = patterns.eta_table(sizes, self.threat_model.norm)
             candidates = self._move_mass(points, images, key, size, tf.gather(tf.constant(table), level), seed)
+        candidates, points = tf.reshape(candidates, shape), state["points"]
         found = margin(state["labels"], model_fn(candidates))
         better = ~(found <= value)  # also where the classifier returns no number, which is misclassified
         return {
@@ -170,6 +183,14 @@ class Square(ScoreBasedAttack):
             return project_l1(delta, images, ball)
         length = tf.norm(flatten(delta), axis=1)
         return ball.clip(images + per_example(ball.epsilon / (TINY + length), images) * delta)
+
+
+def with_channels(images: Tensor) -> Tensor:
+    """Returns images as (batch, height, width, channels): one channel where there is no axis of them."""
+    if images.shape.rank == 4:
+        return images
+    height, width, *channels = images.shape[1:]
+    return tf.reshape(images, (tf.shape(images)[0], height, width, math.prod(channels)))
 
 
 def project_l1(delta: Tensor, images: Tensor, ball: ThreatModel) -> Tensor:

@@ -2,13 +2,33 @@
 
 import math
 import numbers
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 TOLERANCE = 1e-6
 """By how much a pixel may leave the bounds: the rounding of float32."""
+
+BYTES = (0.0, 255.0)
+"""The bounds of pixels that are bytes."""
+
+WIDE = 100.0
+"""Bounds so far apart are those of bytes or of longer integers, not of images scaled to [0, 1] or [-1, 1]."""
+
+MANY_IMAGES = 32
+"""So many images whose pixels are all 0 or 1 are taken for scaled ones where the bounds are wide. Fewer may be dark."""
+
+ONE_LOGIT = (
+    "A classifier of two classes with one logit z returns [0, z], for labels 0 and 1 and "
+    "SparseCategoricalCrossentropy(from_logits=True):\n"
+    "    z = classifier.outputs[0]  # a logit: without a sigmoid\n"
+    "    logits = keras.layers.Concatenate()([0 * z, z])\n"
+    "    classifier = keras.Model(classifier.inputs[0], logits)\n"
+    "Of a subclassed model, with x = keras.Input(image_shape), take z = classifier(x) and keras.Model(x, logits).\n"
+)
+"""What to do with a binary classifier, wherever one is refused. The probabilities and the gradients stay the same."""
 
 
 def check_images(images: Any, bounds: tuple[float, float]) -> None:
@@ -26,14 +46,58 @@ def check_images(images: Any, bounds: tuple[float, float]) -> None:
         raise ValueError(f"Images are (batch, height, width, channels). Received: an array of shape {images.shape}")
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
         raise ValueError(
-            f"Images are floats in {list(bounds)}; divide uint8 images by 255. Received: images of dtype {images.dtype}"
+            f"Images are floats in {list(bounds)}{_how_to_convert(bounds)}. Received: images of dtype {images.dtype}"
         )
+    if not images.size:
+        raise ValueError(f"Images have at least one pixel. Received: images of shape {images.shape}")
     low, high = float(np.min(images)), float(np.max(images))
     if not (bounds[0] - TOLERANCE <= low and high <= bounds[1] + TOLERANCE):
-        raise ValueError(
-            f"Images are floats in bounds={list(bounds)}; normalisation belongs in a layer of the classifier. "
-            f"Received: images from {low:g} to {high:g}"
+        bytes_in = low >= 0 and 2 < high <= BYTES[1] and tuple(bounds) == (0.0, 1.0)
+        hint = (
+            "divide pixels from 0 to 255 by 255" if bytes_in else "normalisation belongs in a layer of the classifier"
         )
+        raise ValueError(
+            f"Images are floats in bounds={list(bounds)}; {hint}. Received: images from {low:g} to {high:g}"
+        )
+
+
+def _how_to_convert(bounds: tuple[float, float]) -> str:
+    """Returns how integers become images in these bounds."""
+    if tuple(bounds) == BYTES:
+        return ": cast uint8 images to float32, e.g. tf.cast(images, tf.float32)"
+    if tuple(bounds) == (0.0, 1.0):
+        return ": cast uint8 images to float32 and divide them by 255"
+    return ": cast and scale uint8 images to these bounds"
+
+
+def warn_of_scale(images: np.ndarray, bounds: tuple[float, float]) -> None:
+    """Warns of images that were scaled to [0, 1] or [-1, 1] where the bounds, and so epsilon, are those of bytes.
+
+    There is no warning where all pixels are the same, and where all are whole numbers in fewer than 32 images: a few
+    dark images of bytes look like that.
+
+    Args:
+        images: (batch, ...) floats inside the bounds.
+        bounds: smallest and largest pixel value.
+
+    Warns:
+        UserWarning: if the bounds are at least 100 apart, and no pixel is further than 1 from 0.
+    """
+    images = np.asarray(images)
+    if bounds[1] - bounds[0] < WIDE or not images.size:
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (-1 <= low < high <= 1):
+        return
+    is_whole = bool((images == np.floor(images)).all())
+    if is_whole and len(images) < MANY_IMAGES:
+        return
+    warnings.warn(
+        f"The images use a tiny part of bounds={list(bounds)}: were they divided by 255? Epsilon is in the units of "
+        "the images, so it is far too large for them, or the bounds are wrong. "
+        f"Received: {len(images)} images from {low:g} to {high:g}",
+        stacklevel=3,
+    )
 
 
 def check_labels(labels: Any, num_classes: int, batch: int) -> None:
@@ -43,6 +107,11 @@ def check_labels(labels: Any, num_classes: int, batch: int) -> None:
         ValueError: if rank, length, dtype or range is wrong.
     """
     labels = np.asarray(labels)
+    if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
+        raise ValueError(
+            f"Labels are integers from 0 to {num_classes - 1}, or one-hot rows, not names: number the classes. "
+            f"Received: labels of dtype {labels.dtype}"
+        )
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] not in (1, num_classes)):
         raise ValueError(
             f"Labels are (batch,) class indices or (batch, {num_classes}) one-hot rows, as the classifier has "
@@ -109,16 +178,37 @@ def _class_indices(labels: Any) -> np.ndarray:
     return (labels.argmax(axis=1) if one_hot else labels.reshape(-1)).astype(np.int32)
 
 
+def check_output(output: Any) -> Any:
+    """Returns what a classifier returned, a tensor or an array.
+
+    Raises:
+        ValueError: if it is a dictionary, or a list or tuple of outputs.
+    """
+    if isinstance(output, Mapping | list | tuple):
+        received = f"the keys {sorted(map(str, output))}" if isinstance(output, Mapping) else f"{len(output)} outputs"
+        raise ValueError(
+            "A classifier returns one tensor of logits, (batch, classes): wrap it so that it returns this one alone. "
+            f"Received: a {type(output).__name__} of {received}"
+        )
+    return output
+
+
 def check_logits(logits: Any, batch: int) -> None:
     """Checks that what a classifier returned can be logits: (batch, classes), and not probabilities.
 
     Raises:
-        ValueError: if the shape is wrong, or all rows are non-negative and add up to 1.
+        ValueError: if there are several outputs, the shape is wrong, or all rows are non-negative and add up to 1.
     """
-    logits = np.asarray(logits, np.float64)
-    if logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 2:
+    logits = np.asarray(check_output(logits), np.float64)
+    if logits.shape in ((batch,), (batch, 1)):
         raise ValueError(
-            f"A classifier maps {batch} images to logits of shape ({batch}, classes) with two classes or more. "
+            f"A classifier returns two logits per image or more. {ONE_LOGIT}"
+            "A function returns tf.concat([0 * z, z], axis=1), with z of shape (batch, 1). "
+            f"Received: an output of shape {logits.shape}"
+        )
+    if logits.ndim != 2 or len(logits) != batch:
+        raise ValueError(
+            f"A classifier maps {batch} images to logits of shape ({batch}, classes). "
             f"Received: an output of shape {logits.shape}"
         )
     if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1.0, atol=1e-3):

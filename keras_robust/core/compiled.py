@@ -43,3 +43,14 @@ def by_batch(
         result = function(tf.nest.map_structure(lambda array, rows=rows: array[rows], values), index)
         parts.append(tf.nest.map_structure(lambda array, kept=kept: array[:kept], result))
     return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def check_compile_attack(compile_attack: Any) -> None:
+    """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
+    if compile_attack not in (True, False, "auto"):
+        raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")
+
+
+def uses_xla(compile_attack: bool | str) -> bool:
+    """Returns whether attacks are compiled with XLA: as given, and for "auto" where there is a GPU."""
+    return bool(tf.config.list_logical_devices("GPU")) if compile_attack == "auto" else bool(compile_attack)

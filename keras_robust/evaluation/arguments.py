@@ -5,9 +5,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_robust.attacks import Attack
+from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.core.checks import check_targets
+from keras_robust.core.compiled import compiled
+from keras_robust.evaluation.gradients import loss_gradient
+from keras_robust.evaluation.setting import Setting
 
 
 def check_attacks(attacks: Any) -> dict[str, Attack]:
@@ -91,3 +96,33 @@ def check_attack(attack: Any, kind: type[Attack] = Attack) -> None:
         )
     if attack.aim == "given":
         raise ValueError(f"Given targets are for evaluate, with targets. Received: attack={attack!r}")
+
+
+def check_fits(attacks: Iterable[Attack], setting: Setting) -> None:
+    """Checks that attacks can run in a setting, before any of them does.
+
+    Args:
+        attacks: see `evaluate`.
+        setting: who is attacked.
+
+    Raises:
+        ValueError: if an attack needs more classes, images of another shape, another precision, or gradients that the
+            classifier does not have.
+    """
+    attacks = list(attacks)
+    for attack in attacks:
+        setting.source.model_fn_for(attack.compute_dtype)
+        attack.check_fits(setting.images.shape[1:], setting.classes)
+    followers = [attack for attack in attacks if not isinstance(attack, ScoreBasedAttack)]
+    if 0 < len(followers) < len(attacks):  # where all follow gradients, the first one finds out before it measures
+        check_differentiable(setting)
+
+
+def check_differentiable(setting: Setting) -> None:
+    """Raises `ValueError` unless the source of attacks is differentiable in its images; it is traced, and not run."""
+    model_fn = setting.source.model_fn_for(None)
+    images = tf.TensorSpec((setting.batch_size, *setting.images.shape[1:]), tf.float32)
+    labels = tf.TensorSpec((setting.batch_size,), tf.int32)
+    gradient = compiled(lambda points, labels: loss_gradient(model_fn, points, labels))
+    with setting.strategy.scope():
+        gradient.get_concrete_function(images, labels)

@@ -27,7 +27,7 @@ def craft(attack: Attack, setting: Setting) -> Iterator[np.ndarray]:
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         return single(source_fn, *batch, seed)
 
-    compiled = compile_batch_function(run, setting.strategy)
+    compiled = compile_batch_function(run, setting.strategy, setting.compile_attack)
 
     def one_run(seed: Tensor) -> np.ndarray:
         values = (setting.images, setting.labels)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.evaluation.arguments import check_attack
+from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.runner import AttackRun
 from keras_robust.evaluation.setting import make_setting
 from keras_robust.reports.formatting import percent
@@ -28,6 +28,7 @@ def epsilon_curve(
     batch_size: int = 128,
     seed: int = 0,
     verbose: bool = True,
+    compile_attack: bool | str = "auto",
 ) -> dict[str, Any]:
     """Measures the accuracy of a classifier under one attack at rising epsilons (Athalye et al., 2018, section 3.1).
 
@@ -48,6 +49,7 @@ def epsilon_curve(
         batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attack's draws, in [0, 2**31): the same at every epsilon.
         verbose: show progress bars.
+        compile_attack: see `evaluate`.
 
     Returns:
         Plain Python values: `kind` ("epsilon_curve"), `attack` (its name as given), `norm`, `epsilons` (from 0 on),
@@ -59,10 +61,17 @@ def epsilon_curve(
     """
     begin = time.perf_counter()
     check_attack(attack)
-    given = _check_epsilons(epsilons)
+    given = _check_epsilons(attack, epsilons)
     setting = make_setting(
-        model, dataset, attack.threat_model.bounds, batch_size=batch_size, seed=seed, verbose=verbose
+        model,
+        dataset,
+        attack.threat_model.bounds,
+        batch_size=batch_size,
+        seed=seed,
+        verbose=verbose,
+        compile_attack=compile_attack,
     )
+    check_fits([attack], setting)
     reach = attack.threat_model.reach(setting.images[0].size)
     larger = _up_to(reach, given)
     for epsilon in larger:
@@ -86,14 +95,19 @@ def epsilon_curve(
     }
 
 
-def _check_epsilons(epsilons: Any) -> list[float]:
-    """Returns the epsilons above 0."""
+def _check_epsilons(attack: Attack, epsilons: Any) -> list[float]:
+    """Returns the epsilons above 0.
+
+    Raises:
+        ValueError: if they do not rise to one above 0, or the attack has steps in proportion to an epsilon of 0.
+    """
     given = list(epsilons) if isinstance(epsilons, list | tuple) else []
     numbers = all(isinstance(epsilon, int | float) and not isinstance(epsilon, bool) for epsilon in given)
     if not given or not numbers or not given[-1] > 0 or not given[0] >= 0 or given != sorted(set(given)):
         raise ValueError(
             f"epsilons are increasing numbers, of which the last is above 0. Received: epsilons={epsilons!r}"
         )
+    attack.resized(float(given[-1]))
     return [float(epsilon) for epsilon in given if epsilon > 0]
 
 

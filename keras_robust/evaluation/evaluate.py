@@ -14,7 +14,7 @@ from keras_robust.attacks import Attack
 from keras_robust.attacks.attack import changed
 from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.core import ThreatModel
-from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_given_targets
+from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_fits, check_given_targets
 from keras_robust.evaluation.journal import Journal
 from keras_robust.evaluation.masking import Check, check_of_square, run_checks
 from keras_robust.evaluation.provenance import provenance, training_run
@@ -37,6 +37,23 @@ Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndar
 """Returns a part of the record, and arrays to be kept with the samples if there are any."""
 
 
+@dataclasses.dataclass(frozen=True)
+class CheckedAnalysis:
+    """An analysis that says before the first attack whether it can run.
+
+    Attributes:
+        run: the analysis.
+        check: raises `ValueError` if it cannot run in a setting.
+    """
+
+    run: Analysis
+    check: Callable[[Setting], Any]
+
+    def __call__(self) -> Any:
+        """Runs the analysis."""
+        return self.run()
+
+
 def evaluate(
     model: Any,
     dataset: Any,
@@ -54,6 +71,7 @@ def evaluate(
     dataset_name: str = "",
     journal: str | pathlib.Path | None = None,
     verbose: bool = True,
+    compile_attack: bool | str = "auto",
 ) -> Report:
     """Measures the robust accuracy of a classifier under attacks.
 
@@ -66,12 +84,16 @@ def evaluate(
 
     Inside the scope of a `tf.distribute` strategy each batch is spread over its replicas.
 
+    What can be known before the first attack is checked then: whether the attacks fit the images, the classes and the
+    precision of the classifier, and whether checks and analyses can run.
+
     Args:
         model: a Keras model of images to logits (a `RobustModel`, too), the path of a `.keras` file or SavedModel, or
             a differentiable TensorFlow function of images to logits.
-        dataset: a batched `tf.data.Dataset` of (images, labels) or a pair of arrays; images are floats (examples,
-            height, width, channels) inside the attacks' bounds, labels sparse or one-hot. It is held in memory,
-            as float32.
+        dataset: a batched `tf.data.Dataset` of (images, labels), or of dictionaries with the keys "image" and "label"
+            as TFDS has them, or a pair of arrays; images are floats (examples, height, width, channels), or of another
+            shape that the classifier takes, inside the attacks' bounds, labels sparse or one-hot. It is held in
+            memory, as float32.
         attacks: one attack or several, of one pixel range; or a `Suite` such as `AutoAttack`.
         source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
             box).
@@ -97,21 +119,27 @@ def evaluate(
         journal: a folder for progress: an evaluation that was killed goes on from it, and ends with the same results.
             What is done again is about half a minute, or a restart of PGD. Delete it when the report is saved.
         verbose: show progress bars.
+        compile_attack: compile attacks and classifier with XLA: True, False, or "auto" for wherever there is a GPU. XLA
+            makes attacks on CPU slower. False is for a classifier with an operation that XLA does not have.
 
     Returns:
         A `Report`.
 
     Warns:
-        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits.
+        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits; the logits of an image
+            depend on the other images in its batch; or the bounds are those of bytes, and the images look divided by
+            255.
 
     Raises:
-        ValueError: if images, labels, model, attacks, epsilons, targets or journal are not what they must be; nothing
-            is measured then.
+        ValueError: if images, labels, model, attacks, analyses, epsilons, targets or journal are not what they must be;
+            nothing is measured then.
     """
     start = time.perf_counter()
     suite = attacks if isinstance(attacks, Suite) else None
     given = {} if suite else check_attacks(attacks)
     threat_model = suite.threat_model if suite else next(iter(given.values())).threat_model
+    further = _check_options(analyses, checks, dataset_name)
+    training = training_run(model)
     setting = make_setting(
         model,
         dataset,
@@ -121,6 +149,7 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         verbose=verbose,
+        compile_attack=compile_attack,
     )
     if suite:
         given = suite.attacks_for(setting.classes)
@@ -130,12 +159,15 @@ def evaluate(
         targets=check_given_targets(targets, given.values(), setting.labels, setting.classes),
     )
     given = _named(given, setting)
+    check_fits(given.values(), setting)
     for attack in given.values():
-        setting.source.model_fn_for(attack.compute_dtype)
+        describe(attack)  # what a record cannot hold is refused now
         _warn_of_precision(attack, setting.source)
+    for analysis in further.values():
+        if isinstance(analysis, CheckedAnalysis):
+            analysis.check(setting)
     if checks is None:
         checks = bool(suite and suite.strong and setting.white_box)
-    further = dict(analyses or {})
     progress = None
     if journal is not None:
         progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]))
@@ -152,7 +184,7 @@ def evaluate(
         "dataset": dataset_name or f"{len(setting.images)} examples",
         "seconds": time.perf_counter() - start,
         **provenance(),
-        "training": training_run(model),
+        "training": training,
     }
     arrays = [samples_of(results, setting), *(arrays for _, arrays in parts)]
     samples = {name: array for some in arrays for name, array in some.items()}
@@ -183,6 +215,27 @@ def _describe_suite(suite: Suite, setting: Setting) -> dict[str, Any]:
     if setting.epsilons is not None:
         described["name"] = _renamed(suite.name, suite.threat_model, setting.epsilons)
     return described
+
+
+def _check_options(analyses: Any, checks: Any, dataset_name: Any) -> dict[str, Analysis]:
+    """Returns the analyses by name.
+
+    Raises:
+        ValueError: if they are no functions by name, `checks` is no bool or None, or `dataset_name` no text.
+    """
+    further = {} if analyses is None else analyses
+    if not isinstance(further, Mapping) or not all(
+        isinstance(name, str) and callable(analysis) for name, analysis in further.items()
+    ):
+        raise ValueError(
+            "analyses are functions by name, such as {'curve': lambda: iteration_curve(model, dataset, attack)}. "
+            f"Received: analyses={analyses!r}"
+        )
+    if checks is not None and not isinstance(checks, bool):
+        raise ValueError(f"checks is a bool, or None. Received: checks={checks!r}")
+    if not isinstance(dataset_name, str):
+        raise ValueError(f"dataset_name is a text for the record. Received: dataset_name={dataset_name!r}")
+    return dict(further)
 
 
 def _warn_of_precision(attack: Attack, source: Subject) -> None:
@@ -227,11 +280,23 @@ def _remember(journal: Journal | None, key: str, function: Analysis) -> tuple[di
     if saved is None:
         result = function()
         part, arrays = result if isinstance(result, tuple) else (result, {})
-        saved = {"json": np.array(json.dumps(part)), **arrays}
+        saved = {"json": np.array(json.dumps(part, default=_plain)), **arrays}
         if journal is not None:
             journal.save(key, saved)
     arrays = dict(saved)
     return json.loads(str(arrays.pop("json"))), arrays
+
+
+def _plain(value: Any) -> Any:
+    """Returns NumPy values and tensors as plain Python values, for JSON."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if hasattr(value, "numpy"):
+        return np.asarray(value).tolist()
+    raise ValueError(
+        "An analysis returns a dictionary of plain Python values, and arrays as a second result. "
+        f"Received: {value!r} of type {type(value).__name__}"
+    )
 
 
 def _check(

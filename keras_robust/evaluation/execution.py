@@ -8,7 +8,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.core import seeds
-from keras_robust.core.compiled import by_batch, compiled
+from keras_robust.core.compiled import by_batch, compiled, uses_xla
 
 __all__ = ["BatchFunction", "by_batch", "compile_batch_function", "progress_bar"]
 
@@ -16,13 +16,19 @@ BatchFunction = Callable[..., Any]
 """Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
 
 
-def compile_batch_function(function: BatchFunction, strategy: tf.distribute.Strategy) -> BatchFunction:
+def compile_batch_function(
+    function: BatchFunction, strategy: tf.distribute.Strategy, compile_attack: bool | str = "auto"
+) -> BatchFunction:
     """Compiles a function of a batch; returned is one of a nest of NumPy arrays, scalars and a seed, to NumPy arrays.
 
-    XLA is used where there is a GPU; on CPU it makes attacks slower. Several replicas have a part of the batch and a
-    seed of their own each.
+    Several replicas have a part of the batch and a seed of their own each.
+
+    Args:
+        function: see `BatchFunction`.
+        strategy: over whose replicas a batch is spread.
+        compile_attack: with XLA: True, False, or "auto" for where there is a GPU; on CPU XLA makes attacks slower.
     """
-    run = compiled(function, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+    run = compiled(function, jit_compile=uses_xla(compile_attack))
     replicas = strategy.num_replicas_in_sync
 
     def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:

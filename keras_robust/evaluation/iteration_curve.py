@@ -17,7 +17,7 @@ from keras_robust.attacks.iterative import State
 from keras_robust.core import seeds
 from keras_robust.core.objectives import Goal
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.arguments import check_attack
+from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
 from keras_robust.evaluation.ranks import rank_labels
 from keras_robust.evaluation.runner import CHUNK_BATCHES, check_inside
@@ -42,6 +42,7 @@ def iteration_curve(
     batch_size: int = 128,
     seed: int = 0,
     verbose: bool = True,
+    compile_attack: bool | str = "auto",
 ) -> dict[str, Any]:
     """Measures the accuracy of a classifier under PGD of more and more iterations (Xie & Yuille, 2020, figure 2).
 
@@ -61,6 +62,7 @@ def iteration_curve(
         batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attack's draws, in [0, 2**31).
         verbose: show a progress bar.
+        compile_attack: see `evaluate`.
 
     Returns:
         Plain Python values: `kind` ("iteration_curve"), `attack` (its name with the largest number), `iterations`,
@@ -78,8 +80,15 @@ def iteration_curve(
     counts = _check_iterations(iterations)
     followed = dataclasses.replace(attack, steps=counts[-1], step_size=attack.resolved_step_size)
     setting = make_setting(
-        model, dataset, attack.threat_model.bounds, batch_size=batch_size, seed=seed, verbose=verbose
+        model,
+        dataset,
+        attack.threat_model.bounds,
+        batch_size=batch_size,
+        seed=seed,
+        verbose=verbose,
+        compile_attack=compile_attack,
     )
+    check_fits([followed], setting)
     broken_at = _Run(followed, setting, counts).broken_at()
     accuracy = [float(((broken_at == NEVER) | (broken_at > count)).mean()) for count in counts]
     flat, verdict = _judge(counts, accuracy, len(broken_at))
@@ -144,7 +153,8 @@ class _Run:
             return rank_labels(target_fn(points), labels) > 0
 
         self._start, self._advance, self._is_wrong = (
-            compile_batch_function(function, setting.strategy) for function in (start, advance, is_wrong)
+            compile_batch_function(function, setting.strategy, setting.compile_attack)
+            for function in (start, advance, is_wrong)
         )
 
     def broken_at(self) -> np.ndarray:

@@ -30,7 +30,7 @@ class Journal:
         fingerprint: what the evaluation depends on, as JSON.
 
     Raises:
-        ValueError: if the folder holds the progress of another evaluation.
+        ValueError: if the folder holds the progress of another evaluation, or cannot be written to.
     """
 
     def __init__(self, folder: str | pathlib.Path, fingerprint: dict[str, Any]) -> None:
@@ -45,9 +45,13 @@ class Journal:
                     f"The folder holds the progress of an evaluation with another {', '.join(different)}. Delete it or "
                     f"choose another one. Received: journal={self.folder}"
                 )
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(path, json.dumps(fingerprint, indent=1).encode())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write(path, json.dumps(fingerprint, indent=1).encode())
+        except OSError as error:
+            raise ValueError(
+                f"journal is a folder that can be made and written to. Received: journal={self.folder} ({error})"
+            ) from error
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """Returns the arrays saved under a name, or None.

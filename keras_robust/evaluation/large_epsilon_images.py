@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
-from keras_robust.evaluation.arguments import check_attack
+from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.ranks import classify
 from keras_robust.evaluation.setting import make_classify, make_setting
@@ -26,6 +26,7 @@ def large_epsilon_images(
     examples: int = 8,
     batch_size: int = 128,
     seed: int = 0,
+    compile_attack: bool | str = "auto",
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Attacks the first examples to the end (Shafahi et al., 2019, figure 2).
 
@@ -40,11 +41,12 @@ def large_epsilon_images(
         examples: how many of the first examples are shown.
         batch_size: examples at a time, a multiple of the number of replicas.
         seed: of the attack's draws, in [0, 2**31).
+        compile_attack: see `evaluate`.
 
     Returns:
         Plain Python values, and arrays. The values: `kind` ("large_epsilon_images"), `attack` (its name), `epsilon`,
         `arrays` (what the names of the arrays begin with, of each attack another) and `seconds`. The arrays, after that
-        beginning and a slash: "images" and "attacked", (n, height, width, channels) float32; "labels" and
+        beginning and a slash: "images" and "attacked", (n, ...) float32; "labels" and
         "attacked_predictions", (n,) int32.
 
     Raises:
@@ -54,9 +56,11 @@ def large_epsilon_images(
     check_attack(attack)
     check_integer("examples", examples)
     bounds = attack.threat_model.bounds
-    setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
+    setting = make_setting(model, dataset, bounds, **options, verbose=False).first(examples)
+    check_fits([attack], setting)
     attacked = next(craft(attack, setting))
-    logits = make_classify(setting.target, setting.batch_size, setting.strategy)(attacked)
+    logits = make_classify(setting.target, setting.batch_size, setting.strategy, compile_attack)(attacked)
     arrays = {
         "images": setting.images,
         "attacked": attacked,

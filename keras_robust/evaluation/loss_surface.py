@@ -37,6 +37,7 @@ def loss_surface(
     bounds: tuple[float, float] = (0.0, 1.0),
     batch_size: int = 128,
     seed: int = 0,
+    compile_attack: bool | str = "auto",
 ) -> dict[str, Any]:
     """Computes the cross-entropy at x + a u + b v for a and b from -radius to radius (Shafahi et al., 2019, figure 3).
 
@@ -55,6 +56,7 @@ def loss_surface(
         bounds: smallest and largest pixel value of the images.
         batch_size: points at a time, a multiple of the number of replicas.
         seed: of the random directions, in [0, 2**31).
+        compile_attack: see `evaluate`.
 
     Returns:
         Plain Python values: `kind` ("loss_surface"), `axes` (the names of the two directions), `norm`, `radius`,
@@ -74,7 +76,8 @@ def loss_surface(
         raise ValueError(f"points is odd, so that the image is in the middle. Received: points={points}")
     check_positive("radius", radius)
     ball = NORMS[norm](radius, bounds)
-    setting = make_setting(model, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False).first(examples)
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
+    setting = make_setting(model, dataset, bounds, **options, verbose=False).first(examples)
     offsets = np.linspace(-radius, radius, points, dtype=np.float32)
     losses = _losses(setting, ball, axes, offsets)
     return {
@@ -110,7 +113,7 @@ def _losses(setting: Setting, ball: ThreatModel, axes: str, offsets: np.ndarray)
         logits = model_fn(image + along_first * first + along_second * second)
         return cross_entropy(tf.repeat(label, tf.shape(logits)[0]), logits)
 
-    compiled = compile_batch_function(run, setting.strategy)
+    compiled = compile_batch_function(run, setting.strategy, setting.compile_attack)
     grid = tuple(part.reshape(-1) for part in np.meshgrid(offsets, offsets, indexing="ij"))
 
     def surface(image: np.ndarray, label: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -135,7 +138,7 @@ def _gradient_directions(setting: Setting, ball: ThreatModel) -> np.ndarray:
         images, labels = batch
         return ball.steepest_ascent(loss_gradient(model_fn, images, labels))
 
-    compiled, seed = compile_batch_function(run, setting.strategy), seeds.as_seed(setting.seed)
+    compiled, seed = compile_batch_function(run, setting.strategy, setting.compile_attack), seeds.as_seed(setting.seed)
     values = (setting.images, setting.sparse_labels)
     return by_batch(lambda batch, _: compiled(batch, seed), values, setting.batch_size)
 

@@ -59,6 +59,7 @@ def masking_checks(
     examples: int = EXAMPLES,
     batch_size: int = 128,
     seed: int = 0,
+    compile_attack: bool | str = "auto",
 ) -> list[Check]:
     """Runs every check for gradient masking.
 
@@ -74,6 +75,7 @@ def masking_checks(
         examples: how many of the first examples are used.
         batch_size: examples at a time.
         seed: of all draws.
+        compile_attack: see `evaluate`.
 
     Raises:
         ValueError: if an argument is not what it must be; the message names what was received.
@@ -81,9 +83,8 @@ def masking_checks(
     if not isinstance(threat_model, ThreatModel):
         raise ValueError(f"threat_model is a ThreatModel such as Linf(0.3). Received: threat_model={threat_model!r}")
     check_integer("examples", examples)
-    setting = make_setting(
-        model, dataset, threat_model.bounds, source=source, batch_size=batch_size, seed=seed, verbose=False
-    )
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
+    setting = make_setting(model, dataset, threat_model.bounds, source=source, verbose=False, **options)
     return run_checks(setting, threat_model, examples)
 
 
@@ -267,6 +268,10 @@ def _random_target(outcomes: probes.Outcomes) -> Check:
 
 
 def _gradient_free(outcomes: probes.Outcomes) -> Check:
+    if not outcomes.has_squares:
+        name, source = "gradient_free_beats_gradient", "Athalye et al. (2018), section 3.1"
+        reason = "Not run: Square Attack needs images of a height and a width."
+        return Check(name, None, FEW_SURVIVORS, False, reason, source)
     left, broken = outcomes.accuracy("pgd"), outcomes.share_found_only_by("square", "pgd")
     return _above(
         "gradient_free_beats_gradient",

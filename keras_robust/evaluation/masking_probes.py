@@ -54,7 +54,7 @@ class Outcomes:
 
     def __init__(self, setting: Setting, ball: ThreatModel) -> None:
         self._setting = setting
-        long_step = 2.5 * ball.epsilon / STEPS
+        long_step = 2.5 * ball.epsilon / STEPS or None  # at epsilon 0 no step has a size
         self._attacks: dict[str, Attack] = {
             "one_step": FGSM(ball),
             "pgd": PGD(ball, steps=STEPS),
@@ -68,6 +68,11 @@ class Outcomes:
     def robust(self, name: str) -> np.ndarray:
         """Returns which examples withstand an attack, (examples,) bool; "more_restarts" follows on "restarts"."""
         return self._robust(name)
+
+    @property
+    def has_squares(self) -> bool:
+        """Whether the images have a height and a width, as Square Attack needs."""
+        return self._setting.images.ndim > 2
 
     def accuracy(self, name: str) -> float:
         """Returns the share of examples that withstand an attack."""
@@ -126,7 +131,7 @@ def withstand_transfer(setting: Setting, ball: ThreatModel) -> np.ndarray:
 
 def largest_change_of_logits(setting: Setting) -> float:
     """Returns by how much a logit of an example differs between two passes."""
-    classify = make_classify(setting.target, setting.batch_size, setting.strategy)
+    classify = make_classify(setting.target, setting.batch_size, setting.strategy, setting.compile_attack)
     # Both of one compiled function: where TensorFlow's global seed is set, each new function draws the same again.
     first, second = classify(setting.images), classify(setting.images)
     return float(np.abs(first - second).max())
@@ -174,6 +179,6 @@ def _with_radii(setting: Setting, ball: ThreatModel) -> tuple[np.ndarray, ...]:
 
 
 def _by_batch(function: BatchFunction, setting: Setting, values: Any) -> np.ndarray:
-    compiled = compile_batch_function(function, setting.strategy)
+    compiled = compile_batch_function(function, setting.strategy, setting.compile_attack)
     seed = seeds.as_seed(setting.seed)
     return by_batch(lambda batch, index: compiled(batch, seeds.fold(seed, index)), values, setting.batch_size)

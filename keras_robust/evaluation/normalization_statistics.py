@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
-from keras_robust.evaluation.arguments import check_attack
+from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.setting import make_setting
 from keras_robust.evaluation.subject import as_keras_classifier
@@ -39,6 +39,7 @@ def normalization_statistics(
     channels: int = 20,
     batch_size: int = 128,
     seed: int = 0,
+    compile_attack: bool | str = "auto",
 ) -> dict[str, Any]:
     """Compares means and variances of randomly chosen channels (Xie & Yuille, 2020, figures 5 and 6).
 
@@ -53,6 +54,7 @@ def normalization_statistics(
         channels: how many are drawn, or all if there are fewer.
         batch_size: images per batch.
         seed: of the channels and of the attack, in [0, 2**31).
+        compile_attack: see `evaluate`.
 
     Returns:
         Plain Python values: `kind` ("normalization_statistics"), `layer`, `attack` (its name), `channels` (their
@@ -66,17 +68,13 @@ def normalization_statistics(
     begin = time.perf_counter()
     check_attack(attack)
     check_integer("channels", channels)
-    classifier = as_keras_classifier(model)
-    chosen = _layer(classifier, layer)
+    classifier, chosen = classifier_and_layer(model, layer)
     with use_branch(ADVERSARIAL if has_branches(classifier) else None):
         bounds = attack.threat_model.bounds
-        setting = make_setting(classifier, dataset, bounds, batch_size=batch_size, seed=seed, verbose=False)
-        setting = setting.first(2 * batch_size)
-        if len(setting.images) < 2 * batch_size:
-            raise ValueError(
-                f"The statistics of two batches of {batch_size} need as many images. "
-                f"Received: {len(setting.images)} images"
-            )
+        options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
+        setting = make_setting(classifier, dataset, bounds, **options, verbose=False).first(2 * batch_size)
+        check_two_batches(len(setting.images), batch_size)
+        check_fits([attack], setting)
         attacked = next(craft(attack, setting))
         features = keras.Model(classifier.inputs, chosen.input)(tf.constant(attacked), training=False)
     series = _moving_averages(chosen)
@@ -97,6 +95,24 @@ def normalization_statistics(
         "verdict": _verdict(series),
         "seconds": time.perf_counter() - begin,
     }
+
+
+def check_two_batches(images: int, batch_size: int) -> None:
+    """Raises `ValueError` unless there are images for two batches."""
+    if images < 2 * batch_size:
+        raise ValueError(
+            f"The statistics of two batches of {batch_size} need as many images. Received: {images} images"
+        )
+
+
+def classifier_and_layer(model: Any, name: str | None = None) -> tuple[keras.Layer, keras.Layer]:
+    """Returns the classifier of a model, and its batch normalisation of that name, or the one in the middle.
+
+    Raises:
+        ValueError: if the classifier cannot be looked into, or there is no such layer.
+    """
+    classifier = as_keras_classifier(model)
+    return classifier, _layer(classifier, name)
 
 
 def _layer(classifier: keras.Layer, name: str | None) -> keras.Layer:

@@ -60,7 +60,8 @@ class PaperSuite(Suite):
         }
         for name, default in defaults.items():
             values = default if getattr(self, name) is None else getattr(self, name)
-            if not isinstance(values, list | tuple) or not values or not all(value > 0 for value in values):
+            allowed = isinstance(values, list | tuple) and values and all(value >= 0 for value in values)
+            if not allowed or (0 in values and not (ball.epsilon == 0 and name != "steps")):
                 raise ValueError(f"{name} are positive numbers. Received: {name}={values!r}")
             object.__setattr__(self, name, tuple(values))
         if max(self._epsilons) > ball.epsilon:
@@ -95,6 +96,6 @@ class PaperSuite(Suite):
                 yield f"Step-{suffix} ({ball})", FGSM(ball, target=target)
                 yield f"R+Step-{suffix} ({ball})", RFGSM(ball, target=target)
                 for steps, size in itertools.product(self.steps, self.step_sizes or ()):
-                    options: dict[str, Any] = {"steps": steps, "step_size": size, "target": target}
+                    options: dict[str, Any] = {"steps": steps, "step_size": size or None, "target": target}
                     yield f"Iter-{suffix}-{steps} ({ball}, step {size:.3g})", BIM(ball, **options)
                     yield f"PGD-{suffix}-{steps} ({ball}, step {size:.3g})", PGD(ball, **options)

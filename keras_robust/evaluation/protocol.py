@@ -4,19 +4,25 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from keras_robust.attacks import PGD, Attack
+from keras_robust.evaluation.arguments import check_attack, check_differentiable, check_fits
 from keras_robust.evaluation.autoattack import AutoAttack
 from keras_robust.evaluation.epsilon_curve import epsilon_curve
-from keras_robust.evaluation.evaluate import Analysis, evaluate
+from keras_robust.evaluation.evaluate import Analysis, CheckedAnalysis, evaluate
 from keras_robust.evaluation.iteration_curve import iteration_curve
 from keras_robust.evaluation.large_epsilon_images import large_epsilon_images
 from keras_robust.evaluation.loss_surface import AXES, loss_surface
-from keras_robust.evaluation.normalization_statistics import normalization_statistics
+from keras_robust.evaluation.normalization_statistics import (
+    check_two_batches,
+    classifier_and_layer,
+    normalization_statistics,
+)
 from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.report import Report
+from keras_robust.evaluation.setting import Setting, check_other_model
 from keras_robust.evaluation.subject import as_subject
 from keras_robust.evaluation.suite import Combined, Suite
 from keras_robust.evaluation.transfer_matrix import transfer_matrix
@@ -49,6 +55,7 @@ def evaluate_suite(
     dataset_name: str = "",
     journal: str | pathlib.Path | None = None,
     verbose: bool = True,
+    compile_attack: bool | str = "auto",
 ) -> Report:
     """Runs a named evaluation.
 
@@ -78,12 +85,19 @@ def evaluate_suite(
         dataset_name: see `evaluate`.
         journal: a folder for progress: see `evaluate`. What was finished is not run again.
         verbose: show progress bars.
+        compile_attack: see `evaluate`.
 
     Raises:
         ValueError: if an argument is not what it must be; the message names what was received.
     """
     if suite is not None and suite not in SUITES:
         raise ValueError(f"suite is one of {SUITES} or None. Received: suite={suite!r}")
+    check_attack(attack)
+    if suite in ("curve", "surface", "all") and attack.threat_model.epsilon == 0:
+        raise ValueError(
+            "Curves over epsilon and loss surfaces are of an epsilon above 0. "
+            f"Received: suite={suite!r} with attack={attack!r}"
+        )
     if suite in ("curve", "all") and not isinstance(attack, PGD):
         raise ValueError(f"The curves are of PGD. Received: suite={suite!r} with attack={attack!r}")
     if suite == "transfer" and not models:
@@ -97,7 +111,7 @@ def evaluate_suite(
         attacks = PaperSuite(ball)
     elif suite == "all":
         attacks = Combined((PaperSuite(ball), AutoAttack(ball, version)))
-    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
     with use_branch(branch):
         return evaluate(
             model,
@@ -149,21 +163,28 @@ def _analyses(
         single = dataclasses.replace(attack, restarts=1)
         doubled = LARGE * ball.epsilon if ball.norm != "linf" else min(LARGE * ball.epsilon, ball.reach(1))
         large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=doubled))
+        fits = _fits([attack])
         analyses = {
-            f"iteration curve of {single.name}": lambda: iteration_curve(model, dataset, single, **options),
-            f"epsilon curve of {attack.name}": lambda: epsilon_curve(model, dataset, attack, epsilons, **options),
-            f"loss surface ({ball})": lambda: loss_surface(
-                model, dataset, ball.epsilon, norm=ball.norm, bounds=ball.bounds, **options
+            f"iteration curve of {single.name}": CheckedAnalysis(
+                lambda: iteration_curve(model, dataset, single, **options), fits
             ),
-            f"images of {large.name}": lambda: large_epsilon_images(model, dataset, large, **options),
+            f"epsilon curve of {attack.name}": CheckedAnalysis(
+                lambda: epsilon_curve(model, dataset, attack, epsilons, **options), fits
+            ),
+            f"loss surface ({ball})": CheckedAnalysis(
+                lambda: loss_surface(model, dataset, ball.epsilon, norm=ball.norm, bounds=ball.bounds, **options), fits
+            ),
+            f"images of {large.name}": CheckedAnalysis(
+                lambda: large_epsilon_images(model, dataset, large, **options), fits
+            ),
         }
     if suite == "images":
-        analyses[f"images of {attack.name}"] = lambda: large_epsilon_images(
-            model, dataset, attack, examples=SHAFAHI_IMAGES, **options
+        analyses[f"images of {attack.name}"] = CheckedAnalysis(
+            lambda: large_epsilon_images(model, dataset, attack, examples=SHAFAHI_IMAGES, **options), _fits([attack])
         )
     if suite == "surface":
         for axes in AXES:
-            analyses[f"loss surface ({ball}), {axes}"] = functools.partial(
+            surface = functools.partial(
                 loss_surface,
                 *(model, dataset, ball.epsilon),
                 norm=ball.norm,
@@ -172,16 +193,58 @@ def _analyses(
                 examples=SHAFAHI_SURFACES,
                 **options,
             )
+            analyses[f"loss surface ({ball}), {axes}"] = CheckedAnalysis(surface, _is_differentiable)
     if suite == "normalization":
-        analyses[f"statistics of normalisation under {attack.name}"] = lambda: normalization_statistics(
-            model, dataset, attack, **options
+        analyses[f"statistics of normalisation under {attack.name}"] = CheckedAnalysis(
+            lambda: normalization_statistics(model, dataset, attack, **options), _has_statistics(model, attack)
         )
     if models:
         everyone, names = {_short_name(model): model, **models}, [attack.name for attack in transferred]
         if len(everyone) == len(models):
             raise ValueError(f"The evaluated model has a name of its own. Received: {_short_name(model)!r} in models")
         classifiers = ", ".join(_identity(name, model) for name, model in everyone.items())
-        analyses[f"transfer of {'; '.join(names)} between {classifiers}"] = lambda: transfer_matrix(
-            everyone, dataset, transferred, **options
+        analyses[f"transfer of {'; '.join(names)} between {classifiers}"] = CheckedAnalysis(
+            lambda: transfer_matrix(everyone, dataset, transferred, **options), _transfers(models, transferred)
         )
     return analyses
+
+
+# Each of these returns what asks, before the first attack of an evaluation, whether an analysis can run. Analyses are
+# of the white box, also where the evaluation is not.
+
+
+def _white_box(setting: Setting) -> Setting:
+    return dataclasses.replace(setting, source=setting.target)
+
+
+def _is_differentiable(setting: Setting) -> None:
+    check_differentiable(_white_box(setting))
+
+
+def _fits(attacks: Sequence[Attack]) -> Callable[[Setting], None]:
+    return lambda setting: check_fits(attacks, _white_box(setting))
+
+
+def _has_statistics(model: Any, attack: Attack) -> Callable[[Setting], None]:
+    def check(setting: Setting) -> None:
+        classifier_and_layer(model)
+        check_two_batches(len(setting.images), setting.batch_size)
+        check_fits([attack], _white_box(setting))
+
+    return check
+
+
+def _transfers(models: Mapping[str, Any], attacks: Sequence[Attack]) -> Callable[[Setting], None]:
+    def check(setting: Setting) -> None:
+        check_fits(attacks, _white_box(setting))
+        for model in models.values():
+            other = check_other_model(
+                model,
+                setting.images[: setting.batch_size],
+                setting.classes,
+                setting.batch_size,
+                setting.compile_attack,
+            )
+            check_fits(attacks, dataclasses.replace(setting, source=other))
+
+    return check

@@ -61,13 +61,23 @@ def read_history(path: pathlib.Path) -> dict[str, list[float]]:
 
 
 def training_run(model: Any) -> dict[str, Any] | None:
-    """Returns config and history of the run that saved `model`, if it is a path with these beside it."""
+    """Returns config and history of the run that saved `model`, if it is a path with these beside it.
+
+    Raises:
+        ValueError: if they are there and cannot be read.
+    """
     if not isinstance(model, str | pathlib.Path):
         return None
     folder = pathlib.Path(model).parent
     if not (folder / CONFIG_FILE).exists() or not (folder / HISTORY_FILE).exists():
         return None
-    return {
-        "config": json.loads((folder / CONFIG_FILE).read_text()),
-        "history": read_history(folder / HISTORY_FILE),
-    }
+    try:
+        return {
+            "config": json.loads((folder / CONFIG_FILE).read_text()),
+            "history": read_history(folder / HISTORY_FILE),
+        }
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{CONFIG_FILE} and {HISTORY_FILE} beside a model are those of the run that trained it: JSON, and a table "
+            f"of numbers. Move the model elsewhere, or repair them. Received: {folder} where {error}"
+        ) from error

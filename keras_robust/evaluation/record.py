@@ -37,6 +37,7 @@ def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | Non
         "checks or analyses": more,
         "top_k": setting.top_k,
         "batch_size": setting.batch_size,
+        "compile_attack": setting.compile_attack,
         "seed": setting.seed,
         "number of replicas": setting.strategy.num_replicas_in_sync,
     }
@@ -46,7 +47,7 @@ def _identity(subject: Subject, setting: Setting) -> list[str | None]:
     """Returns what tells a classifier from others: of a function, these are its predictions."""
     predictions = setting.clean_predictions
     if subject is not setting.target:
-        logits = make_classify(subject, setting.batch_size, setting.strategy)(setting.images)
+        logits = make_classify(subject, setting.batch_size, setting.strategy, setting.compile_attack)(setting.images)
         predictions = classify(logits).numpy()
     return [subject.description, subject.sha256, digest(predictions)]
 
@@ -88,6 +89,8 @@ def settings_and_results(
         "black_box_source": None if setting.white_box else setting.source.description,
         "seed": setting.seed,
         "batch_size": setting.batch_size,
+        "compile_attack": setting.compile_attack,
+        "notes": list(setting.notes),
     }
 
 
@@ -109,9 +112,19 @@ def _threat_model(attacks: list[Attack], epsilons: np.ndarray | None) -> dict[st
 
 
 def describe(serializable: Serializable) -> dict[str, Any]:
-    """Returns name and settings of an attack or a suite, as JSON holds them."""
-    settings = keras.saving.serialize_keras_object(serializable)
-    return {"name": serializable.name, "settings": json.loads(json.dumps(settings))}  # type: ignore[attr-defined]
+    """Returns name and settings of an attack or a suite, as JSON holds them.
+
+    Raises:
+        ValueError: if JSON cannot hold them.
+    """
+    name = serializable.name  # type: ignore[attr-defined]
+    try:
+        return {"name": name, "settings": json.loads(json.dumps(keras.saving.serialize_keras_object(serializable)))}
+    except TypeError as error:
+        raise ValueError(
+            "A record holds the settings of each attack, so they are numbers, texts, or objects that Keras can "
+            f"serialise. Received: {serializable!r}"
+        ) from error
 
 
 def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:

@@ -21,8 +21,8 @@ class Report:
 
     Attributes:
         record: everything that was measured and how, as `record.json` holds it.
-        samples: a few examples as arrays: `images` and `attacked` (n, height, width, channels), `labels`,
-            `clean_predictions`, `attacked_predictions` (n,) and `attack_name` ().
+        samples: a few examples as arrays: `images` and `attacked` (n, height, width, channels), or of the other shape
+            that images have, `labels`, `clean_predictions`, `attacked_predictions` (n,) and `attack_name` ().
         adversarials: with `keep_adversarials`, all images as they were attacked, float32 (examples, height, width,
             channels) in the order of the data set, by the name of the attack: as last attacked, whose predictions are
             `record["details"][name]["predictions"]`, or clean where an example was not attacked. And as "worst" the
@@ -60,9 +60,15 @@ class Report:
 
         Adversarial images that were kept are written as `adversarials.npz`; without them such a file of an earlier
         report is deleted. The record is renamed into place: where it is, the report is whole.
+
+        Raises:
+            ValueError: if `folder` cannot be made.
         """
         folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"folder is one that can be made. Received: folder={folder} ({error})") from error
         np.savez_compressed(folder / SAMPLES_FILE, **self.samples)  # type: ignore[arg-type]
         if self.adversarials is None:
             (folder / ADVERSARIALS_FILE).unlink(missing_ok=True)
@@ -111,6 +117,7 @@ class Report:
                 f"  {100 * top['clean_accuracy']:5.1f} %  clean, top {top['k']}",
                 f"  {100 * top['robust_accuracy']:5.1f} %  under attack, top {top['k']}",
             ]
+        lines += [f"Note: {note}" for note in self.record.get("notes") or []]
         suspicious = [check["reason"] for check in self.checks if check["suspicious"]]
         if suspicious:
             lines += ["Gradient masking is suspected, the true robustness is probably lower:"]

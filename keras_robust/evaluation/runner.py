@@ -183,7 +183,8 @@ class AttackRun:
             return attacked, classify(logits), rank_labels(logits, batch[1])
 
         self._start, self._advance, self._judge = (
-            compile_batch_function(function, setting.strategy) for function in (start, advance, judge)
+            compile_batch_function(function, setting.strategy, setting.compile_attack)
+            for function in (start, advance, judge)
         )
 
     def at(self, epsilon: float) -> Self:

@@ -1,6 +1,7 @@
 """Who is attacked, on which examples: what every measurement starts from."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -9,12 +10,17 @@ import tensorflow as tf
 
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_integer, check_labels, check_logits
+from keras_robust.core.compiled import check_compile_attack
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.examples import load_examples
+from keras_robust.evaluation.examples import check_shape, load_examples
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
 from keras_robust.evaluation.ranks import classify, rank_labels
 from keras_robust.evaluation.subject import Subject, as_subject
+
+NEIGHBOURS = 0.01
+"""By so much of the largest logit one may change with the other images of a batch: 16-bit floats are rounded to 0.4 %.
+Batch normalisation in training mode changes logits by about as much as they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Setting:
     Attributes:
         target: the classifier that is to be fooled.
         source: the classifier that attacks differentiate: the same object in the white-box setting.
-        images: (examples, height, width, channels) float32.
+        images: (examples, height, width, channels) float32, or of another shape that the classifier takes.
         labels: sparse or one-hot, as attacks get them.
         sparse_labels: (examples,) int32.
         clean_logits: (examples, classes) float32, of the target.
@@ -36,6 +42,8 @@ class Setting:
         epsilons: (examples,) float32: the radius of each example's ball, in place of that of every attack; None leaves
             it to the attacks.
         targets: (examples,) int32: the classes that attacks towards given targets go to.
+        compile_attack: with XLA: True, False, or "auto" for where there is a GPU.
+        notes: sentences on what was seen in the classifier, for the report.
     """
 
     target: Subject
@@ -51,6 +59,8 @@ class Setting:
     verbose: bool
     epsilons: np.ndarray | None = None
     targets: np.ndarray | None = None
+    compile_attack: bool | str = "auto"
+    notes: tuple[str, ...] = ()
 
     @property
     def white_box(self) -> bool:
@@ -86,34 +96,77 @@ class Setting:
 
 
 def make_classify(
-    subject: Subject, batch_size: int, strategy: tf.distribute.Strategy
+    subject: Subject, batch_size: int, strategy: tf.distribute.Strategy, compile_attack: bool | str = "auto"
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the function of images (examples, height, width, channels) to float32 logits (examples, classes)."""
+    """Returns the function of images (examples, ...) to float32 logits (examples, classes)."""
     model_fn = subject.model_fn_for(None)
 
     def run(batch: Tensor, seed: Tensor) -> Tensor:
         del seed
         return model_fn(batch)
 
-    compiled, no_seed = compile_batch_function(run, strategy), np.zeros(2, np.int32)
+    compiled, no_seed = compile_batch_function(run, strategy, compile_attack), np.zeros(2, np.int32)
     return lambda images: by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
 
 
-def _checked_source(source: Any, images: np.ndarray, classes: int, batch_size: int) -> Subject:
-    """Returns the source of transferred attacks.
+def check_other_model(
+    model: Any, images: np.ndarray, classes: int, batch_size: int, compile_attack: bool | str = "auto"
+) -> Subject:
+    """Returns another classifier of the same examples, such as the source of transferred attacks.
 
     Raises:
-        ValueError: if it does not return logits of as many classes as the target.
+        ValueError: if it does not take the images, or does not return logits of as many classes as the target.
     """
-    subject = as_subject(source)
-    logits = make_classify(subject, batch_size, tf.distribute.get_strategy())(images)
+    subject = as_subject(model)
+    check_shape(images, subject)
+    logits = make_classify(subject, batch_size, tf.distribute.get_strategy(), compile_attack)(images)
     check_logits(logits, len(images))
     if logits.shape[1] != classes:
         raise ValueError(
-            f"source has the {classes} classes of the model. Received: {subject.description} with {logits.shape[1]} "
-            "classes"
+            f"Another model has the {classes} classes of the model. Received: {subject.description} with "
+            f"{logits.shape[1]} classes"
         )
     return subject
+
+
+def _note_of_neighbours(
+    classify_images: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    logits: np.ndarray,
+    bounds: tuple[float, float],
+    batch_size: int,
+) -> str | None:
+    """Warns where the logits of an image depend on the others in its batch, and returns the warning.
+
+    Half of a batch is classified again beside other images, black or white ones, whichever is further from it: one more
+    forward pass. A second pass of the whole batch tells such a classifier from one that is random, of which
+    `masking_checks` tells.
+
+    Args:
+        classify_images: see `make_classify`.
+        images: the first batch.
+        logits: of these.
+        bounds: smallest and largest pixel value.
+        batch_size: of `classify_images`.
+    """
+    few = images[: max(1, len(images) // 2)]
+    if batch_size == len(few):
+        return None  # an image that is alone in its batch has no neighbours
+    colour = max(bounds, key=lambda bound: abs(bound - float(few.mean())))
+    others = np.full((batch_size - len(few), *few.shape[1:]), colour, few.dtype)
+    again = classify_images(np.concatenate([few, others]))[: len(few)]
+    change = float(np.abs(again - logits[: len(few)]).max())
+    if not change > NEIGHBOURS * float(np.abs(logits).max()):
+        return None
+    if float(np.abs(classify_images(images) - logits).max()) > 0.1 * change:
+        return None
+    note = (
+        f"The logits of an image depend on the other images in its batch: by {change:.3g} where half of a batch was "
+        "exchanged. Batch normalisation in training mode does that, as in a model that was exported without "
+        "training=False. Attacks make other batches than users do, so these accuracies say little."
+    )
+    warnings.warn(note, stacklevel=4)
+    return note
 
 
 def make_setting(
@@ -126,6 +179,7 @@ def make_setting(
     batch_size: int = 128,
     seed: int = 0,
     verbose: bool = True,
+    compile_attack: bool | str = "auto",
 ) -> Setting:
     """Checks what is to be evaluated, and classifies the clean examples.
 
@@ -138,6 +192,11 @@ def make_setting(
         batch_size: examples at a time, a multiple of the number of replicas of the current strategy.
         seed: of all draws, in [0, 2**31).
         verbose: show progress bars.
+        compile_attack: see `evaluate`.
+
+    Warns:
+        UserWarning: if the images look divided by 255 and the bounds do not, or the logits of an image depend on the
+            other images in its batch.
 
     Raises:
         ValueError: if anything is not what it must be; the message names what was received.
@@ -145,6 +204,7 @@ def make_setting(
     strategy = tf.distribute.get_strategy()
     check_integer("batch_size", batch_size)
     check_integer("top_k", top_k)
+    check_compile_attack(compile_attack)
     if batch_size % strategy.num_replicas_in_sync:
         raise ValueError(
             f"batch_size is divisible by the {strategy.num_replicas_in_sync} replicas. Received: {batch_size}"
@@ -153,18 +213,20 @@ def make_setting(
     target = as_subject(model)
     images, labels = load_examples(dataset, bounds, target)
     first = images[:batch_size]
-    classify_images = make_classify(target, batch_size, strategy)
-    check_logits(classify_images(first), len(first))
+    classify_images = make_classify(target, batch_size, strategy, compile_attack)
+    first_logits = classify_images(first)
+    check_logits(first_logits, len(first))
     logits = classify_images(images)
     check_logits(logits, len(images))
     check_labels(labels, logits.shape[1], len(images))
     if top_k >= logits.shape[1]:
         raise ValueError(f"top_k is below the {logits.shape[1]} classes. Received: top_k={top_k}")
+    note = _note_of_neighbours(classify_images, first, first_logits, bounds, batch_size)
     return Setting(
         target=target,
         source=target
         if source is None or source is model
-        else _checked_source(source, first, logits.shape[1], batch_size),
+        else check_other_model(source, first, logits.shape[1], batch_size, compile_attack),
         images=images,
         labels=labels,
         sparse_labels=as_sparse(labels).numpy(),
@@ -174,4 +236,6 @@ def make_setting(
         seed=seed,
         strategy=strategy,
         verbose=verbose,
+        compile_attack=compile_attack,
+        notes=() if note is None else (note,),
     )

@@ -10,11 +10,15 @@ import tensorflow as tf
 
 from keras_robust.attacks import as_model_fn, low_precision_of
 from keras_robust.attacks.attack import ModelFn
-from keras_robust.core.checks import check_weights
+from keras_robust.core.checks import check_output, check_weights
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
 from keras_robust.layers import branch_in_use, use_branch
+from keras_robust.methods.first_batch import check_one_in_one_out
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
+
+SIGNATURE = "serving_default"
+"""Of a SavedModel: the one that every tool writes and calls where no other is named."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,8 @@ def as_subject(model: Any) -> Subject:
             differentiable function of images to logits.
 
     Raises:
-        ValueError: if the path does not exist or holds no model, a weight is not finite, or `model` is something else.
+        ValueError: if the path does not exist or holds no model, a Keras model was never built, a weight is not finite,
+            a model has several inputs or outputs, or `model` is something else.
     """
     if isinstance(model, str | pathlib.Path):
         return _from_path(pathlib.Path(model))
@@ -97,6 +102,12 @@ def classifier_of(model: Any) -> Any:
 
 def _from_keras(model: keras.Layer, description: str) -> Subject:
     classifier = classifier_of(model)
+    if not classifier.built:
+        raise ValueError(
+            "The model was never built, so it has no weights to evaluate: call it on a batch of images, train it, or "
+            f"load its weights. Received: the unbuilt {type(classifier).__name__} {description!r}"
+        )
+    check_one_in_one_out(classifier)
     branch = branch_in_use(classifier)
     if branch is not None:
         description += f", {branch} branch"
@@ -105,9 +116,9 @@ def _from_keras(model: keras.Layer, description: str) -> Subject:
     shape = getattr(classifier, "input_shape", None)
     return Subject(
         description,
-        classifier.count_params() if classifier.built else None,
+        classifier.count_params(),
         tuple(shape[1:]) if isinstance(shape, tuple) else None,
-        digest(*weights) if classifier.built else None,
+        digest(*weights),
         low_precision_of(classifier),
         lambda compute_dtype: _in_branch(branch, as_model_fn(classifier, compute_dtype=compute_dtype)),
     )
@@ -125,11 +136,10 @@ def _in_branch(branch: str | None, model_fn: ModelFn) -> ModelFn:
 
 def _from_saved_model(path: pathlib.Path) -> Subject:
     loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
-    (argument,) = serve.structured_input_signature[1].values()
+    serve, argument = _serving_signature(loaded, path)
 
     def model_fn(images: Tensor) -> Tensor:
-        (logits,) = serve(**{argument.name: images}).values()
+        (logits,) = serve(**{argument.name: tf.cast(images, argument.dtype)}).values()
         return tf.cast(logits, tf.float32)
 
     weights = [variable.numpy() for variable in serve.variables]
@@ -139,10 +149,48 @@ def _from_saved_model(path: pathlib.Path) -> Subject:
     return dataclasses.replace(
         subject,
         parameters=parameters,
-        image_shape=tuple(argument.shape[1:]),
+        image_shape=None if argument.shape.rank is None else tuple(argument.shape[1:]),
         sha256=digest(*weights),
         model_fn_for=lambda dtype: _keeps(loaded, subject.model_fn_for(dtype)),
     )
+
+
+def _serving_signature(loaded: Any, path: pathlib.Path) -> tuple[Any, tf.TensorSpec]:
+    """Returns the signature by which a SavedModel is called, and its argument.
+
+    Raises:
+        ValueError: if there is none, or it is not one of float images of any number to one output.
+    """
+    signatures = dict(loaded.signatures)
+    if SIGNATURE not in signatures:
+        raise ValueError(
+            f"A SavedModel is called by its signature {SIGNATURE!r}: save it with kr.export, or with "
+            "tf.saved_model.save(module, folder, signatures=...). To evaluate another signature, load it and pass the "
+            "function lambda images: loaded.signatures[name](images)[output]. "
+            f"Received: {path} with the signatures {sorted(signatures)}"
+        )
+    serve = signatures[SIGNATURE]
+    inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
+    argument = next(iter(inputs.values()), None)
+    received = (
+        f"Received: {path} with the inputs {_listed(inputs.values())} and the outputs {_listed(outputs.values())}"
+    )
+    if len(inputs) != 1 or len(outputs) != 1 or not argument.dtype.is_floating:
+        raise ValueError(
+            f"The signature {SIGNATURE!r} maps one batch of float images to one tensor of logits. Of another one, load "
+            f"it and pass a function of images to logits. {received}"
+        )
+    if argument.shape.rank is not None and argument.shape[:1] != [None]:
+        raise ValueError(
+            "Attacked batches shrink as examples are broken, so a SavedModel takes any number of images: export it "
+            f"with a batch dimension of None. {received}"
+        )
+    return serve, argument
+
+
+def _listed(specs: Any) -> str:
+    parts = (f"{spec.name} {spec.shape} {spec.dtype.name}" for spec in specs)
+    return f"[{', '.join(parts)}]"
 
 
 def _keeps(owner: Any, model_fn: ModelFn) -> ModelFn:
@@ -159,6 +207,6 @@ def _from_function(function: ModelFn, description: str) -> Subject:
                 "compute_dtype needs a Keras model: the precision of a function or SavedModel is fixed. "
                 f"Received: compute_dtype={compute_dtype!r} for {description}"
             )
-        return function
+        return lambda images: check_output(function(images))
 
     return Subject(description, None, None, None, None, model_fn_for)

@@ -14,7 +14,7 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.arguments import check_attacks
+from keras_robust.evaluation.arguments import check_attacks, check_fits
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
 from keras_robust.evaluation.masking_probes import is_stronger
@@ -31,6 +31,7 @@ def transfer_matrix(
     batch_size: int = 128,
     seed: int = 0,
     verbose: bool = True,
+    compile_attack: bool | str = "auto",
 ) -> dict[str, Any]:
     """Measures each classifier's accuracy under attacks crafted on each classifier (Bhat et al., 2018, table 1).
 
@@ -48,6 +49,7 @@ def transfer_matrix(
         batch_size: examples attacked at a time, a multiple of the number of replicas.
         seed: of the attacks' draws, in [0, 2**31).
         verbose: say which attack is running.
+        compile_attack: see `evaluate`.
 
     Returns:
         Plain Python values: `kind` ("transfer_matrix"), `sources`, `targets` and `attacks` (names), `accuracy` (a
@@ -61,7 +63,8 @@ def transfer_matrix(
     """
     begin = time.perf_counter()
     given = check_attacks(attacks)
-    settings = _make_settings(models, dataset, given, batch_size=batch_size, seed=seed, verbose=verbose)
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
+    settings = _make_settings(models, dataset, given, **options, compile_attack=compile_attack)
     names, judges = list(settings), [_Judge(setting) for setting in settings.values()]
     robust = np.ones((len(given), len(names), len(names), len(judges[0].right)), bool)
     for attack, of_attack in zip(given.values(), robust, strict=True):
@@ -101,8 +104,7 @@ def _make_settings(models: Any, dataset: Any, attacks: dict[str, Attack], **opti
     if len(set(classes.values())) > 1:
         raise ValueError(f"All models have the same classes. Received: numbers of classes {classes}")
     for setting in settings.values():
-        for attack in attacks.values():
-            setting.source.model_fn_for(attack.compute_dtype)
+        check_fits(attacks.values(), setting)
     return settings
 
 
@@ -122,7 +124,7 @@ class _Judge:
             images, labels = batch
             return rank_labels(target_fn(images), labels) == 0
 
-        self._run: BatchFunction = compile_batch_function(run, setting.strategy)
+        self._run: BatchFunction = compile_batch_function(run, setting.strategy, setting.compile_attack)
 
     def is_right(self, images: np.ndarray) -> np.ndarray:
         """(examples,) bool, of attacked images of all examples."""

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import Attack, as_model_fn
+from keras_robust.core.compiled import uses_xla
 from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 
@@ -36,9 +37,7 @@ def attack_classifier(
     def run(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
         return attack(model_fn, images, labels, seed)
 
-    if compile_attack == "auto":
-        compile_attack = bool(tf.config.list_logical_devices("GPU"))
-    if compile_attack:
+    if uses_xla(compile_attack):
         run = tf.function(run, jit_compile=True)
     return tf.stop_gradient(run(images, labels, seed))
 
@@ -79,9 +78,3 @@ def check_same_bounds(attack: Attack | None, validation_attack: Attack | None) -
             "attack and validation_attack have one pixel range, that of the images. "
             f"Received: bounds={ranges[0]} of attack, bounds={ranges[1]} of validation_attack"
         )
-
-
-def check_compile_attack(compile_attack: Any) -> None:
-    """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
-    if compile_attack not in (True, False, "auto"):
-        raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")

@@ -12,7 +12,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.layers import BRANCHES, has_branches, mixture_layers
 from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.crafted_batches import TakesCraftedBatches, clean_images
-from keras_robust.methods.first_batch import check_batch, peek
+from keras_robust.methods.first_batch import check_batch, check_binary_loss, peek
 from keras_robust.methods.replica_state import KeepsReplicaState
 
 
@@ -94,3 +94,4 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         """Raises `ValueError` as `check_batch`; a classifier that is not built yet is built by it, in the scope."""
         with self.distribute_strategy.scope():
             check_batch(self.classifier, images, labels, self.bounds)
+        check_binary_loss(self.loss, labels)

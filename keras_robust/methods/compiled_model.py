@@ -6,10 +6,12 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import low_precision_of
+from keras_robust.core.checks import ONE_LOGIT
 from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
 from keras_robust.methods.auxiliary import auxiliary_loss
+from keras_robust.methods.first_batch import is_binary
 from keras_robust.methods.metric_sets import MetricSets
 from keras_robust.methods.on_logits import takes_probabilities
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
@@ -113,8 +115,9 @@ def _check_loss(loss: Any) -> None:
     if loss is None:
         raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
     losses = loss if isinstance(loss, list | tuple) else [loss]
+    hint = ONE_LOGIT if any(is_binary(each) for each in losses) else ""
     if any(takes_probabilities(keras.losses.get(each) if isinstance(each, str) else each) for each in losses):
         raise ValueError(
             "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
-            f"Received: loss={loss!r} with from_logits=False"
+            f"{hint}Received: loss={loss!r} with from_logits=False"
         )

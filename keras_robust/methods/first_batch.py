@@ -6,7 +6,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.core.checks import check_images, check_labels, check_logits
+from keras_robust.core.checks import (
+    ONE_LOGIT,
+    check_images,
+    check_labels,
+    check_logits,
+    check_output,
+    warn_of_scale,
+)
+from keras_robust.core.labels import is_sparse
 
 EXAMPLES = 32
 """At most so many examples are checked by running the classifier."""
@@ -59,16 +67,41 @@ def check_batch(classifier: keras.Layer, images: Any, labels: Any, bounds: tuple
         ValueError: if the images are not floats inside `bounds`, their shape is not what the classifier takes, its
             output cannot be logits, or the labels do not fit.
     """
-    if isinstance(images, dict | list | tuple):
+    if isinstance(images, dict):
+        raise ValueError(
+            "A robust model takes one array of images, and data sets are of pairs (images, labels): of TFDS's "
+            "dictionaries make pairs with dataset.map(lambda batch: (batch['image'], batch['label'])). "
+            f"Received: a dict with the keys {sorted(map(str, images))}"
+        )
+    if isinstance(images, list | tuple):
         raise ValueError(f"A robust model takes one array of images. Received: a {type(images).__name__}")
     check_images(images, bounds)
+    warn_of_scale(images, bounds)
     if labels is None:
         raise ValueError("Training needs labels: pass y, or a data set of (images, labels). Received: no labels")
     check_image_shape(classifier, images.shape)
     few = tf.convert_to_tensor(images[:EXAMPLES])
-    logits = classifier(few, training=False)
+    logits = check_output(classifier(few, training=False))
     check_logits(logits, len(few))
     check_labels(labels, logits.shape[1], len(images))
+
+
+def check_binary_loss(loss: Any, labels: Any) -> None:
+    """Raises `ValueError` if a loss on one logit per label is used with class indices: Keras has it for binary labels.
+
+    With one-hot labels it is a loss of one class against the others, for each class.
+    """
+    losses = loss if isinstance(loss, list | tuple) else [loss]
+    if any(is_binary(each) for each in losses) and is_sparse(tf.convert_to_tensor(labels)):
+        raise ValueError(
+            f"Class indices go with SparseCategoricalCrossentropy(from_logits=True). {ONE_LOGIT}Received: loss={loss!r}"
+        )
+
+
+def is_binary(loss: Any) -> bool:
+    """Returns whether a loss is one of Keras's on one logit (or probability) per label."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return str(name).lower().replace("_", "") in ("binarycrossentropy", "binaryfocalcrossentropy")
 
 
 def check_image_shape(classifier: keras.Layer, shape: Any) -> None:
@@ -82,7 +115,7 @@ def check_image_shape(classifier: keras.Layer, shape: Any) -> None:
 
 
 def check_ends_in_logits(classifier: keras.Layer) -> None:
-    """Raises `ValueError` if `classifier` is no Keras layer, or its last layer is seen to be a softmax or sigmoid.
+    """Raises `ValueError` unless `classifier` is a Keras layer of one input, which ends in two logits or more.
 
     Classifiers that cannot be looked into are checked by their output at the first batch.
     """
@@ -91,12 +124,38 @@ def check_ends_in_logits(classifier: keras.Layer) -> None:
             "classifier is a Keras model from images to logits. "
             f"Received: classifier of type {type(classifier).__name__}"
         )
+    check_one_in_one_out(classifier)
     layers = getattr(classifier, "layers", [])
     last = layers[-1] if layers else classifier
     activation = getattr(last, "activation", None)
     names = (type(last).__name__.lower(), getattr(activation, "__name__", ""))
+    count = _number_of_logits(classifier, last)
+    ends_in = f"Received: a classifier that ends in {last.name!r} with {names[1] or names[0]}"
+    if count == 1:
+        raise ValueError(f"A classifier returns two logits per image or more. {ONE_LOGIT}{ends_in} and 1 output")
     if "softmax" in names or "sigmoid" in names:
         raise ValueError(
             "A classifier returns logits: remove the softmax (or sigmoid) at its end, since attacks on probabilities "
-            f"are weak. Received: a classifier that ends in {last.name!r} with {names[1] or names[0]}"
+            f"are weak. {ends_in}"
         )
+
+
+def _number_of_logits(classifier: keras.Layer, last: keras.Layer) -> int | None:
+    """Returns how many outputs per image a classifier has, or None where that is not seen."""
+    outputs = getattr(classifier, "outputs", None)
+    if outputs and len(outputs[0].shape) == 2:
+        return outputs[0].shape[1]
+    return getattr(last, "units", None) if isinstance(classifier, keras.Sequential) else None
+
+
+def check_one_in_one_out(classifier: keras.Layer) -> None:
+    """Raises `ValueError` if a Keras model is seen to have several inputs or outputs."""
+    for kind, meaning in (("inputs", "one batch of images"), ("outputs", "one tensor of logits")):
+        tensors = getattr(classifier, kind, None)
+        if isinstance(tensors, list | tuple) and len(tensors) > 1:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+            raise ValueError(
+                f"A classifier has {meaning} as its {kind}: make a model of the one that is meant, such as "
+                "keras.Model(model.inputs[0], model.outputs[0]). "
+                f"Received: {classifier.name!r} with {len(tensors)} {kind} of shapes {shapes}"
+            )

@@ -15,6 +15,7 @@ import keras
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_kind
+from keras_robust.core.compiled import check_compile_attack
 from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -24,7 +25,6 @@ from keras_robust.methods.attacking import (
     apply_jointly,
     attack_classifier,
     check_attack,
-    check_compile_attack,
     check_same_bounds,
     unpack_batch,
 )

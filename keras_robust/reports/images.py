@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import math
 
 import matplotlib.image
 import numpy as np
@@ -57,15 +58,21 @@ def pair_cards(record: Record, samples: Samples, prefix: str) -> list[PairCard]:
             attacked_prediction=int(prediction),
             clean=png_uri(image_pixels(clean, bounds)),
             attacked=png_uri(image_pixels(attacked, bounds)),
-            width=clean.shape[1],
-            height=clean.shape[0],
+            width=as_picture(clean).shape[1],
+            height=as_picture(clean).shape[0],
         )
         for clean, attacked, label, prediction in zip(*arrays, strict=True)
     ]
 
 
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """An image of any shape as (height, width, channels): a vector is one row of pixels, and further axes channels."""
+    height, width, *channels = image.shape if image.ndim > 1 else (1, *image.shape)
+    return image.reshape(height, width, math.prod(channels))
+
+
 def image_pixels(image: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """An image in bounds as 8-bit RGB: (height, width, channels) float to (height, width, 3) uint8.
+    """An image in bounds as 8-bit RGB, (height, width, 3) uint8: see `as_picture`.
 
     Of other than 1 or 3 channels it shows the mean.
     """
@@ -108,7 +115,7 @@ def _card(samples: Samples, position: int, bounds: tuple[float, float]) -> Sampl
     clean, attacked = samples["images"][position], samples["attacked"][position]
     perturbation = attacked.astype(np.float64) - clean
     factor = amplification(perturbation, bounds)
-    height, width = clean.shape[:2]
+    height, width, channels = as_picture(clean).shape
     return SampleCard(
         label=int(samples["labels"][position]),
         clean_prediction=int(samples["clean_predictions"][position]),
@@ -119,11 +126,12 @@ def _card(samples: Samples, position: int, bounds: tuple[float, float]) -> Sampl
         amplification="no change" if factor is None else f"amplified {factor:.3g} times",
         width=width,
         height=height,
-        channels=clean.shape[2],
+        channels=channels,
     )
 
 
 def _rgb(values: np.ndarray) -> np.ndarray:
+    values = as_picture(values)
     if values.shape[2] not in COLOUR_CHANNELS:
         values = values.mean(axis=2, keepdims=True)
     pixels = np.clip(np.rint(values), 0, WHITE).astype(np.uint8)

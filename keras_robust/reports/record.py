@@ -6,7 +6,7 @@ from keras_robust.reports.results import check_results
 
 SCHEMA_VERSION = 1
 # `threat_model` is missing on purpose: a record whose attacks differ in it has none. So are the fields that a record
-# need not have: suite, top_k, analyses, robust_accuracy_interval, batch_size.
+# need not have: suite, top_k, analyses, robust_accuracy_interval, batch_size, compile_attack, notes.
 FIELDS = (
     "schema_version",
     "clean_accuracy",
@@ -84,7 +84,7 @@ def _check_images(samples: Samples, prefix: str, fields: tuple[str, ...]) -> Non
             f"Expected clean and attacked images of one shape, one per label. Received: images.shape={images.shape}, "
             f"attacked.shape={attacked.shape}, {count} labels"
         )
-    if count and images.ndim != 4:
+    if count and images.ndim < 2:
         raise ValueError(f"Expected images of shape (n, height, width, channels). Received: {images.shape}")
     for field in fields:
         if field.endswith("predictions") and len(samples[prefix + field]) != count:

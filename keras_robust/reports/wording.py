@@ -67,7 +67,7 @@ def access(record: Record) -> tuple[str, str]:
 def accuracy_notes(record: Record) -> list[str]:
     """What one has to know to read the accuracy table."""
     suite, top_k, attacks = record.get("suite"), record.get("top_k"), record["attacks"]
-    notes = []
+    notes = list(record.get("notes") or [])
     if suite:
         notes += [CASCADE, *suite["notes"]]
     elif attacks:

@@ -12,9 +12,10 @@ def write_report(record: Record, samples: Samples, folder: pathlib.Path) -> None
 
     Args:
         record: the evaluation record, as read from JSON; its fields are in `record.py`.
-        samples: "images" and "attacked", (n, height, width, channels) float32 in the bounds of the threat model;
-            "labels", "clean_predictions" and "attacked_predictions", (n,) integers; "attack_name", a 0-d string. For
-            an analysis that shows images, all but the clean predictions again, with its name and a slash in front.
+        samples: "images" and "attacked", (n, height, width, channels) float32 in the bounds of the threat model, or of
+            another shape, (n, ...); "labels", "clean_predictions" and "attacked_predictions", (n,) integers;
+            "attack_name", a 0-d string. For an analysis that shows images, all but the clean predictions again, with
+            its name and a slash in front.
         folder: an existing folder.
 
     Raises:

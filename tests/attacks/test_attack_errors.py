@@ -64,8 +64,8 @@ IMAGES = np.full((2, 3), 0.5, np.float32)
 CALLS = [
     (PGD(BALL, target="given"), 5, None, "target='given' and targets=None"),
     (PGD(BALL), 5, [1, 2], "target='untargeted' and targets=a tensor"),
-    (PGD(BALL, objective="dlr"), 2, None, "(2, 2)"),
-    (PGD(BALL, objective="dlr", target="random"), 3, None, "(2, 3)"),
+    (PGD(BALL, objective="dlr"), 2, None, "a classifier of 2 classes"),
+    (PGD(BALL, objective="dlr", target="random"), 3, None, "a classifier of 3 classes"),
 ]
 
 

@@ -239,7 +239,7 @@ ERRORS = [
     (lambda: Square(Linf(0.1), p_init="a"), "p_init='a'"),
     (lambda: Square(Linf(0.1), resc_schedule=1), "resc_schedule=1"),
     (lambda: Square(Linf(0.1), compute_dtype="int8"), "compute_dtype='int8'"),
-    (lambda: Square(Linf(0.1))(linear, IMAGES[:, 0], LABELS, 0), "shape (8, 9, 3)"),
+    (lambda: Square(Linf(0.1))(linear, IMAGES[:, 0, 0], LABELS, 0), "shape (3,)"),
     (lambda: Square(Linf(0.1))(linear, IMAGES, LABELS, 0, LABELS), "targets="),
 ]
 

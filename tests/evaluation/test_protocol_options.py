@@ -11,7 +11,7 @@ from keras_robust.evaluation import AutoAttack, Combined, PaperSuite, evaluate_s
 BALL = kr.L2(0.5, (-1.0, 1.0))
 ATTACK = kr.attacks.PGD(BALL, steps=3, restarts=2)
 DATASET = (np.random.default_rng(0).uniform(-0.4, 0.4, (12, 4, 4, 1)).astype(np.float32), np.arange(12) % 4)
-OPTIONS = {"batch_size": 6, "seed": 5}
+OPTIONS = {"batch_size": 6, "seed": 5, "compile_attack": False}
 ANALYSES = (
     "iteration_curve",
     "epsilon_curve",
@@ -91,7 +91,7 @@ def test_options_reach_the_record(linear_classifier):
     white_box = evaluate_suite(None, model, right, ATTACK, verbose=False, **OPTIONS)
     assert found.record["black_box_source"] == source.name
     assert (found.record["top_k"]["k"], found.record["dataset"]) == (2, "made up")
-    assert (found.record["seed"], found.record["batch_size"]) == (5, 6)
+    assert (found.record["seed"], found.record["batch_size"], found.record["compile_attack"]) == (5, 6, False)
     assert list(found.attacks) == [ATTACK.name]
     assert white_box.robust_accuracy < found.robust_accuracy
     assert (white_box.record["black_box_source"], white_box.record["top_k"]) == (None, None)
