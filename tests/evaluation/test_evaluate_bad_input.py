@@ -46,6 +46,21 @@ CASES = {
         {},
         "yields batches",
     ),
+    "names as labels": (lambda: (IMAGES, np.array(list("abcabc"))), {}, "labels of dtype <U1"),
+    "a label that is no number": (lambda: (IMAGES, LABELS + np.array([0, 0, 0, 0, 0, np.nan])), {}, "to nan"),
+    "one label": (lambda: (IMAGES, np.array(1)), {}, "0 labels for 6 images"),
+    "dictionaries of other keys": (
+        lambda: tf.data.Dataset.from_tensors({"pixels": IMAGES, "class": LABELS}),
+        {},
+        r"keys \['class', 'pixels'\]",
+    ),
+    "a dictionary without labels": (lambda: {"image": IMAGES}, {}, r"keys \['image'\]"),
+    "unbatched dictionaries": (
+        lambda: tf.data.Dataset.from_tensor_slices({"image": IMAGES, "label": LABELS}),
+        {},
+        r"call batch\(\)",
+    ),
+    "empty batches": (lambda: tf.data.Dataset.from_tensors((IMAGES[:0], LABELS[:0])), {}, "0 examples"),
     "unbatched data": (
         lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)),
         {},
@@ -133,6 +148,19 @@ def test_a_weight_that_is_not_finite_is_named(form, tmp_path):
         with pytest.raises(ValueError, match=r"first/kernel(:0)?' has 1 of 18 values that are NaN or infinite"):
             call()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["data set", "with more keys", "arrays"])
+def test_dictionaries_of_tfds_are_evaluated(kind):
+    images = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
+    given = {"image": images, "label": LABELS}
+    if kind == "with more keys":
+        given["id"] = np.array([b"a", b"b", b"c", b"d", b"e", b"f"])
+    dataset = given if kind == "arrays" else tf.data.Dataset.from_tensor_slices(given).batch(4)
+    model = classifier()
+    found, expected = (kr.evaluate(model, data, ATTACK, verbose=False) for data in (dataset, (images, LABELS)))
+    assert found.record["labels"] == expected.record["labels"] == LABELS.tolist()
+    assert found.attacks == expected.attacks
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):

@@ -102,10 +102,14 @@ def test_a_subclassed_model_is_called_on_an_input():
 def test_a_last_layer_that_is_not_the_output_is_no_logit():
     """A subclassed model lists its layers in the order of its attributes, not of its calls."""
 
-    class Gated(Subclassed):
+    class Gated(keras.Model):
         def __init__(self):
             super().__init__()
-            self.logits, self.gate = keras.layers.Dense(3), keras.layers.Dense(1)
+            self.flatten, self.logits, self.gate = (
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+                keras.layers.Dense(1),
+            )
 
         def call(self, images):
             features = self.flatten(images)
