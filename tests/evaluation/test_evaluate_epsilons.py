@@ -32,7 +32,8 @@ def withstands(images, labels, kernel, epsilons, dual=1):
 
 def evaluate(problem, attacks, **options):
     images, labels, kernel = problem
-    return kr.evaluate(linear(kernel), (images, labels), attacks, **{"verbose": False, "batch_size": 40, **options})
+    model = options.pop("model", None) or linear(kernel)
+    return kr.evaluate(model, (images, labels), attacks, **{"verbose": False, "batch_size": 40, **options})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_an_attack_that_leaves_the_ball_of_one_example_is_refused():
         runner.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.15, 0.4]))
 
 
-def test_killed_evaluations_go_on_with_their_epsilons(problem, tmp_path, monkeypatch):
+def test_killed_evaluations_go_on_with_their_epsilons(problem, solution, tmp_path, monkeypatch):
     attack = APGD(kr.Linf(0.1), steps=6)
     expected = evaluate(problem, attack, epsilons=EPSILONS, batch_size=8).record["details"]
     monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", 0.0)
@@ -130,7 +131,7 @@ def test_killed_evaluations_go_on_with_their_epsilons(problem, tmp_path, monkeyp
         if len(calls) == 4:
             raise KeyboardInterrupt
 
-    options = {"epsilons": EPSILONS, "batch_size": 8, "journal": tmp_path}
+    options = {"model": solution, "epsilons": EPSILONS, "batch_size": 8, "journal": tmp_path}
     with monkeypatch.context() as patch:
         patch.setattr(runner.AttackRun, "_collect", killed)
         with pytest.raises(KeyboardInterrupt):
