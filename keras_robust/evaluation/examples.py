@@ -35,7 +35,8 @@ def load_examples(dataset: Any, bounds: tuple[float, float], subject: Subject) -
     if isinstance(dataset, tf.data.Dataset):
         batches = list(_batches(dataset, subject))
     elif isinstance(dataset, Mapping) or (isinstance(dataset, list | tuple) and len(dataset) == 2):
-        batches = [tuple(np.asarray(part) for part in _as_pair(dataset))]
+        images, labels = _as_pair(dataset)
+        batches = [(np.asarray(images), np.asarray(labels))]
     else:
         raise ValueError(
             "dataset is a batched tf.data.Dataset of (images, labels) or a pair of arrays. "

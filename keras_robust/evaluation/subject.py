@@ -171,7 +171,7 @@ def _serving_signature(loaded: Any, path: pathlib.Path) -> tuple[Any, tf.TensorS
         )
     serve = signatures[SIGNATURE]
     inputs, outputs = serve.structured_input_signature[1], serve.structured_outputs
-    argument = next(iter(inputs.values()), None)
+    argument: Any = next(iter(inputs.values()), None)
     received = (
         f"Received: {path} with the inputs {_listed(inputs.values())} and the outputs {_listed(outputs.values())}"
     )

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from keras_robust.core.checks import ONE_LOGIT
 from keras_robust.data.augmentation import AUGMENTATIONS
 from keras_robust.evaluation import SUITES
 from keras_robust.training import build
@@ -71,7 +72,16 @@ def test_tables_have_every_name(page, heading, names):
 
 
 def test_the_code_of_the_questions_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "faq.md").read_text(), re.DOTALL)
-    namespace: dict = {}
-    exec(code, namespace)
-    assert namespace["model"].classifier.output_shape == (None, 10)
+    codes = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "faq.md").read_text(), re.DOTALL)
+    for code, classes in zip(codes, (10, 2), strict=True):
+        namespace: dict = {}
+        exec(code, namespace)
+        assert namespace["model"].classifier.output_shape == (None, classes)
+
+
+def test_the_lines_for_one_logit_are_those_of_the_message():
+    page = (ROOT / "docs" / "faq.md").read_text()
+    for line in ONE_LOGIT.splitlines()[1:4]:
+        assert (
+            line.strip().replace("classifier.outputs", "network.outputs").replace("classifier.in", "network.in") in page
+        )

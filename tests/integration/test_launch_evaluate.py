@@ -77,7 +77,8 @@ def test_flags_are_arguments(evaluated):
     data = {"split": "test[:9]", "batch_size": 3, "image_size": 8, "data_dir": "F", "download": True}
     others = {"suite": "all", "source": "S", "version": "plus", "top_k": 5, "seed": 7, "branch": "clean"}
     given = [f"--{name}={value}" for name, value in {**data, **others}.items()]
-    arguments = evaluated(*given, "--models=A=a,B=b", "--transfer_steps=1,4", "--keep_adversarials")
+    switches = ("--keep_adversarials", "--compile_attack=False")
+    arguments = evaluated(*given, "--models=A=a,B=b", "--transfer_steps=1,4", *switches)
     assert arguments == {
         **others,
         "keep_adversarials": True,
@@ -88,7 +89,10 @@ def test_flags_are_arguments(evaluated):
         "transfer_steps": [1, 4],
         "batch_size": 3,
         "dataset_name": "D test[:9], TFDS order",
+        "compile_attack": False,
     }
+    assert evaluated("--compile_attack=True")["compile_attack"] is True
+    assert evaluated()["compile_attack"] == "auto"
 
 
 def test_the_official_order_is_taken_and_recorded(evaluated):
