@@ -10,6 +10,7 @@ There are `restarts` runs, times the number of target classes; finding those cos
 """
 
 import dataclasses
+from typing import Self
 
 import keras
 import tensorflow as tf
@@ -40,7 +41,8 @@ class APGD(IterativeAttack):
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         steps: gradient steps per run, at least 1.
-        objective: what is maximised: "cross_entropy", "dlr", "margin", "kl_divergence" or an `Objective`.
+        objective: what is maximised: "cross_entropy", "dlr", "margin", "kl_divergence" or an `Objective`. None leaves
+            it to the method that trains with the attack: the divergence in `TRADES`, the cross-entropy elsewhere.
         targeted: 0, or the number of classes to run towards one after the other, the most likely wrong class of the
             clean image first. 9 with "dlr" is APGD-T.
         restarts: independent runs (per target), at least 1.
@@ -60,7 +62,7 @@ class APGD(IterativeAttack):
 
     threat_model: ThreatModel
     steps: int = 100
-    objective: str | Objective = "cross_entropy"
+    objective: str | Objective | None = None
     targeted: int = 0
     restarts: int = 1
     rho: float = 0.75
@@ -80,7 +82,7 @@ class APGD(IterativeAttack):
         if isinstance(self.rho, bool) or not isinstance(self.rho, int | float) or not 0 <= self.rho <= 1:
             raise ValueError(f"rho is in [0, 1]. Received: rho={self.rho!r}")
         check_compute_dtype(self.compute_dtype)
-        get_objective(self.objective)
+        get_objective(self.resolved_objective)
         if self.targeted and not self.resolved_objective.takes_targets:
             raise ValueError(f"{self.resolved_objective.name} takes no targets. Received: targeted={self.targeted}")
         self._check_radii()
@@ -95,8 +97,12 @@ class APGD(IterativeAttack):
 
     @property
     def resolved_objective(self) -> Objective:
-        """The objective, as an object."""
-        return get_objective(self.objective)
+        """The objective, as an object: as given, or the cross-entropy."""
+        return get_objective("cross_entropy" if self.objective is None else self.objective)
+
+    def resolved(self) -> Self:
+        """Returns this attack with the objective said."""
+        return dataclasses.replace(self, objective="cross_entropy" if self.objective is None else self.objective)
 
     @property
     def name(self) -> str:

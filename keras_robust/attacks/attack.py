@@ -131,6 +131,10 @@ class Attack(Serializable):
             classes: of the classifier.
         """
 
+    def resolved(self) -> Self:
+        """Returns this attack with what was left to the default said, as it runs where no method says otherwise."""
+        return self
+
     def scaled(self, fraction: Tensor) -> Self:
         """Returns this attack with `fraction`, a float scalar in [0, 1], of its epsilon: a part of a training step.
 

@@ -40,12 +40,14 @@ class PGD(Attack):
         threat_model: `Linf`, `L2` or `L1`.
         steps: number of gradient steps, at least 1.
         step_size: in the units of epsilon; None is 2.5 epsilon / steps (Bhat et al., 2018, section 6).
-        objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`.
+        objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`. None leaves
+            it to the method that trains with the attack: the divergence in `TRADES`, the cross-entropy elsewhere.
         target: "untargeted", "untargeted_from_prediction" (away from the class predicted for the clean image), "given"
             (towards `targets`), "random" (towards a wrong class), "random_any" (any class) or "least_likely".
         random_start: "uniform" in the ball (or True), "none" (or False), "sign": `start_radius` times the signs of
             Gaussian noise (R+FGSM, Tramèr et al., 2018; Linf only), or "normal": `start_radius` times Gaussian noise
-            (TRADES, Zhang et al., 2019).
+            (TRADES, Zhang et al., 2019). None leaves it to the method likewise ("normal" in `TRADES` and `MART`); it is
+            "uniform" elsewhere.
         start_radius: for "sign" and "normal", in the units of epsilon; None is epsilon for "sign", and the 0.001 of
             TRADES's code for "normal".
         clean_start_probability: with which the attack starts at the clean image instead (Xie & Yuille, 2020: 0.2).
@@ -67,9 +69,9 @@ class PGD(Attack):
     threat_model: ThreatModel
     steps: int = 10
     step_size: float | None = None
-    objective: str | Objective = "cross_entropy"
+    objective: str | Objective | None = None
     target: str = "untargeted"
-    random_start: str | bool = "uniform"
+    random_start: str | bool | None = None
     start_radius: float | None = None
     clean_start_probability: float = 0.0
     clean_start_per: str = "example"
@@ -88,7 +90,7 @@ class PGD(Attack):
             check_integer(name, value)
         if self.step_size is not None:
             check_positive("step_size", self.step_size)
-        get_objective(self.objective)
+        get_objective(self.resolved_objective)
         check_target(self.target)
         check_compute_dtype(self.compute_dtype)
         self._check_start()
@@ -96,10 +98,9 @@ class PGD(Attack):
             raise ValueError(f"{self.resolved_objective.name} takes no targets. Received: target={self.target!r}")
 
     def _check_start(self) -> None:
-        start = self.random_start
-        if isinstance(start, bool):
-            start = "uniform" if start else "none"
-        object.__setattr__(self, "random_start", start)
+        if isinstance(self.random_start, bool):
+            object.__setattr__(self, "random_start", "uniform" if self.random_start else "none")
+        start = "uniform" if self.random_start is None else self.random_start
         if start not in RANDOM_STARTS:
             raise ValueError(f"random_start is a bool or one of {RANDOM_STARTS}. Received: random_start={start!r}")
         if start == "sign" and self.threat_model.norm != "linf":
@@ -130,8 +131,18 @@ class PGD(Attack):
 
     @property
     def resolved_objective(self) -> Objective:
-        """The objective, as an object."""
-        return get_objective(self.objective)
+        """The objective, as an object: as given, or the cross-entropy."""
+        return get_objective("cross_entropy" if self.objective is None else self.objective)
+
+    @property
+    def resolved_random_start(self) -> str:
+        """The name of the start: as given, or "uniform"."""
+        return "uniform" if self.random_start is None else str(self.random_start)
+
+    def resolved(self) -> Self:
+        """Returns this attack with objective and start said."""
+        objective = "cross_entropy" if self.objective is None else self.objective
+        return dataclasses.replace(self, objective=objective, random_start=self.resolved_random_start)
 
     @property
     def name(self) -> str:
@@ -141,8 +152,8 @@ class PGD(Attack):
             parts.append(self.resolved_objective.label)
         if self.target != "untargeted":
             parts.append(f"target {self.target}")
-        if self.random_start != "uniform":
-            parts.append(f"start {self.random_start}")
+        if self.resolved_random_start != "uniform":
+            parts.append(f"start {self.resolved_random_start}")
         if self.start_radius is not None:
             parts.append(f"start radius {in_words(self.start_radius)}")
         if self.clean_start_probability > 0:
@@ -230,13 +241,13 @@ class PGD(Attack):
 
     def start(self, images: Tensor, seed: Tensor) -> Tensor:
         """Returns where a run starts, of the shape of `images`, for an int32 seed of shape (2,)."""
-        if self.random_start == "none":
+        if self.resolved_random_start == "none":
             return images
-        if self.random_start == "sign":
+        if self.resolved_random_start == "sign":
             radius = self.threat_model.epsilon if self.start_radius is None else self.start_radius
             sign = tf.sign(seeds.uniform(tf.shape(images), seeds.fold(seed, 0)) - 0.5)
             start = self.threat_model.clip(images + per_example(radius, images) * tf.cast(sign, images.dtype))
-        elif self.random_start == "normal":
+        elif self.resolved_random_start == "normal":
             deviation = NORMAL_START if self.start_radius is None else self.start_radius
             noise = tf.cast(seeds.normal(tf.shape(images), seeds.fold(seed, 0)), images.dtype)
             start = self.threat_model.project(images + per_example(deviation, images) * noise, images)

@@ -118,8 +118,9 @@ def describe(serializable: Serializable) -> dict[str, Any]:
         ValueError: if JSON cannot hold them.
     """
     name = serializable.name  # type: ignore[attr-defined]
+    resolved = serializable.resolved() if isinstance(serializable, Attack) else serializable
     try:
-        return {"name": name, "settings": json.loads(json.dumps(keras.saving.serialize_keras_object(serializable)))}
+        return {"name": name, "settings": json.loads(json.dumps(keras.saving.serialize_keras_object(resolved)))}
     except TypeError as error:
         raise ValueError(
             "A record holds the settings of each attack, so they are numbers, texts, or objects that Keras can "

@@ -1,12 +1,13 @@
 """Attacks and passes inside a training step."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks import Attack, as_model_fn
+from keras_robust.attacks import APGD, PGD, Attack, as_model_fn
 from keras_robust.core.compiled import uses_xla
 from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
@@ -62,6 +63,33 @@ def apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) 
     return {
         name: tf.nest.pack_sequence_as(outputs, [part[index] for part in parts]) for index, name in enumerate(inputs)
     }
+
+
+def with_published_defaults(
+    attack: Any, *, objective: str | None = None, random_start: str | None = None, step_size: float | None = None
+) -> Any:
+    """Returns the attack as a method publishes it: with what was left to the default filled in.
+
+    Args:
+        attack: a `PGD` or `APGD`; anything else is returned as it is.
+        objective: that it climbs where it was given none.
+        random_start: of a `PGD` that was given none.
+        step_size: of a `PGD` that was given neither step size nor objective. (Files of earlier versions have an
+            objective in all attacks: these keep the step size that they trained with.)
+
+    Raises:
+        ValueError: if the attack as it was given, such as one from the clean image, does not go with the objective.
+    """
+    if not isinstance(attack, PGD | APGD):
+        return attack
+    changes: dict[str, Any] = {}
+    if attack.objective is None:
+        changes["objective"] = objective
+    if isinstance(attack, PGD) and attack.random_start is None:
+        changes["random_start"] = random_start
+    if isinstance(attack, PGD) and attack.objective is None and attack.step_size is None:
+        changes["step_size"] = step_size or None  # PGD refuses 0
+    return dataclasses.replace(attack, **changes)
 
 
 def check_attack(name: str, attack: Any) -> None:

@@ -7,8 +7,12 @@ import keras
 from keras_robust.attacks import PGD, Attack
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.methods.adversarial_training import AdversarialTraining
+from keras_robust.methods.attacking import with_published_defaults
 from keras_robust.methods.catastrophic_overfitting import DetectCatastrophicOverfitting
 from keras_robust.methods.checked_fit import fit_arguments
+
+STEP_SIZE = 1.25
+"""In units of epsilon (Wong et al., 2020, section 5.1)."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -21,7 +25,8 @@ class FastAdversarialTraining(AdversarialTraining):
 
     Args:
         classifier: as in `RobustModel`.
-        attack: a `PGD` of one step; the authors' is `PGD(ball, steps=1, step_size=1.25 * epsilon)`.
+        attack: a `PGD` of one step; the authors' is `PGD(ball, steps=1, step_size=1.25 * epsilon)`, and so is one that
+            was given neither step size nor objective.
         validation_attack: a `PGD` of several steps, or another strong attack.
         **kwargs: of `AdversarialTraining`.
 
@@ -41,6 +46,7 @@ class FastAdversarialTraining(AdversarialTraining):
                 "Fast adversarial training can overfit catastrophically to one step: it needs a validation_attack of "
                 f"several steps to notice. Received: validation_attack={validation_attack!r}"
             )
+        attack = with_published_defaults(attack, step_size=STEP_SIZE * attack.threat_model.epsilon)
         super().__init__(classifier, attack, validation_attack=validation_attack, **kwargs)
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:

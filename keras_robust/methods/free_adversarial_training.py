@@ -125,9 +125,10 @@ def _checked_step(attack: Any) -> PGD:
     if not isinstance(attack, PGD) or attack.steps != 1:
         raise ValueError(f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}")
     used = PGD(attack.threat_model, 1, attack.step_size, CrossEntropy(), random_start="none")
-    given = dataclasses.replace(attack, objective=attack.resolved_objective)
+    resolved = attack.resolved()
+    given = dataclasses.replace(resolved, objective=attack.resolved_objective)
     names = [field.name for field in dataclasses.fields(PGD)]
-    ignored = [f"{name}={getattr(attack, name)!r}" for name in names if getattr(given, name) != getattr(used, name)]
+    ignored = [f"{name}={getattr(resolved, name)!r}" for name in names if getattr(given, name) != getattr(used, name)]
     if ignored:
         raise ValueError(
             "Free adversarial training climbs the training loss from where the last replay ended: its attack is "

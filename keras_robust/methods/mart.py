@@ -24,13 +24,16 @@ class MART(DivergenceTraining):
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`; the authors' is `PGD` on the cross-entropy with `random_start="normal"`.
+        attack: as in `RobustModel`; the authors' is a `PGD` on the cross-entropy. One that was given no random start
+            has theirs, the "normal" one; another objective is warned of.
         divergence_weight: lambda, at least 0; 5 in the paper, 6 the default in the authors' code.
         **kwargs: of `DivergenceTraining`.
 
     Raises:
         ValueError: if `divergence_weight` is negative, or, in `compile`, the loss has label smoothing.
     """
+
+    OBJECTIVE = "cross_entropy"
 
     def __init__(
         self, classifier: keras.Layer, attack: Attack, *, divergence_weight: float = 5.0, **kwargs: Any

@@ -17,18 +17,19 @@ class TRADES(DivergenceTraining):
 
         loss(clean) + divergence_weight * mean_i KL(p(x_i) || p(x_adv_i))
 
-    Its attack climbs the same divergence from a Gaussian start, on MNIST:
-
-        PGD(Linf(0.3), steps=40, step_size=0.01, objective="kl_divergence", random_start="normal")
+    Its attack climbs the same divergence from a Gaussian start, as in the paper and the authors' code. On MNIST theirs
+    is `PGD(Linf(0.3), steps=40, step_size=0.01)`.
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`.
+        attack: as in `RobustModel`. A `PGD` that was given no objective climbs "kl_divergence", and one that was given
+            no random start has the "normal" one; another objective that was asked for is trained with, with a warning.
         divergence_weight: beta, or 1 / lambda in the paper, at least 0: 6 on CIFAR-10, 1 in the authors' MNIST code.
         **kwargs: of `DivergenceTraining`.
 
     Raises:
-        ValueError: if `divergence_weight` is negative.
+        ValueError: if `divergence_weight` is negative, or the attack starts at the clean image, where the divergence
+            has no gradient (`FGSM`, `BIM`).
     """
 
     def __init__(

@@ -24,7 +24,8 @@ class VirtualAdversarialTraining(DivergenceTraining):
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`.
+        attack: as in `RobustModel`. A `PGD` that was given no objective climbs the divergence too; another objective is
+            warned of.
         divergence_weight: at least 0; 1 in the paper.
         **kwargs: of `DivergenceTraining`.
 

@@ -34,7 +34,7 @@ CONSTRUCTORS = [
     (lambda: PGD(BALL, random_start=False, objective="kl_divergence"), "random_start='none'"),
     (lambda: PGD(BALL, clean_start_probability=0.2, objective="kl_divergence"), "clean_start_probability=0.2"),
     (lambda: PGD(BALL, random_start="gaussian"), "random_start='gaussian'"),
-    (lambda: PGD(BALL, random_start=None), "random_start=None"),
+    (lambda: PGD(BALL, random_start=3), "random_start=3"),
     (lambda: PGD(L2(0.1), random_start="sign"), "threat_model=L2 0.1"),
     (lambda: PGD(BALL, random_start="sign", start_radius=0.2), "start_radius=0.2"),
     (lambda: PGD(BALL, start_radius=-0.1), "start_radius=-0.1"),

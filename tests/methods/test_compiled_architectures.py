@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.* trains the clean branch:UserWarning"),
 ]
 # From the start of TRADES, a thousandth away, the divergence is so small that float32's rounding decides its signs.
-KL_FROM_ANYWHERE = kr.attacks.PGD(makers.BALL, steps=1, objective="kl_divergence")
+KL_FROM_ANYWHERE = kr.attacks.PGD(makers.BALL, steps=1, objective="kl_divergence", random_start="uniform")
 METHODS = makers.METHODS | {
     # The loss of the first of its updates: that of later ones depends on signs of gradients that are nearly zero.
     "free": lambda classifier: kr.FreeAdversarialTraining(classifier, kr.attacks.FGSM(makers.BALL), replays=1),
