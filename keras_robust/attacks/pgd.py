@@ -9,6 +9,7 @@ the clean image.
 """
 
 import dataclasses
+from typing import Self
 
 import keras
 import tensorflow as tf
