@@ -13,7 +13,7 @@ from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
 from keras_robust.methods.auxiliary import auxiliary_loss
 from keras_robust.methods.first_batch import is_binary
 from keras_robust.methods.metric_sets import MetricSets
-from keras_robust.methods.on_logits import takes_probabilities
+from keras_robust.methods.on_logits import why_on_probabilities
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
 
@@ -44,7 +44,7 @@ class CompiledModel(WrappedClassifier):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
         """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""
         logits = y_pred if isinstance(y_pred, dict) else {CLEAN: y_pred}
-        results = {metric.name: metric.result() for metric in super().metrics}  # the loss
+        results = {m.name: m.result() for m in super().metrics if not self.is_container(m)}  # the loss
         for name, metrics in ((CLEAN, self._metric_sets.clean), (ADVERSARIAL, self._metric_sets.robust)):
             if name in logits:
                 count = tf.shape(logits[name])[0]
@@ -54,8 +54,8 @@ class CompiledModel(WrappedClassifier):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Keras's own metrics (the loss), the clean and the robust ones."""
-        return super().metrics + self._metric_sets.all
+        """The loss, and last Keras's container of the metrics of `compile`, the clean and the robust ones."""
+        return sorted(super().metrics, key=self.is_container)
 
     def compile(
         self,
@@ -79,13 +79,18 @@ class CompiledModel(WrappedClassifier):
         Raises:
             ValueError: if the loss is missing, it or a metric is one on probabilities, or the metrics are not lists.
         """
-        _check_loss(loss)
-        self._metric_sets = MetricSets(metrics, weighted_metrics)
+        shape = getattr(self.classifier, "output_shape", None)
+        classes = shape[-1] if isinstance(shape, tuple) else None
+        _check_loss(loss, classes)
+        self._metric_sets = MetricSets(metrics, weighted_metrics, classes)
         self.build_as_classifier()
         if kwargs.get("auto_scale_loss", True) and low_precision_of(self.classifier) == "float16":
             optimizer = _scaling_loss(optimizer)
         self._given_jit_compile = kwargs.get("jit_compile", "auto")
-        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+        plain, weighted = self._metric_sets.plain, self._metric_sets.weighted
+        super().compile(optimizer, loss, loss_weights, plain, weighted, **kwargs)
+        if plain or weighted:  # Keras does so in its first step; callbacks look for metrics before
+            self._compile_metrics.build(tf.zeros((1,)), tf.zeros((1, 2)))
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns what `compile_from_config` needs, on any machine: `jit_compile` as it was given, "auto" or not."""
@@ -110,14 +115,20 @@ def _scaling_loss(optimizer: Any) -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
-def _check_loss(loss: Any) -> None:
+def _check_loss(loss: Any, classes: int | None) -> None:
     """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
     if loss is None:
         raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
     losses = loss if isinstance(loss, list | tuple) else [loss]
     hint = ONE_LOGIT if any(is_binary(each) for each in losses) else ""
-    if any(takes_probabilities(keras.losses.get(each) if isinstance(each, str) else each) for each in losses):
-        raise ValueError(
-            "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
-            f"{hint}Received: loss={loss!r} with from_logits=False"
-        )
+    for each in losses:
+        if each in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
+            reason: str | None = "from_logits=False"
+        else:
+            reason = why_on_probabilities(keras.losses.get(each) if isinstance(each, str) else each, classes)
+        if reason is not None:
+            raise ValueError(
+                "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True), or be a "
+                "function of (labels, logits) that begins with a softmax. "
+                f"{hint}Received: loss={loss!r} with {reason}"
+            )

@@ -60,7 +60,7 @@ class FastAdversarialTraining(AdversarialTraining):
         bound = fit_arguments(self, *args, **kwargs)
         given = bound.arguments.get("callbacks") or []
         given = list(given) if isinstance(given, list | tuple) else [given]
-        metrics = [metric.name for metric in self.metrics]
+        metrics = list(self.metrics_by_name())
         if not bound.arguments.get("validation_data") and not bound.arguments.get("validation_split"):
             raise ValueError("Catastrophic overfitting shows in validation. Received: validation_data=None")
         if "robust_accuracy" not in metrics:

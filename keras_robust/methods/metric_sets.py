@@ -1,5 +1,6 @@
 """The metrics of a robust model, twice: once for clean images, once for attacked ones."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.seeds import Tensor
-from keras_robust.methods.on_logits import takes_probabilities
+from keras_robust.methods.on_logits import copy_of, why_on_probabilities
 
 ROBUST_PREFIX, WEIGHTED_PREFIX = "robust_", "weighted_"
 
@@ -25,26 +26,39 @@ class MetricSets:
         metrics: names, functions or `keras.metrics.Metric` objects, updated without sample weights.
         weighted_metrics: likewise, updated with sample weights; with the prefix `weighted_` where one of `metrics` has
             the same name.
+        classes: of the classifier, where they are known.
 
     Raises:
-        ValueError: if they are not lists, or one takes logits for probabilities.
+        ValueError: if they are not lists, or one takes logits for probabilities or is no metric of labels and logits.
     """
 
-    def __init__(self, metrics: Sequence[Any] | None, weighted_metrics: Sequence[Any] | None) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[Any] | None,
+        weighted_metrics: Sequence[Any] | None,
+        classes: int | None = None,
+    ) -> None:
         for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if value is not None and not isinstance(value, list | tuple):
                 raise ValueError(f"{name} is a list, as the model has one output. Received: {name}={value!r}")
         self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        plain, weighted = ([_as_metric(metric) for metric in given or ()] for given in (metrics, weighted_metrics))
+        plain, weighted = (
+            [_as_metric(metric, classes) for metric in given or ()] for given in (metrics, weighted_metrics)
+        )
         names = {metric.name for metric in plain}
-        weighted = [_renamed(m, WEIGHTED_PREFIX + m.name) if m.name in names else m for m in weighted]
+        weighted = [copy_of(m, WEIGHTED_PREFIX + m.name) if m.name in names else m for m in weighted]
         self.clean = [(metric, False) for metric in plain] + [(metric, True) for metric in weighted]
-        self.robust = [(_renamed(m, ROBUST_PREFIX + m.name), is_weighted) for m, is_weighted in self.clean]
+        self.robust = [(copy_of(m, ROBUST_PREFIX + m.name), is_weighted) for m, is_weighted in self.clean]
 
     @property
-    def all(self) -> list[keras.metrics.Metric]:
-        """All metric objects, clean before robust."""
-        return [metric for metric, _ in (*self.clean, *self.robust)]
+    def plain(self) -> list[keras.metrics.Metric]:
+        """The metric objects without sample weights, clean before robust."""
+        return [metric for metric, is_weighted in (*self.clean, *self.robust) if not is_weighted]
+
+    @property
+    def weighted(self) -> list[keras.metrics.Metric]:
+        """The metric objects with sample weights, clean before robust."""
+        return [metric for metric, is_weighted in (*self.clean, *self.robust) if is_weighted]
 
     @staticmethod
     def update(
@@ -56,24 +70,37 @@ class MetricSets:
         return {metric.name: metric.result() for metric, _ in metrics}
 
 
-def _as_metric(metric: Any) -> keras.metrics.Metric:
+def _as_metric(metric: Any, classes: int | None) -> keras.metrics.Metric:
     """Returns a `Metric` from one, from its name, or from a function of labels and logits."""
     if metric in ("accuracy", "acc"):
-        return keras.metrics.MeanMetricWrapper(label_accuracy, name=metric)
-    resolved = keras.metrics.get(metric)
-    if takes_probabilities(resolved):
+        accuracy = keras.metrics.MeanMetricWrapper(label_accuracy, name=metric)
+        accuracy._direction = "up"  # as Keras's own have it: what callbacks with mode="auto" go by
+        return accuracy
+    if metric in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
+        resolved, reason = None, "from_logits=False"
+    else:
+        resolved = keras.metrics.get(metric)
+        reason = why_on_probabilities(resolved, classes)
+    if reason is not None:
         raise ValueError(
-            "Metrics take logits, e.g. keras.metrics.SparseCategoricalCrossentropy(from_logits=True). "
-            f"Received: metric {metric!r} with from_logits=False"
+            "Metrics take logits. Instead of one on probabilities pass it with from_logits=True where it has that "
+            "option, e.g. keras.metrics.SparseCategoricalCrossentropy(from_logits=True); or one that goes by the "
+            "largest logits, such as 'accuracy', Precision(top_k=1) or F1Score(threshold=None); or a function of "
+            "(labels, logits) that begins with a softmax. "
+            f"Received: metric {metric!r} with {reason}"
         )
     if isinstance(resolved, keras.metrics.Metric):
+        _check_signature(resolved)
         return resolved
-    name = metric if isinstance(metric, str) else resolved.__name__
+    name = metric if isinstance(metric, str) else getattr(resolved, "__name__", type(resolved).__name__)
     return keras.metrics.MeanMetricWrapper(resolved, name=name)
 
 
-def _renamed(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric:
-    """Returns a metric of its own that computes the same."""
-    if type(metric) is keras.metrics.MeanMetricWrapper:  # its config would need the function registered
-        return keras.metrics.MeanMetricWrapper(metric._fn, name=name, dtype=metric.dtype, **metric._fn_kwargs)
-    return type(metric).from_config({**metric.get_config(), "name": name})
+def _check_signature(metric: keras.metrics.Metric) -> None:
+    try:
+        inspect.signature(metric.update_state).bind(None, None, sample_weight=None)
+    except TypeError as error:
+        raise ValueError(
+            "A metric is updated with labels, logits and sample_weight. "
+            f"Received: metric {metric!r}, whose update_state has other arguments: {error}"
+        ) from error

@@ -98,9 +98,9 @@ def test_metric_objects_functions_and_names(linear_classifier, batch):
     history = model.fit(images, labels, validation_data=(images, labels), verbose=0).history
     assert set(history) == {"loss", "val_loss"} | both | {f"val_{name}" for name in both}
     assert history["val_robust_top_logit"] != history["val_top_logit"]
-    assert {metric.name for metric in model.metrics} == {"loss"} | both
-    robust_top = next(metric for metric in model.metrics if metric.name == "robust_top2")
-    assert robust_top.get_config()["k"] == 2
+    metrics = model.metrics_by_name()
+    assert set(metrics) == {"loss"} | both
+    assert metrics["robust_top2"].get_config()["k"] == 2
 
 
 def test_weighted_metrics_take_the_weights(linear_classifier, batch):
@@ -151,7 +151,7 @@ def test_metrics_start_anew_in_each_epoch(linear_classifier, batch):
 def test_early_stopping_follows_robust_accuracy(linear_classifier, batch):
     images, labels = batch(shape=(4, 4, 1))
     model = compiled(kr.RobustModel, linear_classifier(), validation_attack=ATTACK)
-    stop = keras.callbacks.EarlyStopping("val_robust_accuracy", mode="max", patience=1, restore_best_weights=True)
+    stop = keras.callbacks.EarlyStopping("val_robust_accuracy", patience=1, restore_best_weights=True)
     history = model.fit(images, labels, epochs=5, validation_data=(images, labels), callbacks=[stop], verbose=0)
     assert len(history.epoch) == 2
 
@@ -165,3 +165,63 @@ def test_validation_draws_are_the_same_in_every_epoch(linear_classifier, batch):
     history = model.fit(images, labels, epochs=3, batch_size=32, validation_data=(images, labels), verbose=0).history
     assert len(set(history["val_robust_top_logit"])) == 1
     assert len(set(history["robust_top_logit"])) == 3
+
+
+MORE = {
+    "val_accuracy": True,
+    "val_robust_accuracy": True,
+    "val_weighted_accuracy": True,
+    "val_robust_weighted_accuracy": True,
+    "val_robust_top": True,
+    "val_robust_auc": True,
+    "val_f1": True,
+    "val_robust_cross_entropy": False,
+    "val_loss": False,
+    "val_robust_own": True,
+}
+
+
+class Own(keras.metrics.CategoricalAccuracy):
+    """A metric of a user's own has the direction of its class."""
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_callbacks_know_which_way_is_better(linear_classifier, batch, tmp_path, loaded):
+    """By the names of Keras's own metrics and without a mode, also after loading, and before anything is logged."""
+    images, labels = batch(shape=(4, 4, 1))
+    data = (images, np.eye(3, dtype=np.float32)[labels])
+    model = kr.RobustModel(linear_classifier(), ATTACK, validation_attack=ATTACK)
+    metrics = [
+        "accuracy",
+        keras.metrics.TopKCategoricalAccuracy(2, name="top"),
+        keras.metrics.AUC(from_logits=True, name="auc"),
+        keras.metrics.F1Score(average="macro", name="f1"),
+        keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+        Own(name="own"),
+    ]
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss, metrics=metrics, weighted_metrics=["accuracy"])
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras", custom_objects={"Own": Own})
+    stops = {name: keras.callbacks.EarlyStopping(name, patience=9) for name in MORE}
+    others = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", "val_accuracy", save_best_only=True),
+        keras.callbacks.ReduceLROnPlateau("val_robust_accuracy"),
+    ]
+    model.fit(*data, validation_data=data, epochs=2, callbacks=[*stops.values(), *others], verbose=0)
+    assert {name: bool(stop.monitor_op(1.0, 0.0)) for name, stop in stops.items()} == MORE
+    assert bool(others[0].monitor_op(1.0, 0.0))
+    assert (tmp_path / "best.keras").exists()
+
+
+def test_model_metrics_are_as_in_keras(linear_classifier, batch):
+    """The loss and one container; `evaluate` without `return_dict` gives the values in the order of the metrics."""
+    images, labels = batch(shape=(4, 4, 1))
+    top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")
+    model = kr.RobustModel(linear_classifier(), ATTACK, validation_attack=ATTACK)
+    model.compile("sgd", SPARSE, metrics=[top, "accuracy"])
+    assert [metric.name for metric in model.metrics] == ["loss", "compile_metrics"]
+    logs = model.evaluate(images, labels, verbose=0, return_dict=True)
+    values = model.evaluate(images, labels, verbose=0)
+    assert values == [logs[name] for name in ("loss", "top", "accuracy", "robust_top", "robust_accuracy")]
