@@ -5,7 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.core import seeds
+from keras_robust.attacks import Attack
+from keras_robust.core import Linf, seeds
 from keras_robust.core.checks import check_weight
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -25,18 +26,33 @@ class NaturalTraining(RobustModel):
         classifier: as in `RobustModel`.
         input_noise: standard deviation of Gaussian noise that is added to the images in training only, in their units;
             noisy images are not clipped. It differs per step and replica and goes on after loading.
+        bounds: smallest and largest pixel value; None is those of `validation_attack`, or 0 and 1 without one.
         **kwargs: of `RobustModel`, such as `validation_attack`.
 
     Raises:
-        ValueError: if `input_noise` is negative.
+        ValueError: if `input_noise` is negative, or `bounds` are not two increasing numbers or not those of the
+            `validation_attack`.
     """
 
     NEEDS_ATTACK = False
 
-    def __init__(self, classifier: keras.Layer, *, input_noise: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        classifier: keras.Layer,
+        *,
+        input_noise: float = 0.0,
+        bounds: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_weight("input_noise", input_noise)
         super().__init__(classifier, None, **kwargs)
         self.input_noise = input_noise
+        self._bounds = None if bounds is None else _checked_bounds(bounds, self.validation_attack)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest pixel value."""
+        return super().bounds if self._bounds is None else self._bounds
 
     def perturb(self, images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
         """Returns the images with noise."""
@@ -58,4 +74,17 @@ class NaturalTraining(RobustModel):
         """Returns what rebuilds the model."""
         config = super().get_config()
         del config["attack"]  # always None
-        return {**config, "input_noise": self.input_noise}
+        return {**config, "input_noise": self.input_noise, "bounds": self._bounds}
+
+
+def _checked_bounds(bounds: Any, validation_attack: Attack | None) -> tuple[float, float]:
+    """Returns the bounds as two floats; raises `ValueError` unless they are increasing and those of the attack."""
+    if isinstance(bounds, str) or not hasattr(bounds, "__len__"):
+        raise ValueError(f"bounds are two increasing numbers. Received: bounds={bounds!r}")
+    checked = Linf(0.0, bounds).bounds
+    if validation_attack is not None and checked != tuple(validation_attack.threat_model.bounds):
+        raise ValueError(
+            "bounds and validation_attack have one pixel range, that of the images. "
+            f"Received: bounds={bounds}, and bounds={validation_attack.threat_model.bounds} of validation_attack"
+        )
+    return checked

@@ -233,6 +233,41 @@ def test_bounds_are_those_of_the_threat_model():
     assert "300" in failing_fit(model, IMAGES * 0 + 300, LABELS)
 
 
+@pytest.mark.parametrize("make", [kr.NaturalTraining, kr.CleanLogitPairing, kr.LogitSqueezing, kr.Mixup])
+def test_bounds_of_methods_without_an_attack(make, tmp_path):
+    """Pixels in [0, 255] without an attack to say so; saved, and with a validation attack of the same range."""
+    loss, labels = (DENSE, ONE_HOT) if make is kr.Mixup else (SPARSE, LABELS)
+    attack = FGSM(Linf(8, (0, 255)))
+    for model in (make(classifier(), bounds=(0, 255)), make(classifier(), bounds=[0, 255], validation_attack=attack)):
+        model.compile("sgd", loss)
+        assert model.bounds == (0.0, 255.0)
+        model.fit(IMAGES * 255, labels, verbose=0)
+        assert "300" in failing_fit(make_anew(model, loss), IMAGES * 0 + 300, labels)
+        model.save(tmp_path / "model.keras")
+        assert keras.models.load_model(tmp_path / "model.keras").bounds == (0.0, 255.0)
+    assert make(classifier()).bounds == (0.0, 1.0)
+    assert make(classifier(), validation_attack=attack).bounds == (0.0, 255.0)
+    with pytest.raises(
+        ValueError, match=r"Received: bounds=\(0, 1\), and bounds=\(0\.0, 255\.0\) of validation_attack"
+    ):
+        make(classifier(), bounds=(0, 1), validation_attack=attack)
+    for bounds in ((1, 0), (0, 1, 2), 255, "01"):
+        with pytest.raises(ValueError, match=r"Received: bounds="):
+            make(classifier(), bounds=bounds)
+
+
+def make_anew(model: keras.Model, loss) -> keras.Model:
+    fresh = type(model).from_config(model.get_config())
+    fresh.compile("sgd", loss)
+    return fresh
+
+
+def test_configs_of_before_have_no_bounds():
+    config = kr.NaturalTraining(classifier()).get_config()
+    del config["bounds"]
+    assert kr.NaturalTraining.from_config(config).bounds == (0.0, 1.0)
+
+
 def test_mart_has_no_label_smoothing(linear_classifier):
     model = kr.MART(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.1)))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)

@@ -90,3 +90,10 @@ def test_no_clock_decides_in_a_deterministic_run(deterministic):
     assert [model.attack.compute_dtype, model.validation_attack.compute_dtype] == [expected] * 2
     half = config.resolve(given | {"attack": automatic | {"compute_dtype": "bfloat16"}})
     assert build.build_model(half, 3, 3).attack.compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["natural_training", "clean_logit_pairing", "logit_squeezing", "mixup"])
+def test_a_method_without_an_attack_has_bounds(name):
+    given = {**config.DEFAULTS, "method": {"name": name, "bounds": [0, 255]}, "classifier": "lenet"}
+    given["optimizer"] = {"name": "sgd", "learning_rate": 0.1}
+    assert build.build_model(given, 10, 100).bounds == (0.0, 255.0)
