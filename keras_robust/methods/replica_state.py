@@ -127,7 +127,7 @@ class KeepsReplicaState(keras.Model):
 
     def make_replica_state(self, images: Tensor, labels: Tensor, replicas: int) -> None:
         """Makes the state that there is none of yet, for batches such as these of all replicas together."""
-        share = len(images) // replicas
+        share = -(-len(images) // replicas)  # the largest, of an odd batch on two
         specs = self.replica_state_specs(images[:share], labels[:share])
         with self.distribute_strategy.scope():
             for name, (shape, dtype) in specs.items():

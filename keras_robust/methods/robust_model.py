@@ -6,6 +6,7 @@ accumulation, XLA, metrics, strategies and saving are Keras's own.
 """
 
 import contextlib
+import functools
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ from keras_robust.methods.attacking import (
 )
 from keras_robust.methods.auxiliary import run_with_auxiliary, with_suffixes
 from keras_robust.methods.checked_fit import CheckedFit
+from keras_robust.methods.empty_shares import on_any_share
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -176,8 +178,12 @@ class RobustModel(CheckedFit):
         training: bool = False,
     ) -> Tensor:
         """Returns the images attacked on `classifier`, compiled with XLA where that pays; no gradient flows."""
-        with frozen_statistics(classifier, self.batch_statistics_frozen):
+
+        def attacked(images: Tensor, labels: Tensor) -> Tensor:
             return attack_classifier(attack, classifier, images, labels, seed, training, self.compile_attack)
+
+        with frozen_statistics(classifier, self.batch_statistics_frozen):
+            return on_any_share(attacked, False, images, labels)
 
     def run_passes(
         self, function: Callable[[Tensor], Any], inputs: dict[str, Tensor], training: bool | None
@@ -189,6 +195,7 @@ class RobustModel(CheckedFit):
             inputs: images by pass.
             training: whether each pass uses its own branch of mixture batch normalisation.
         """
+        function = functools.partial(on_any_share, function, bool(training))
         if not self.joint_pass or has_branches(self.classifier):
             results = {}
             for name, images in inputs.items():
@@ -235,7 +242,7 @@ class RobustModel(CheckedFit):
             return {"": keras.ops.cast(logits, full_precision(images.dtype)), **auxiliary}
 
         if not isinstance(inputs, dict):
-            return classify(inputs)[""]
+            return on_any_share(classify, bool(training), inputs)[""]
         return with_suffixes(self.run_passes(classify, inputs, training))
 
     def train_step(self, data: Any) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from makers import METHODS
 
 import keras_robust as kr
 
@@ -198,3 +199,53 @@ def test_checkpoints_of_what_replicas_keep_do_not_make_tensorflow_warn(
             model.save_weights(tmp_path / "free.weights.h5")
             model.load_weights(tmp_path / "free.weights.h5")
     assert not tensorflow_warnings
+
+
+@pytest.mark.parametrize("method", ["natural", "pairing", "trades", "free", "weight perturbation"])
+def test_a_last_batch_that_does_not_reach_every_replica_keeps_everything_finite(
+    two_replicas, conv_classifier, batch, method
+):
+    """The fifth of five images in batches of four goes to the first of two replicas; none have no batch statistics."""
+    images, labels = batch(count=5)
+    model = build(lambda: METHODS[method](conv_classifier(batch_norm=True), validation_attack=STILL), two_replicas)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    history = model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_replica_without_images_adds_nothing(two_replicas, conv_classifier, batch):
+    """One image on two replicas: its batch statistics as on one, and half of its gradient, as the loss is a mean."""
+    images, labels = batch(count=1)
+    start = conv_classifier(batch_norm=True)
+    one, two = (build(lambda: kr.NaturalTraining(conv_classifier(batch_norm=True)), s) for s in (None, two_replicas))
+    run(one, images, labels, 4)
+    run(two, images, labels, 4)
+    assert not np.allclose(one.get_weights()[-1], 0)
+    for variable, of_one, of_two, before in zip(
+        start.variables, one.classifier.get_weights(), two.classifier.get_weights(), start.get_weights(), strict=True
+    ):
+        share = 1.0 if "moving" in variable.path else 0.5
+        np.testing.assert_allclose(of_two - before, share * (of_one - before), atol=1e-6, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_validation_and_prediction_are_exact_where_a_replica_has_no_images(two_replicas, conv_classifier, batch, count):
+    images, labels = batch(count=count)
+    one, two = (
+        build(lambda: kr.NaturalTraining(conv_classifier(batch_norm=True), validation_attack=STILL), s)
+        for s in (None, two_replicas)
+    )
+    expected, logs = (m.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True) for m in (one, two))
+    assert logs == pytest.approx(expected, rel=1e-5)
+    of_one, of_two = (m.predict(images, batch_size=4, verbose=0) for m in (one, two))
+    np.testing.assert_allclose(of_two, of_one, atol=1e-6)
+
+
+def test_what_replicas_keep_fits_the_larger_share_of_an_odd_batch(two_replicas, conv_classifier, batch):
+    """Of three images the first replica has two."""
+    attack = kr.attacks.PGD(kr.Linf(0.1), steps=1, step_size=0.03, random_start="none")
+    model = build(lambda: kr.FreeAdversarialTraining(conv_classifier(), attack, replays=2), two_replicas)
+    history = run(model, *batch(count=3), batch_size=3, epochs=2)
+    assert np.isfinite(history["loss"]).all()
+    assert model.replica_state["perturbation"].shape[0] == 2
