@@ -12,7 +12,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.layers import BRANCHES, has_branches, mixture_layers
 from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.crafted_batches import TakesCraftedBatches, clean_images
-from keras_robust.methods.first_batch import check_batch, check_binary_loss, peek
+from keras_robust.methods.first_batch import Held, check_batch, check_binary_loss, peek, whole_after_errors
 from keras_robust.methods.replica_state import KeepsReplicaState
 
 
@@ -44,18 +44,23 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         """
         if not self.compiled:
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
-        held: list[Any] = []  # iterators, which live until the end
-        images, labels, x = peek(x, y, batch_size, held)
-        images = self.prepare_crafted(images, self.bounds)
-        self._check(images, labels)
-        given = fit_arguments(self, x, y, batch_size, *args, **kwargs).arguments
-        self._check_validation(given.get("validation_data"), held)
+        bound = fit_arguments(self, x, y, batch_size, *args, **kwargs)
+        given = bound.arguments
+        with self.distribute_strategy.scope():
+            is_distributed = tf.distribute.has_strategy()
+        held: Held = []  # iterators live until the end
+        with whole_after_errors(held):
+            images, labels, x = peek(x, y, batch_size, not is_distributed and given.get("class_weight") is None, held)
+            images = self.prepare_crafted(images, self.bounds)
+            self._check(images, labels)
+            given["x"] = x
+            given["validation_data"] = self._checked_validation(given.get("validation_data"), not is_distributed, held)
         self._warn_of_branch(images)
         is_split = isinstance(x, tf.distribute.DistributedDataset)
         replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
         try:
-            return super().fit(x, y, batch_size, *args, **kwargs)
+            return super().fit(*bound.args[1:], **bound.kwargs)
         finally:
             self.freeze_batch_statistics(False)
 
@@ -82,13 +87,14 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
             self.batch_statistics_frozen = frozen
             self.make_train_function(force=True)
 
-    def _check_validation(self, data: Any, held: list[Any]) -> None:
-        """Checks validation data that can be looked at: what is taken from a generator is gone."""
+    def _checked_validation(self, data: Any, goes_on: bool, held: Held) -> Any:
+        """Checks validation data that can be looked at, and returns it: what is taken from a generator is gone."""
         if data is None or isinstance(data, Iterator):
-            return
-        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images, labels, _ = peek(images, labels, None, held)
+            return data
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, x = peek(x, y, None, goes_on, held)
         self._check(clean_images(images), labels)
+        return x if isinstance(data, tf.data.Dataset) else data
 
     def _check(self, images: Any, labels: Any) -> None:
         """Raises `ValueError` as `check_batch`; a classifier that is not built yet is built by it, in the scope."""

@@ -1,5 +1,6 @@
 """The first batch of what is passed to `fit`, looked at before anything is trained."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,25 +20,39 @@ from keras_robust.core.labels import is_sparse
 EXAMPLES = 32
 """At most so many examples are checked by running the classifier."""
 
+Held = list[tuple[list[tf.data.Dataset], Any]]
+"""Iterators, with the caches that they read from."""
 
-def peek(x: Any, y: Any, batch_size: int | None, held: list[Any]) -> tuple[Any, Any, Any]:
+
+def peek(x: Any, y: Any, batch_size: int | None, goes_on: bool, held: Held) -> tuple[Any, Any, Any]:
     """Returns (images, labels, x): the first batch, and `x` with nothing taken from it.
+
+    A data set is read by an iterator that goes on with its first epoch, first batch included: so it is read once, in
+    the order that it has by itself, and no second pipeline is in memory. Where that is not possible, another iterator
+    looks at it and is given up, unless something is cached.
 
     Args:
         x: what `fit` accepts: arrays or tensors, a `tf.data.Dataset` (also a distributed one), a `PyDataset` or a
             generator of batches.
         y: labels, where `x` holds images only.
         batch_size: of `fit`, for arrays.
-        held: to this list the iterator of a data set is added. Keep it until the data set was read to its end: where
-            an iterator goes before, `tf.data.Dataset.cache` may take what it has seen for all that there is.
+        goes_on: whether Keras iterates over the data set that it is given itself. It does not under a strategy, which
+            distributes it, nor with class weights.
+        held: to this list an iterator is added that must not be given up before the data set was read to its end, with
+            the caches in it: `tf.data.Dataset.cache` may take what it has seen for all that there is, for good.
     """
     if isinstance(x, tf.data.Dataset):
-        held.append(iter(x))
-        batch = next(held[-1], None)
+        iterator = iter(_with_first_twice(x) if goes_on else x)
+        batch = next(iterator, None)
+        if caches := _caches(x):
+            held.append((caches, iterator))
+        if goes_on:
+            x = _Begun(x, iterator)
     elif isinstance(x, tf.distribute.DistributedDataset):
-        held.append(iter(x))
+        iterator = iter(x)
+        held.append(([], iterator))
         # The values of the first replica; `fit` is called outside the strategy's scope, so it is not known here.
-        batch = tf.nest.map_structure(lambda v: getattr(v, "values", (v,))[0], next(held[-1]))
+        batch = tf.nest.map_structure(lambda v: getattr(v, "values", (v,))[0], next(iterator))
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif isinstance(x, Iterator):
@@ -52,6 +67,58 @@ def peek(x: Any, y: Any, batch_size: int | None, held: list[Any]) -> tuple[Any, 
         raise ValueError("There is nothing to train on. Received: a data set of 0 batches")
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return images, labels, x
+
+
+class _Begun(tf.data.Dataset):
+    """A data set whose first iterator is one that there is already.
+
+    Args:
+        data: the data set.
+        iterator: over its elements.
+    """
+
+    def __init__(self, data: tf.data.Dataset, iterator: Iterator[Any]) -> None:
+        self._data = data
+        self._iterator: Iterator[Any] | None = iterator
+        super().__init__(data._variant_tensor)  # the rest of tf.data takes it for `data`
+
+    def _inputs(self) -> list[tf.data.Dataset]:
+        return [self._data]
+
+    @property
+    def element_spec(self) -> Any:
+        return self._data.element_spec
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator, self._iterator = self._iterator, None
+        return iter(self._data) if iterator is None else iterator
+
+
+def _with_first_twice(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the elements of `data`, of which the first can be looked at before it comes again."""
+
+    def repeated(index: Any, element: Any) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensors(element).repeat(tf.where(tf.equal(index, 0), tf.constant(2, tf.int64), 1))
+
+    return data.enumerate().flat_map(repeated)
+
+
+@contextlib.contextmanager
+def whole_after_errors(held: Held) -> Iterator[None]:
+    """Leaves cached data sets whole that were looked at where there is an error inside, for the next try."""
+    try:
+        yield
+    except Exception:
+        for caches, iterator in held:
+            for cache in caches:
+                vars(cache)["_looked_at_by"] = iterator  # which then lives as long as the cache
+        raise
+
+
+def _caches(data: tf.data.Dataset) -> list[tf.data.Dataset]:
+    """Returns every `Dataset.cache` in it."""
+    own = [data] if type(data).__name__ == "CacheDataset" else []
+    return own + [cache for each in data._inputs() for cache in _caches(each)]
 
 
 def _put_back(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
