@@ -223,4 +223,5 @@ def test_a_subclassed_classifier_is_exported_once_it_was_called(tmp_path, images
     classifier = Unbuilt()
     expected = classifier(images)
     kr.NaturalTraining(classifier).export(tmp_path / "export", verbose=False)
-    np.testing.assert_allclose(tf.saved_model.load(tmp_path / "export").serve(images), expected, atol=1e-5)
+    loaded = tf.saved_model.load(tmp_path / "export")
+    np.testing.assert_allclose(loaded.serve(images), expected, atol=1e-5)
