@@ -77,7 +77,8 @@ def _as_metric(metric: Any, classes: int | None) -> keras.metrics.Metric:
         accuracy._direction = "up"  # as Keras's own have it: what callbacks with mode="auto" go by
         return accuracy
     if metric in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
-        resolved, reason = None, "from_logits=False"
+        resolved: Any = None
+        reason: str | None = "from_logits=False"
     else:
         resolved = keras.metrics.get(metric)
         reason = why_on_probabilities(resolved, classes)
