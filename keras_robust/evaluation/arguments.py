@@ -94,6 +94,11 @@ def check_attack(attack: Any, kind: type[Attack] = Attack) -> None:
             f"attack is {kind.__name__}, such as PGD(Linf(0.3)). "
             f"Received: attack={attack!r} of type {type(attack).__name__}"
         )
+    check_takes_no_targets(attack)
+
+
+def check_takes_no_targets(attack: Attack) -> None:
+    """Raises `ValueError` if an attack needs targets, of a measurement that has none."""
     if attack.aim == "given":
         raise ValueError(f"Given targets are for evaluate, with targets. Received: attack={attack!r}")
 

@@ -14,7 +14,7 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.arguments import check_attacks, check_fits
+from keras_robust.evaluation.arguments import check_attacks, check_fits, check_takes_no_targets
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
 from keras_robust.evaluation.masking_probes import is_stronger
@@ -63,6 +63,8 @@ def transfer_matrix(
     """
     begin = time.perf_counter()
     given = check_attacks(attacks)
+    for attack in given.values():
+        check_takes_no_targets(attack)
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
     settings = _make_settings(models, dataset, given, **options, compile_attack=compile_attack)
     names, judges = list(settings), [_Judge(setting) for setting in settings.values()]

@@ -158,6 +158,7 @@ def test_curves_refuse_attacks_that_need_targets(points):
         lambda: kr.evaluation.epsilon_curve(directions, (images, labels), towards(0.1), (0.1,)),
         lambda: kr.evaluation.iteration_curve(directions, (images, labels), towards(0.1)),
         lambda: kr.evaluation.large_epsilon_images(directions, (images, labels), towards(0.1)),
+        lambda: kr.evaluation.transfer_matrix({"a": directions, "b": directions}, (images, labels), towards(0.1)),
     ):
         with pytest.raises(ValueError, match="Given targets are for evaluate"):
             measure()
