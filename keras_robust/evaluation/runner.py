@@ -188,9 +188,9 @@ class AttackRun:
         )
 
     def at(self, epsilon: float) -> Self:
-        """Returns the run, of a setting with epsilons, at one other epsilon for all examples.
+        """Returns this run at one epsilon for all examples, in place of that of the attack.
 
-        It has the compiled functions of this one, and batches of one size, so that nothing is compiled again.
+        All runs so made share their compiled functions, and have batches of one size: they are compiled once.
         """
         epsilons = np.full(len(self.setting.images), epsilon, np.float32)
         run = copy.copy(self)
