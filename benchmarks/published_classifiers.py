@@ -1,7 +1,8 @@
 """Small classifiers that others trained and published, from files of their weights.
 
 A file holds `a0, a1, ...`: kernel, bias, kernel, bias in the order of the layers, as Keras has them. ReLU is after
-every layer but the last, images are in [0, 1], the output is logits.
+every layer but the last, images are in [0, 1], the output is logits. A file with "advertorch" or "trades" in its
+name has the architecture of that package; the others have that of Wong & Kolter (2018), for digits or CIFAR-10.
 """
 
 import gzip
@@ -21,17 +22,24 @@ def load_weights(path: str | pathlib.Path) -> list[np.ndarray]:
 
 
 def keras_classifier(path: str | pathlib.Path) -> Any:
-    """Returns the Keras model of a file: its name says which of the two architectures it has."""
+    """Returns the Keras model of a file: its name says which of the three architectures it has."""
     import keras
     from keras import layers
 
-    weights = load_weights(path)
+    weights, name = load_weights(path), pathlib.Path(path).stem
     channels = weights[0].shape[2]
-    if "advertorch" in pathlib.Path(path).stem:
+    if "advertorch" in name:
         body = [
             layers.Conv2D(32, 3, padding="same", activation="relu"),
             layers.MaxPooling2D(),
             layers.Conv2D(64, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+        ]
+    elif "trades" in name:
+        body = [
+            *(layers.Conv2D(32, 3, activation="relu"), layers.Conv2D(32, 3, activation="relu")),
+            layers.MaxPooling2D(),
+            *(layers.Conv2D(64, 3, activation="relu"), layers.Conv2D(64, 3, activation="relu")),
             layers.MaxPooling2D(),
         ]
     else:
@@ -44,8 +52,9 @@ def keras_classifier(path: str | pathlib.Path) -> Any:
         if channels == 3:
             body.insert(0, layers.Normalization(mean=CIFAR_MEAN, variance=CIFAR_DEVIATION**2))
     size = 32 if channels == 3 else 28
-    head = [layers.Flatten(), layers.Dense(weights[4].shape[1], activation="relu"), layers.Dense(10)]
-    model = keras.Sequential([keras.Input((size, size, channels)), *body, *head], name=pathlib.Path(path).stem)
+    hidden = [kernel.shape[1] for kernel in weights[:-2] if kernel.ndim == 2]
+    head = [layers.Flatten(), *(layers.Dense(units, activation="relu") for units in hidden), layers.Dense(10)]
+    model = keras.Sequential([keras.Input((size, size, channels)), *body, *head], name=name)
     for variable, value in zip(model.trainable_variables, weights, strict=True):
         variable.assign(value)
     return model
@@ -56,24 +65,33 @@ def torch_classifier(path: str | pathlib.Path) -> Any:
     import torch
     from torch import nn
 
-    weights = [torch.tensor(array) for array in load_weights(path)]
-    if "advertorch" in pathlib.Path(path).stem:
+    weights, name = [torch.tensor(array) for array in load_weights(path)], pathlib.Path(path).stem
+    if "advertorch" in name:
         body = [
             *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        ]
+    elif "trades" in name:
+        body = [
+            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
         ]
     else:
         body = [
             *(nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.ReLU()),
             *(nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU()),
         ]
-    inputs, hidden = weights[4].shape
-    model = nn.Sequential(*body, nn.Flatten(), nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 10))
-    weights[0], weights[2] = (kernel.permute(3, 2, 0, 1) for kernel in (weights[0], weights[2]))
+    weights = [array.permute(3, 2, 0, 1) if array.ndim == 4 else array for array in weights]
+    first = next(index for index, array in enumerate(weights) if array.ndim == 2)
     # PyTorch flattens channels first.
-    channels = weights[2].shape[0]
-    weights[4] = weights[4].reshape(7, 7, channels, hidden).permute(3, 2, 0, 1).flatten(1)
-    weights[6] = weights[6].T
+    (inputs, units), channels = weights[first].shape, len(weights[first - 1])
+    side = round((inputs / channels) ** 0.5)
+    weights[first] = weights[first].reshape(side, side, channels, units).permute(2, 0, 1, 3).flatten(0, 2)
+    weights = [array.T if array.ndim == 2 else array for array in weights]
+    head: list[nn.Module] = []
+    for kernel in weights[first::2]:
+        head += [nn.ReLU(), nn.Linear(kernel.shape[1], kernel.shape[0])]
+    model = nn.Sequential(*body, nn.Flatten(), *head[1:])
     with torch.no_grad():
         for parameter, value in zip(model.parameters(), weights, strict=True):
             parameter.copy_(value)
