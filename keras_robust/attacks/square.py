@@ -39,7 +39,7 @@ TINY = 1e-12
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class Square(ScoreBasedAttack):
-    """Square Attack (Andriushchenko et al., 2020), with the margin loss and the settings of AutoAttack.
+    """Square Attack (Andriushchenko et al., 2020), with the margin loss and the defaults of AutoAttack's class.
 
     The squares of a query are at the same place for the whole batch; signs are drawn per example from a key in the
     state, so what happens to an example does not depend on its neighbours. Two things differ from the code of
@@ -50,7 +50,8 @@ class Square(ScoreBasedAttack):
         threat_model: `Linf`, `L2` or `L1`.
         queries: number of candidates after the start, at least 1.
         p_init: share of the pixels in the first squares, in (0, 1].
-        resc_schedule: stretch the schedule of sizes, made for 10000 queries, to `queries`.
+        resc_schedule: stretch the schedule of sizes, made for 10000 queries, to `queries`. The suite AutoAttack does
+            not: its squares halve after the same queries however many there are.
         restarts: independent starts, at least 1.
         compute_dtype: "bfloat16", "float16" or "auto" runs the passes in low precision: see `PGD`.
 

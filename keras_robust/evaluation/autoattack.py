@@ -28,10 +28,10 @@ DLR_CLASSES, TARGETED_DLR_CLASSES = 3, 4
 class AutoAttack(Suite):
     """AutoAttack, with the order, restarts and parameters of its published code.
 
-    "standard": APGD-CE, APGD-T (targeted DLR, 9 classes), FAB-T (9 classes), Square (5,000 queries); for L1 APGD with
-    larger radii, 5 restarts of APGD-CE and 5 classes (Croce & Hein, 2021). "plus": APGD-CE, APGD-DLR and FAB with 5
-    restarts, Square, APGD-T, FAB-T. "rand", for classifiers that are random at inference: APGD-CE and APGD-DLR with
-    gradients averaged over 20 passes.
+    "standard": APGD-CE, APGD-T (targeted DLR, 9 classes), FAB-T (9 classes), Square (5,000 queries, whose schedule is
+    not stretched to them); for L1 APGD with larger radii, 5 restarts of APGD-CE and 5 classes (Croce & Hein, 2021).
+    "plus": APGD-CE, APGD-DLR and FAB with 5 restarts, Square, APGD-T, FAB-T. "rand", for classifiers that are random
+    at inference: APGD-CE and APGD-DLR with gradients averaged over 20 passes.
 
     The published code asks its user to mend what classifiers of few classes make impossible. Here: with fewer than 10
     classes all the wrong ones are targets; with fewer than 4 APGD-T maximises the targeted cross-entropy instead of
