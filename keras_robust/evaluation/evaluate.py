@@ -179,6 +179,7 @@ def evaluate(
         "checks": found,
         "targeted_success": targeted_success(results),
         "suite": None if suite is None else _describe_suite(suite, setting),
+        "notes": list(setting.notes),
         **settings_and_results(given, results, setting),
         "analyses": [part for part, _ in parts],
         "dataset": dataset_name or f"{len(setting.images)} examples",

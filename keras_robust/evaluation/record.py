@@ -90,7 +90,6 @@ def settings_and_results(
         "seed": setting.seed,
         "batch_size": setting.batch_size,
         "compile_attack": setting.compile_attack,
-        "notes": list(setting.notes),
     }
 
 
