@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import os
 import pathlib
 import platform
 import shlex
@@ -31,8 +32,33 @@ def provenance() -> dict[str, Any]:
         },
         "commit": commit(),
         "command": shlex.join(sys.argv),
+        "devices": devices(),
+        "threads": threads(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def devices() -> list[str]:
+    """Returns the devices that TensorFlow computes on, such as "CPU" and "GPU NVIDIA H200"."""
+    details = tf.config.experimental.get_device_details
+    return [
+        " ".join([device.device_type, *filter(None, [details(device).get("device_name")])])
+        for device in tf.config.list_physical_devices()
+    ]
+
+
+def threads() -> dict[str, int]:
+    """Returns how many threads of the CPU share an operation ("intra_op"), and run operations at once ("inter_op").
+
+    TensorFlow says 0 where it was told nothing, and then takes the environment's number, or one per core.
+    """
+    told = tf.config.threading
+    numbers = {
+        "intra_op": (told.get_intra_op_parallelism_threads(), "TF_NUM_INTRAOP_THREADS"),
+        "inter_op": (told.get_inter_op_parallelism_threads(), "TF_NUM_INTEROP_THREADS"),
+    }
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {name: number or int(os.environ.get(variable) or 0) or cores for name, (number, variable) in numbers.items()}
 
 
 def commit() -> str | None:

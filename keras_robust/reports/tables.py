@@ -185,6 +185,8 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("Batch size", formatting.scalar(record.get("batch_size"))),
         ("Seed", formatting.scalar(record["seed"])),
         ("Evaluation time", formatting.seconds(record["seconds"])),
+        ("Devices", ", ".join(record.get("devices") or [formatting.NOTHING])),
+        ("Threads of the CPU", _threads(record.get("threads"))),
         ("Created", formatting.scalar(record["created"])),
         ("Commit", formatting.scalar(record["commit"])),
         ("Command", formatting.scalar(record["command"])),
@@ -195,6 +197,12 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
     if extra:
         rows.insert(2, ("Model details", formatting.settings_summary(extra)))
     return rows
+
+
+def _threads(threads: dict[str, int] | None) -> str:
+    if threads is None:
+        return formatting.NOTHING
+    return f"{threads['intra_op']} in an operation, {threads['inter_op']} operations at once"
 
 
 def _accuracy_row(

@@ -1,6 +1,7 @@
 """What a report of `kr.evaluate` holds and says."""
 
 import json
+import os
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
+from keras_robust.evaluation.provenance import provenance
 
 EPSILON = 0.05
 ATTACK = kr.attacks.PGD(kr.Linf(EPSILON), steps=5, step_size=EPSILON)
@@ -23,6 +25,9 @@ def test_the_record_names_what_was_measured_and_how(problem, solution, tmp_path)
     assert record["robust_accuracy"] == report.robust_accuracy
     assert (record["seed"], record["dataset"], record["examples"]) == (3, "made up", 100)
     assert record["versions"]["tensorflow"] == tf.__version__
+    assert record["batch_size"] == 128
+    assert "CPU" in record["devices"]
+    assert set(record["threads"]) == {"intra_op", "inter_op"}
     assert record["threat_model"] == {"norm": "linf", "epsilon": EPSILON, "bounds": [0.0, 1.0]}
     settings = record["details"][ATTACK.name]["settings"]
     assert keras.saving.deserialize_keras_object(settings) == ATTACK
@@ -35,6 +40,23 @@ def test_the_record_names_what_was_measured_and_how(problem, solution, tmp_path)
     again = kr.Report.load(tmp_path / "new" / "report")
     assert again.record == report.record
     np.testing.assert_array_equal(again.samples["attacked"], report.samples["attacked"])
+
+
+@pytest.mark.parametrize(
+    ("told", "environment", "expected"),
+    [((3, 2), {}, (3, 2)), ((0, 0), {"TF_NUM_INTRAOP_THREADS": "5"}, (5, None)), ((0, 0), {}, (None, None))],
+)
+def test_threads_are_as_many_as_run(monkeypatch, told, environment, expected):
+    """What TensorFlow was told, or else the environment, or else one per core that may be used."""
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name, number in zip(("intra", "inter"), told, strict=True):
+        monkeypatch.setattr(tf.config.threading, f"get_{name}_op_parallelism_threads", lambda number=number: number)
+    cores = len(os.sched_getaffinity(0))
+    found = provenance()["threads"]
+    assert tuple(found.values()) == tuple(number or cores for number in expected)
 
 
 def test_the_record_has_the_pixel_range_of_attacks_of_different_epsilons(problem, solution):
