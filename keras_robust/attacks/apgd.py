@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_robust.attacks.apgd_rules import RULES, Rule, per_row_zeros
 from keras_robust.attacks.apgd_schedule import Moment, Schedule, legs, make_schedule
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import ModelFn, changed
 from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.iterative import IterativeAttack, State
 from keras_robust.attacks.model_fn import check_compute_dtype
@@ -186,6 +186,13 @@ class APGD(IterativeAttack):
     def finish(self, state: State) -> Tensor:
         """Returns the first misclassified point of an example, or else the one with the largest objective."""
         return state["result"]
+
+    def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns logits and the gradient of the objective, towards the first target, at a random point of the ball."""
+        state = self.start(model_fn, images, labels, seed) | {"point": self.threat_model.random_point(images, seed)}
+        single = changed(self, eot_iter=1)
+        state, logits, _ = single._differentiate(model_fn, state, tf.constant(0))
+        return logits, state["gradient"]
 
     def _enter(self, state: State, moment: Moment, radius: Tensor, seed: Tensor) -> State:
         ball, images = self.threat_model, state["images"]

@@ -6,16 +6,18 @@ x_adv = attack(as_model_fn(classifier), images, labels, seed)  # TensorFlow, ins
 
 import copy
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import ModelFn, as_model_fn
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.checks import check_images, check_integer, check_labels, check_logits, check_targets
 from keras_robust.core.compiled import by_batch, compiled
+from keras_robust.core.objectives import margin
 from keras_robust.core.precision import resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import Serializable
@@ -32,9 +34,11 @@ LATER_BATCH = 2**30
 class Attack(Serializable):
     """Base class of attacks: immutable, serialisable by Keras, pure TensorFlow.
 
-    A subclass is a frozen dataclass with a `threat_model`, a `name` for reports and `perturb`.
+    A subclass is a frozen dataclass with a `threat_model`, a `name` for reports and `perturb`. One that uses logits
+    alone says so by `follows_gradients = False`: evaluations refuse other attacks where a classifier has no gradients.
     """
 
+    follows_gradients: ClassVar[bool] = True
     threat_model: ThreatModel
     compute_dtype: str | None = None
     restarts: int = 1
@@ -134,6 +138,29 @@ class Attack(Serializable):
     def resolved(self) -> Self:
         """Returns this attack with what was left to the default said, as it runs where no method says otherwise."""
         return self
+
+    def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns logits and the gradient that the attack follows, where it starts: whether it has one to follow.
+
+        Here it is that of the margin at a random point of the ball. A subclass whose objective can be flat where the
+        margin is not, as the cross-entropy of large logits is, returns that of its own.
+
+        Args:
+            model_fn: see `perturb`.
+            images: (batch, ...) floats inside the threat model's bounds.
+            labels: sparse (batch,) or one-hot (batch, classes).
+            seed: int32 tensor of shape (2,).
+
+        Returns:
+            (batch, classes) and, of the shape of `images`, the gradient.
+        """
+
+        def value(points: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model_fn(points)
+            return margin(labels, logits), logits
+
+        (_, logits), gradient = value_and_gradient(value, self.threat_model.random_point(images, seed))
+        return logits, gradient
 
     def scaled(self, fraction: Tensor) -> Self:
         """Returns this attack with `fraction`, a float scalar in [0, 1], of its epsilon: a part of a training step.

@@ -7,6 +7,24 @@ import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
 
+NO_GRADIENT = (
+    "Gradient attacks need a classifier that is differentiable in its images. Use an attack without gradients (Square, "
+    "SPSA), or craft on a differentiable classifier, with `source=` of `evaluate`."
+)
+
+
+def with_whole_gradient(model_fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Returns the same function of images, whose gradient has the shape of the images where TensorFlow's is a scalar.
+
+    TensorFlow gives code inside `tf.py_function` that is not its own the gradient 0, without a shape.
+    """
+
+    @tf.custom_gradient
+    def spread(images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return tf.identity(images), lambda upstream: tf.broadcast_to(upstream, tf.shape(images))
+
+    return lambda images: model_fn(spread(images))
+
 
 def own_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `function` as a function of its own in the graph that is being built; eagerly it is left alone.
@@ -29,7 +47,9 @@ def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tup
         points: (batch, ...).
 
     Raises:
-        ValueError: if there is no gradient, as with quantised inputs: an attack would stand still, and seem withstood.
+        ValueError: if there is no gradient, as with quantised inputs, or it is not of the shape of `points`, as the
+            scalar 0 that TensorFlow gives code inside `tf.py_function`: an attack would stand still, and seem
+            withstood. Where the shape is known only when it runs, a `tf.errors.InvalidArgumentError` says the same.
     """
 
     def run(points: Tensor) -> tuple[Any, Tensor]:
@@ -43,14 +63,16 @@ def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tup
 
 
 def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
-    """Returns the gradient.
+    """Returns the gradient in `points`.
 
     Raises:
-        ValueError: if there is none, as with quantised inputs: an attack would stand still, and seem withstood.
+        ValueError: if there is none, or it is of another shape: see `value_and_gradient`.
     """
-    if gradient is None:
-        raise ValueError(
-            "Gradient attacks need a classifier that is differentiable in its images; Square and SPSA do not. "
-            f"Received: a classifier without a gradient, for images of shape {points.shape}"
-        )
+    if gradient is None or not gradient.shape.is_compatible_with(points.shape):
+        received = "without a gradient" if gradient is None else f"with a gradient of shape {gradient.shape}"
+        raise ValueError(f"{NO_GRADIENT} Received: a classifier {received}, for images of shape {points.shape}")
+    if gradient.shape.rank is None:  # of tf.py_function in a graph
+        check = tf.debugging.assert_rank(gradient, points.shape.rank, message=NO_GRADIENT)
+        with tf.control_dependencies([check]):
+            gradient = tf.ensure_shape(gradient, points.shape)
     return gradient

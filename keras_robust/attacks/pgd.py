@@ -292,6 +292,19 @@ class PGD(Attack):
         del image_shape
         self._check_classes(classes, self.aim is not None)
 
+    def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns logits and the gradient of the objective at a start; away from the label where targets are given."""
+        known = self.target != "given"
+        goal = self.goal(model_fn, images, labels, seeds.fold(seed, 0)) if known else Goal(labels)
+
+        def value(points: Tensor) -> tuple[Tensor, Tensor]:
+            logits = model_fn(points)
+            self._check_classes(logits.shape[1], goal.targets is not None)
+            return self.resolved_objective(logits, goal), logits
+
+        (_, logits), gradient = value_and_gradient(value, self.start(images, seeds.fold(seed, 1)))
+        return logits, gradient
+
     def _run(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
         """One run from one start."""
         return self.ascend(model_fn, images, self.start(images, seed), goal, self.steps)

@@ -1,6 +1,6 @@
 """What attacks have in common that only see logits: state, checks of options, restarts."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -25,6 +25,8 @@ class ScoreBasedAttack(IterativeAttack):
     where its margin is above 0, or no number; from then on the example stays as it is, in later restarts too. A
     subclass defines `steps_per_run`, `_first_points` and `_step`.
     """
+
+    follows_gradients: ClassVar[bool] = False
 
     @property
     def steps_per_run(self) -> int:
