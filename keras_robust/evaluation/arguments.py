@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import Attack
-from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.core.checks import check_targets
 from keras_robust.core.compiled import compiled
 from keras_robust.evaluation.gradients import loss_gradient
@@ -111,16 +110,11 @@ def check_fits(attacks: Iterable[Attack], setting: Setting) -> None:
         setting: who is attacked.
 
     Raises:
-        ValueError: if an attack needs more classes, images of another shape, another precision, or gradients that the
-            classifier does not have.
+        ValueError: if an attack needs more classes, images of another shape, or another precision than there are.
     """
-    attacks = list(attacks)
     for attack in attacks:
         setting.source.model_fn_for(attack.compute_dtype)
         attack.check_fits(setting.images.shape[1:], setting.classes)
-    followers = [attack for attack in attacks if not isinstance(attack, ScoreBasedAttack)]
-    if 0 < len(followers) < len(attacks):  # where all follow gradients, the first one finds out before it measures
-        check_differentiable(setting)
 
 
 def check_differentiable(setting: Setting) -> None:

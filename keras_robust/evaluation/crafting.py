@@ -13,15 +13,16 @@ from keras_robust.evaluation.runner import check_inside
 from keras_robust.evaluation.setting import Setting
 
 
-def craft(attack: Attack, setting: Setting) -> Iterator[np.ndarray]:
+def craft(attack: Attack, setting: Setting, *, whole: bool = False) -> Iterator[np.ndarray]:
     """Yields images that `attack` makes of all examples on the setting's source, float32, of the shape of its images.
 
     An attack that chooses among its restarts by itself (an `IterativeAttack`) gives one array, any other one per
-    restart, since which restart is the worst depends on the classifier that judges.
+    restart, since which restart is the worst depends on the classifier that judges. With `whole` it chooses, too: a
+    classifier that is random would break an example in one of many looks.
     """
     source_fn = setting.source.model_fn_for(attack.compute_dtype)
     runs, single = 1, attack
-    if not isinstance(attack, IterativeAttack):
+    if not whole and not isinstance(attack, IterativeAttack):
         runs, single = attack.restarts, changed(attack, restarts=1)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.evaluation.arguments import check_attack, check_fits
-from keras_robust.evaluation.runner import AttackRun
-from keras_robust.evaluation.setting import make_setting
+from keras_robust.evaluation.gradients import check_gradients
+from keras_robust.evaluation.runner import AttackRun, check_restarts
+from keras_robust.evaluation.setting import first_failures, make_setting, of_random
 from keras_robust.reports.formatting import percent
 
 
@@ -33,7 +34,8 @@ def epsilon_curve(
     """Measures the accuracy of a classifier under one attack at rising epsilons (Athalye et al., 2018, section 3.1).
 
     An example that is broken at one epsilon is broken at all larger ones, whose balls hold the same point: it is not
-    attacked again, and the accuracy never rises.
+    attacked again, and the accuracy never rises. A classifier that is random at inference is attacked anew at each
+    epsilon, and judged once.
 
     Where the attack has a `step_size` or a `start_radius` that is not None it grows in proportion to epsilon (and PGD
     scales a step size of None itself), so that the attack is the same but for the size of its ball. It is compiled
@@ -54,7 +56,8 @@ def epsilon_curve(
     Returns:
         Plain Python values: `kind` ("epsilon_curve"), `attack` (its name as given), `norm`, `epsilons` (from 0 on),
         `accuracy` (a fraction for each of them, the first unattacked), `broken_at` (per example the epsilon at which it
-        was broken, 0 where it is wrong unattacked, None where it withstood all), `verdict` (a sentence) and `seconds`.
+        was broken, 0 where it is wrong unattacked, None where it withstood all; of a random classifier None),
+        `verdict` (a sentence) and `seconds`.
 
     Raises:
         ValueError: if an argument is not what it must be; the message names what was received.
@@ -76,21 +79,21 @@ def epsilon_curve(
     larger = _up_to(reach, given)
     for epsilon in larger:
         dataclasses.replace(attack.threat_model, epsilon=epsilon)
-    ranks, run = setting.clean_ranks, AttackRun(attack, setting)
-    broken_at = np.where(ranks > 0, 0.0, np.inf)
+    check_restarts(attack, setting)
+    check_gradients({attack.name: attack.resized(larger[0])}, setting)
+    ranks, run = [setting.clean_ranks], AttackRun(attack, setting)
     for epsilon in larger:
-        ranks = run.at(epsilon).run(ranks).ranks
-        broken_at[(ranks > 0) & np.isinf(broken_at)] = epsilon
-    tried = [0.0, *larger]
-    accuracy = [float((broken_at > epsilon).mean()) for epsilon in tried]
+        ranks.append(run.at(epsilon).run(setting.first_ranks if setting.is_random else ranks[-1]).ranks)
+    tried, withstood = [0.0, *larger], np.equal(ranks, 0)
+    accuracy = withstood.mean(axis=1).tolist()
     return {
         "kind": "epsilon_curve",
         "attack": attack.name,
         "norm": attack.threat_model.norm,
         "epsilons": tried,
         "accuracy": accuracy,
-        "broken_at": [None if np.isinf(epsilon) else epsilon for epsilon in broken_at.tolist()],
-        "verdict": _judge(tried, accuracy, reach),
+        "broken_at": None if setting.is_random else first_failures(withstood, tried),
+        "verdict": _judge(tried, accuracy, reach) + of_random(setting),
         "seconds": time.perf_counter() - begin,
     }
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.attacks.attack import changed
-from keras_robust.attacks.score_based import ScoreBasedAttack
 from keras_robust.core import ThreatModel
 from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_fits, check_given_targets
+from keras_robust.evaluation.gradients import FEW_WITHOUT_GRADIENT, FirstGradient, check_gradients
 from keras_robust.evaluation.journal import Journal
 from keras_robust.evaluation.masking import Check, check_of_square, run_checks
 from keras_robust.evaluation.provenance import provenance, training_run
@@ -23,15 +23,18 @@ from keras_robust.evaluation.record import (
     adversarials_of,
     describe,
     fingerprint,
+    noise_of,
+    of_noise,
     samples_of,
     settings_and_results,
     targeted_success,
 )
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.runner import AttackResult, run_attack
+from keras_robust.evaluation.runner import AttackResult, check_restarts, run_attack
 from keras_robust.evaluation.setting import Setting, make_setting
 from keras_robust.evaluation.subject import Subject
 from keras_robust.evaluation.suite import Suite
+from keras_robust.reports.formatting import percent
 
 Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndarray]]]
 """Returns a part of the record, and arrays to be kept with the samples if there are any."""
@@ -82,6 +85,10 @@ def evaluate(
     PGD is judged at its last step. Several attacks each see all examples; those of a suite only the ones that the
     attacks before left, so that its accuracies are cumulative.
 
+    Two passes of the clean images tell whether the classifier is random at inference. Such a classifier is judged once
+    by each attack, at its end: an example is robust under an attack if it is right in that one pass. A suite goes on as
+    published, with the examples that are right in the passes before.
+
     Inside the scope of a `tf.distribute` strategy each batch is spread over its replicas.
 
     What can be known before the first attack is checked then: whether the attacks fit the images, the classes and the
@@ -126,12 +133,15 @@ def evaluate(
         A `Report`.
 
     Warns:
-        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits; the logits of an image
-            depend on the other images in its batch; or the bounds are those of bytes, and the images look divided by
-            255.
+        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits, or had none to follow for
+            more than 5 % of its examples; the classifier is random at inference; the logits of an image depend on the
+            other images in its batch; or the bounds are those of bytes, and the images look divided by 255. The
+            record's `notes` say what concerns the classifier, too.
 
     Raises:
-        ValueError: if images, labels, model, attacks, analyses, epsilons, targets or journal are not what they must be;
+        ValueError: if images, labels, model, attacks, analyses, epsilons, targets or journal are not what they must be,
+            weights of the model are not finite, an attack finds no gradient to follow for any example (of a suite: if
+            none of its attacks does), or has restarts, and no average over passes, of a classifier that is random;
             nothing is measured then.
     """
     start = time.perf_counter()
@@ -162,6 +172,7 @@ def evaluate(
     check_fits(given.values(), setting)
     for attack in given.values():
         describe(attack)  # what a record cannot hold is refused now
+        check_restarts(attack, setting)
         _warn_of_precision(attack, setting.source)
     for analysis in further.values():
         if isinstance(analysis, CheckedAnalysis):
@@ -171,7 +182,10 @@ def evaluate(
     progress = None
     if journal is not None:
         progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]))
-    results = _run(given, setting, progress, cascade=suite is not None, keep_attacked=keep_adversarials)
+    gradients = check_gradients(given, setting, together=suite is not None)
+    noise = noise_of(setting, len(given), cascade=suite is not None)
+    results = _run(given, setting, progress, gradients, cascade=suite is not None, keep_attacked=keep_adversarials)
+    notes = _notes(given, results, setting, noise)
     found = _check(setting, threat_model, given if suite else {}, results, progress) if checks else []
     parts = _analyse(further, progress, verbose)
     record = {
@@ -179,7 +193,8 @@ def evaluate(
         "checks": found,
         "targeted_success": targeted_success(results),
         "suite": None if suite is None else _describe_suite(suite, setting),
-        "notes": list(setting.notes),
+        "random": noise,
+        "notes": [*setting.notes, *notes],
         **settings_and_results(given, results, setting),
         "analyses": [part for part, _ in parts],
         "dataset": dataset_name or f"{len(setting.images)} examples",
@@ -239,9 +254,33 @@ def _check_options(analyses: Any, checks: Any, dataset_name: Any) -> dict[str, A
     return dict(further)
 
 
+def _notes(
+    attacks: Mapping[str, Attack],
+    results: Mapping[str, AttackResult],
+    setting: Setting,
+    noise: dict[str, Any] | None,
+) -> list[str]:
+    """Returns what whoever reads the accuracies must know, and warns of it."""
+    notes = []
+    if noise is not None:
+        averages = all(getattr(attack, "eot_iter", 1) > 1 for attack in attacks.values())
+        notes.append(of_noise(noise, averages=averages))
+    for name, result in results.items():
+        share = result.without_gradient
+        if share is not None and share > FEW_WITHOUT_GRADIENT:
+            whose = "the classifier's" if setting.white_box else f"those of the source {setting.source.description}"
+            notes.append(
+                f"{name} had no gradient to follow, zero or not finite, for {percent(share)} of the examples that it "
+                f"attacked, and left them about as they were: {whose} gradients may be masked, and the true robustness "
+                "lower. Add an attack without gradients, such as Square, or one of another objective."
+            )
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    return notes
+
+
 def _warn_of_precision(attack: Attack, source: Subject) -> None:
-    is_followed = not isinstance(attack, ScoreBasedAttack)
-    if is_followed and source.low_precision and attack.resolved_compute_dtype != "float32":
+    if attack.follows_gradients and source.low_precision and attack.resolved_compute_dtype != "float32":
         warnings.warn(
             f"The classifier computes in {source.low_precision}, in which gradients are rounded: attacks that follow "
             "them are weaker than with compute_dtype='float32', and robust accuracy looks higher than it is. "
@@ -251,14 +290,22 @@ def _warn_of_precision(attack: Attack, source: Subject) -> None:
 
 
 def _run(
-    attacks: dict[str, Attack], setting: Setting, journal: Journal | None, *, cascade: bool, keep_attacked: bool
+    attacks: dict[str, Attack],
+    setting: Setting,
+    journal: Journal | None,
+    gradients: Mapping[str, FirstGradient],
+    *,
+    cascade: bool,
+    keep_attacked: bool,
 ) -> dict[str, AttackResult]:
     """Returns the result of each attack; in a cascade an attack gets the ranks that the one before left."""
     results: dict[str, AttackResult] = {}
-    ranks = clean_ranks = setting.clean_ranks
+    ranks, first_ranks = setting.clean_ranks, setting.first_ranks
     for number, (name, attack) in enumerate(attacks.items()):
-        start = ranks if cascade else clean_ranks
-        results[name] = run_attack(attack, setting, start, journal, f"attack{number}", keep_attacked=keep_attacked)
+        before = ranks if cascade else first_ranks
+        results[name] = run_attack(attack, setting, before, journal, f"attack{number}", keep_attacked=keep_attacked)
+        if name in gradients:
+            results[name].without_gradient = gradients[name].share_without(np.flatnonzero(before < setting.top_k))
         ranks = results[name].ranks
     return results
 
@@ -310,7 +357,7 @@ def _check(
     """Returns the checks for gradient masking, with that of the Square in a suite of `attacks`."""
     found = _remember(journal, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
     left = {name: float(result.robust.mean()) for name, result in results.items()}
-    return [*found, *_as_record(check_of_square(attacks, left))["checks"]]
+    return found if setting.is_random else [*found, *_as_record(check_of_square(attacks, left))["checks"]]
 
 
 def _as_record(checks: list[Check]) -> dict[str, Any]:

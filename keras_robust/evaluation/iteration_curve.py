@@ -19,9 +19,10 @@ from keras_robust.core.objectives import Goal
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
+from keras_robust.evaluation.gradients import check_gradients
 from keras_robust.evaluation.ranks import rank_labels
 from keras_robust.evaluation.runner import CHUNK_BATCHES, check_inside
-from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.setting import Setting, first_failures, make_setting, of_random
 from keras_robust.reports.formatting import percent
 
 ITERATIONS = (10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -29,8 +30,6 @@ ITERATIONS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 FLAT = 0.005
 """A curve is flat where doubling the iterations costs at most so much accuracy. The curves that Xie & Yuille (2020,
 figures 2 and 3, table 7) call asymptotic lose 0.4 to 0.6 points from 500 to 2000 iterations, the others 4.3 and 5.7."""
-
-NEVER = -1
 
 
 def iteration_curve(
@@ -49,7 +48,8 @@ def iteration_curve(
     They run the attack anew for each number. Here one run from one start passes through all of them, which costs only
     the largest. An example counts as broken from the first listed number at which its point is misclassified, and is
     left alone then: the accuracy is the worst case per example over the numbers so far, and never rises. (Points
-    between the listed numbers are not looked at.)
+    between the listed numbers are not looked at.) A classifier that is random at inference is judged anew at each
+    number, and no example leaves.
 
     The step size is the same at every step, as theirs (1/255 at epsilon 16/255): that of `attack`, where None is its
     2.5 epsilon / steps. Otherwise `steps` plays no part: the numbers replace it.
@@ -67,8 +67,9 @@ def iteration_curve(
     Returns:
         Plain Python values: `kind` ("iteration_curve"), `attack` (its name with the largest number), `iterations`,
         `accuracy` (a fraction for each of them), `broken_at` (per example the number at which it was found broken, 0
-        where it is wrong unattacked, None where it withstood all), `flat` (whether at most 0.5 points, or one example,
-        were lost since the largest listed number that is at most half the last), `verdict` (a sentence) and `seconds`.
+        where it is wrong unattacked, None where it withstood all; of a random classifier None), `flat` (whether at most
+        0.5 points, or one example, were lost since the largest listed number that is at most half the last), `verdict`
+        (a sentence) and `seconds`.
 
     Raises:
         ValueError: if an argument is not what it must be; the message names what was received.
@@ -89,17 +90,20 @@ def iteration_curve(
         compile_attack=compile_attack,
     )
     check_fits([followed], setting)
-    broken_at = _Run(followed, setting, counts).broken_at()
-    accuracy = [float(((broken_at == NEVER) | (broken_at > count)).mean()) for count in counts]
-    flat, verdict = _judge(counts, accuracy, len(broken_at))
+    check_gradients({followed.name: followed}, setting)
+    withstood = _Run(followed, setting, counts).withstood()
+    accuracy = withstood.mean(axis=1).tolist()
+    flat, verdict = _judge(counts, accuracy, len(setting.images))
     return {
         "kind": "iteration_curve",
         "attack": followed.name,
         "iterations": counts,
         "accuracy": accuracy,
-        "broken_at": [None if count == NEVER else count for count in broken_at.tolist()],
+        "broken_at": None
+        if setting.is_random
+        else first_failures(np.stack([setting.clean_ranks == 0, *withstood]), [0, *counts]),
         "flat": flat,
-        "verdict": verdict,
+        "verdict": verdict + of_random(setting),
         "seconds": time.perf_counter() - begin,
     }
 
@@ -132,7 +136,7 @@ class _Run:
     """One run of PGD with a look at each of `counts`, in chunks whose broken examples leave."""
 
     def __init__(self, attack: PGD, setting: Setting, counts: list[int]) -> None:
-        batch_size = setting.batch_size_for(int((setting.clean_ranks == 0).sum()))
+        batch_size = setting.batch_size_for(int((setting.first_ranks == 0).sum()))
         self._attack, self._setting, self._counts = attack, dataclasses.replace(setting, batch_size=batch_size), counts
         source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
 
@@ -157,31 +161,34 @@ class _Run:
             for function in (start, advance, is_wrong)
         )
 
-    def broken_at(self) -> np.ndarray:
-        """Returns per example the count at which it was found broken: 0 if before the first step, or `NEVER`."""
+    def withstood(self) -> np.ndarray:
+        """Returns which examples are right at each count and, of a deterministic target, before: (counts, examples)."""
         setting, last = self._setting, self._counts[-1]
-        result = np.where(setting.clean_ranks > 0, 0, NEVER)
-        candidates = np.flatnonzero(result == NEVER)
+        result = np.zeros((len(self._counts), len(setting.images)), bool)
+        candidates = np.flatnonzero(setting.first_ranks == 0)
         bar = progress_bar("iterations", len(candidates) * last, "steps", setting.verbose)
         size = CHUNK_BATCHES * setting.batch_size
         for number, begin in enumerate(range(0, len(candidates), size)):
             chunk = candidates[begin : begin + size]
-            for count, left in self._survivors(chunk, seeds.fold(seeds.as_seed(setting.seed), number)):
-                result[np.setdiff1d(chunk[result[chunk] == NEVER], left)] = count
+            looks = self._looks(chunk, seeds.fold(seeds.as_seed(setting.seed), number))
+            for look, (count, left, right) in enumerate(looks):
+                result[look, right] = True
                 bar.update(begin * last + len(left) * count + (len(chunk) - len(left)) * last - bar.n)
         bar.close()
         return result
 
-    def _survivors(self, left: np.ndarray, seed: Tensor) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields each count, until all are broken, and which of the examples withstand it."""
+    def _looks(self, left: np.ndarray, seed: Tensor) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yields each count, until all have left, which examples go on, and which of those so far are right."""
         setting = self._setting
         state = self._batches(self._start, (setting.images[left], setting.labels[left]), seed)
         for before, count in itertools.pairwise([0, *self._counts]):
             state = self._batches(self._advance, state, count - before, seed)
             check_inside(self._attack, state["points"], state["images"])
             wrong = self._batches(self._is_wrong, (state["points"], setting.sparse_labels[left]), seed)
-            left, state = left[~wrong], {name: values[~wrong] for name, values in state.items()}
-            yield count, left
+            right = left[~wrong]
+            if not setting.is_random:
+                left, state = right, {name: values[~wrong] for name, values in state.items()}
+            yield count, left, right
             if not len(left):
                 return
 

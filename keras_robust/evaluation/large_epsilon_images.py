@@ -12,6 +12,7 @@ from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
 from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.crafting import craft
+from keras_robust.evaluation.gradients import check_gradients
 from keras_robust.evaluation.ranks import classify
 from keras_robust.evaluation.setting import make_classify, make_setting
 
@@ -59,6 +60,7 @@ def large_epsilon_images(
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
     setting = make_setting(model, dataset, bounds, **options, verbose=False).first(examples)
     check_fits([attack], setting)
+    check_gradients({attack.name: attack}, setting)
     attacked = next(craft(attack, setting))
     logits = make_classify(setting.target, setting.batch_size, setting.strategy, compile_attack)(attacked)
     arrays = {

@@ -13,7 +13,8 @@ from keras_robust.attacks import Attack, Square
 from keras_robust.core import ThreatModel
 from keras_robust.core.checks import check_integer
 from keras_robust.evaluation import masking_probes as probes
-from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.gradients import FEW_WITHOUT_GRADIENT
+from keras_robust.evaluation.setting import DETERMINISTIC, Setting, make_setting
 from keras_robust.reports.formatting import percent
 
 EXAMPLES = 200
@@ -26,6 +27,21 @@ adversarially trained classifiers of digits, and half of what they leave of logi
 FEW_LEFT_TO_SQUARE = 0.05
 """Of what AutoAttack's attacks with gradients leave, so much may be left to Square: it finds 1 and 4 % of what they
 leave of two published classifiers of digits, and 9 % where PGD of 8 large steps was not enough in training."""
+
+
+RESTARTS, GRADIENT_FREE, TRANSFER = (
+    "more_restarts_find_more",
+    "gradient_free_beats_gradient",
+    "transfer_beats_white_box",
+)
+SOURCES = {
+    RESTARTS: "Mosbach et al. (2018), section 4; Carlini et al. (2019), section 5.2",
+    GRADIENT_FREE: "Athalye et al. (2018), section 3.1; checks of AutoAttack, which warn at 0.2 % of all examples",
+    TRANSFER: "Athalye et al. (2018), section 3.1; Bhat et al. (2018), section 4",
+}
+THRESHOLDS = {RESTARTS: FEW_SURVIVORS, GRADIENT_FREE: FEW_SURVIVORS, TRANSFER: probes.MARGIN}
+"""Of the checks that are not always run."""
+RANDOM = "the classifier is random at inference, and would break examples in another look without any attack"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +118,10 @@ def run_checks(setting: Setting, threat_model: ThreatModel, examples: int = EXAM
         _alignment(white_box, threat_model),
         _one_step(outcomes),
         _iterations(outcomes),
-        _restarts(outcomes),
+        _restarts(outcomes) if not setting.is_random else _not_run(RESTARTS, RANDOM),
         _unbounded(white_box, threat_model),
         _random_target(outcomes),
-        _gradient_free(outcomes),
+        _gradient_free(outcomes) if not setting.is_random else _not_run(GRADIENT_FREE, RANDOM),
         _transfer(outcomes, transfer, threat_model),
     ]
 
@@ -140,6 +156,10 @@ def _above(name: str, value: float, threshold: float, warning: str, numbers: str
     return Check(name, value, threshold, suspicious, warning + numbers if suspicious else numbers, source)
 
 
+def _not_run(name: str, reason: str) -> Check:
+    return Check(name, None, THRESHOLDS[name], False, f"Not run: {reason}.", SOURCES[name])
+
+
 def _stronger(name: str, attack: np.ndarray, reference: np.ndarray, warning: str, numbers: str, source: str) -> Check:
     """Returns the check that is suspicious where an attack breaks more than another one, by more than chance.
 
@@ -157,13 +177,12 @@ def _stronger(name: str, attack: np.ndarray, reference: np.ndarray, warning: str
 
 
 def _deterministic(setting: Setting) -> Check:
-    value = probes.largest_change_of_logits(setting)
     return _above(
         "not_deterministic",
-        value,
-        1e-4,
+        setting.change,
+        DETERMINISTIC,
         "Random at inference, use AutoAttack's version 'rand': ",
-        f"logits of the same images differ by at most {value:.3g} between two passes.",
+        f"logits of the same images differ by at most {setting.change:.3g} of the largest between two passes.",
         "Croce et al. (2020), RobustBench; checks of AutoAttack",
     )
 
@@ -185,7 +204,7 @@ def _zero_gradients(setting: Setting, ball: ThreatModel) -> Check:
     return _above(
         "zero_gradients",
         value,
-        0.05,
+        FEW_WITHOUT_GRADIENT,
         "Attacks have nothing to follow: ",
         f"the input gradient of the cross-entropy is zero or not finite for {percent(value)} of the examples.",
         "Carlini & Wagner (2017); Athalye et al. (2018), section 3",
@@ -234,12 +253,12 @@ def _iterations(outcomes: probes.Outcomes) -> Check:
 def _restarts(outcomes: probes.Outcomes) -> Check:
     few, many = outcomes.accuracy("restarts"), outcomes.accuracy("more_restarts")
     return _above(
-        "more_restarts_find_more",
+        RESTARTS,
         probes.share_of_survivors(few - many, few),
         FEW_SURVIVORS,
         "The last restarts still break many: ",
         f"{percent(few)} withstand {probes.RESTARTS} restarts, {percent(many)} withstand {2 * probes.RESTARTS}.",
-        "Mosbach et al. (2018), section 4; Carlini et al. (2019), section 5.2",
+        SOURCES[RESTARTS],
     )
 
 
@@ -274,23 +293,19 @@ def _gradient_free(outcomes: probes.Outcomes) -> Check:
         return Check(name, None, FEW_SURVIVORS, False, reason, source)
     left, broken = outcomes.accuracy("pgd"), outcomes.share_found_only_by("square", "pgd")
     return _above(
-        "gradient_free_beats_gradient",
+        GRADIENT_FREE,
         probes.share_of_survivors(broken, left),
         FEW_SURVIVORS,
         "An attack without gradients breaks many that PGD leaves: ",
         f"{percent(left)} withstand PGD, and Square Attack breaks {percent(broken)} of the examples, out of these.",
-        "Athalye et al. (2018), section 3.1; checks of AutoAttack, which warn at 0.2 % of all examples",
+        SOURCES[GRADIENT_FREE],
     )
 
 
 def _transfer(outcomes: probes.Outcomes, setting: Setting | None, ball: ThreatModel) -> Check:
-    name, source = "transfer_beats_white_box", "Athalye et al. (2018), section 3.1; Bhat et al. (2018), section 4"
     if setting is None:
-        reason = "Not run: it needs a second model as the source of transferred attacks."
-        return Check(name, None, probes.MARGIN, False, reason, source)
+        return _not_run(TRANSFER, "it needs a second model as the source of transferred attacks")
     white, black = outcomes.robust("pgd"), probes.withstand_transfer(setting, ball)
-    numbers = (
-        f"{percent(black.mean())} withstand PGD crafted on {setting.source.description}, {percent(white.mean())} PGD "
-        "on itself."
-    )
-    return _stronger(name, black, white, "A transferred attack is stronger: ", numbers, source)
+    source_name = setting.source.description
+    numbers = f"{percent(black.mean())} withstand PGD crafted on {source_name}, {percent(white.mean())} PGD on itself."
+    return _stronger(TRANSFER, black, white, "A transferred attack is stronger: ", numbers, SOURCES[TRANSFER])

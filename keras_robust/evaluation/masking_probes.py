@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from keras_robust.attacks import FGSM, PGD, Attack, Square
 from keras_robust.attacks.attack import ModelFn, changed
+from keras_robust.attacks.input_gradient import with_whole_gradient
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import flatten
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
-from keras_robust.evaluation.gradients import loss_gradient
+from keras_robust.evaluation.gradients import is_usable, loss_gradient
 from keras_robust.evaluation.runner import run_attack
-from keras_robust.evaluation.setting import Setting, make_classify
+from keras_robust.evaluation.setting import Setting
 from keras_robust.evaluation.subject import Subject
 
 STEPS, LONG_STEPS = 40, 400
@@ -38,7 +39,7 @@ def connected(subject: Subject) -> Subject:
     """Returns the same classifier, whose gradient is zero where it has none: attacks would refuse it otherwise."""
 
     def model_fn_for(compute_dtype: str | None) -> ModelFn:
-        model_fn = subject.model_fn_for(compute_dtype)
+        model_fn = with_whole_gradient(subject.model_fn_for(compute_dtype))
         return lambda images: model_fn(images) + 0.0 * tf.reduce_sum(flatten(images), axis=1, keepdims=True)
 
     return dataclasses.replace(subject, model_fn_for=model_fn_for)
@@ -83,7 +84,7 @@ class Outcomes:
         return float((self.robust(other) & ~self.robust(name)).mean())
 
     def _measure(self, name: str) -> np.ndarray:
-        setting, ranks = self._setting, self._setting.clean_ranks
+        setting, ranks = self._setting, self._setting.first_ranks
         if name == "more_restarts":
             name, ranks = "restarts", np.where(self._robust("restarts"), ranks, setting.classes)
             setting = dataclasses.replace(setting, seed=(setting.seed + 1) % 2**31)
@@ -121,20 +122,12 @@ def unbounded_accuracy(setting: Setting, ball: ThreatModel) -> float:
     everywhere = dataclasses.replace(ball, epsilon=ball.reach(setting.images[0].size))
     attack = PGD(everywhere, steps=100, objective="margin")
     setting = dataclasses.replace(setting, epsilons=None)
-    return float(run_attack(attack, setting, setting.clean_ranks).robust.mean())
+    return float(run_attack(attack, setting, setting.first_ranks).robust.mean())
 
 
 def withstand_transfer(setting: Setting, ball: ThreatModel) -> np.ndarray:
     """Returns which examples withstand PGD crafted on the source of a black-box setting, (examples,) bool."""
-    return run_attack(PGD(ball, steps=STEPS), setting, setting.clean_ranks).robust
-
-
-def largest_change_of_logits(setting: Setting) -> float:
-    """Returns by how much a logit of an example differs between two passes."""
-    classify = make_classify(setting.target, setting.batch_size, setting.strategy, setting.compile_attack)
-    # Both of one compiled function: where TensorFlow's global seed is set, each new function draws the same again.
-    first, second = classify(setting.images), classify(setting.images)
-    return float(np.abs(first - second).max())
+    return run_attack(PGD(ball, steps=STEPS), setting, setting.first_ranks).robust
 
 
 def share_of_probabilities(setting: Setting) -> float:
@@ -151,8 +144,7 @@ def share_without_gradient(setting: Setting, ball: ThreatModel) -> float:
     def run(batch: tuple[Tensor, ...], seed: Tensor) -> Tensor:
         images, labels, radius = batch
         start = changed(ball, epsilon=radius).random_point(images, seed)
-        gradient = flatten(loss_gradient(model_fn, start, labels))
-        return tf.reduce_all(tf.math.is_finite(gradient), axis=1) & tf.reduce_any(gradient != 0, axis=1)
+        return is_usable(loss_gradient(model_fn, start, labels))
 
     return float(1 - _by_batch(run, setting, _with_radii(setting, ball)).mean())
 

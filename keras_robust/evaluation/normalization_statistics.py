@@ -15,6 +15,7 @@ from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
 from keras_robust.evaluation.arguments import check_attack, check_fits
 from keras_robust.evaluation.crafting import craft
+from keras_robust.evaluation.gradients import check_gradients
 from keras_robust.evaluation.setting import make_setting
 from keras_robust.evaluation.subject import as_keras_classifier
 from keras_robust.layers import (
@@ -75,6 +76,7 @@ def normalization_statistics(
         setting = make_setting(classifier, dataset, bounds, **options, verbose=False).first(2 * batch_size)
         check_two_batches(len(setting.images), batch_size)
         check_fits([attack], setting)
+        check_gradients({attack.name: attack}, setting)
         attacked = next(craft(attack, setting))
         features = keras.Model(classifier.inputs, chosen.input)(tf.constant(attacked), training=False)
     series = _moving_averages(chosen)

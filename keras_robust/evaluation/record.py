@@ -9,12 +9,13 @@ import numpy as np
 from keras_robust.attacks import Attack
 from keras_robust.core.serialization import Serializable
 from keras_robust.evaluation.journal import digest
-from keras_robust.evaluation.ranks import classify
+from keras_robust.evaluation.ranks import classify, rank_labels
 from keras_robust.evaluation.runner import PICTURES, AttackResult
 from keras_robust.evaluation.setting import Setting, make_classify
 from keras_robust.evaluation.subject import Subject
 from keras_robust.evaluation.suite import Suite
 from keras_robust.reports import wording
+from keras_robust.reports.formatting import percent
 from keras_robust.reports.wilson import wilson_interval
 from keras_robust.version import __version__
 
@@ -41,6 +42,48 @@ def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | Non
         "seed": setting.seed,
         "number of replicas": setting.strategy.num_replicas_in_sync,
     }
+
+
+def noise_of(setting: Setting, attacks: int, *, cascade: bool) -> dict[str, Any] | None:
+    """Returns how random the target is, and what its noise alone takes from a robust accuracy; None if it is not.
+
+    Args:
+        setting: who is attacked.
+        attacks: how many attacks there are.
+        cascade: whether the clean pass is a judgement, too.
+
+    Returns:
+        `change_of_logits`, as a share of the largest; `judgements`, in all of which an example must be right; and
+        `right_in_all`, the share of clean images that are right in as many passes.
+    """
+    if not setting.is_random:
+        return None
+    judgements = attacks + cascade
+    classify_images = make_classify(setting.target, setting.batch_size, setting.strategy)
+    right = setting.clean_ranks == 0
+    for _ in range(judgements - 1):
+        right &= (rank_labels(classify_images(setting.images), setting.sparse_labels) == 0).numpy()
+    return {"change_of_logits": setting.change, "judgements": judgements, "right_in_all": float(right.mean())}
+
+
+def of_noise(noise: dict[str, Any], *, averages: bool) -> str:
+    """Returns what `noise_of` found in words; `averages` says that all attacks average gradients over passes."""
+    judgements = noise["judgements"]
+    note = (
+        f"The classifier is random at inference: logits of the same images differ by {noise['change_of_logits']:.2g} "
+        "of the largest between two passes. Each attack was judged once, in one pass."
+    )
+    if judgements > 1:
+        note += (
+            f" The robust accuracy counts what was right in {judgements} passes, and noise alone takes some of it: of "
+            f"the clean images {percent(noise['right_in_all'])} are right in {judgements} passes."
+        )
+    if not averages:
+        note += (
+            " Gradients of a single pass are noisy: use AutoAttack's version 'rand', or average them (`eot_iter` of "
+            "PGD and APGD)."
+        )
+    return note
 
 
 def _identity(subject: Subject, setting: Setting) -> list[str | None]:
@@ -138,6 +181,7 @@ def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "restarts": attack.restarts,
         "attacked": result.examples,
+        "without_gradient": result.without_gradient,
         "predictions": result.predictions.tolist(),
         "robust": result.robust.tolist(),
         "ranks": result.ranks.tolist(),

@@ -55,6 +55,8 @@ class AttackResult:
             for attacks without an `aim`.
         attacked: (examples, height, width, channels) float32: all images as last attacked, or clean where they were
             not; None where they are not kept.
+        without_gradient: the share of the attacked examples that are right where the attack starts, without a gradient
+            there; None if it follows none, or nobody has looked.
     """
 
     pictures: dict[int, np.ndarray]
@@ -65,6 +67,7 @@ class AttackResult:
     was_attacked: np.ndarray
     reached: np.ndarray | None = None
     attacked: np.ndarray | None = None
+    without_gradient: float | None = None
 
     @property
     def robust(self) -> np.ndarray:
@@ -74,14 +77,15 @@ class AttackResult:
 
 @dataclasses.dataclass(frozen=True)
 class Restarts(IterativeAttack):
-    """Any attack as an iterative one, whose steps are its restarts."""
+    """Any attack as an iterative one, whose steps are its restarts; or one step if it chooses among them itself."""
 
     attack: Attack
+    whole: bool = False
 
     @property
     def total_steps(self) -> int:
-        """The number of restarts."""
-        return self.attack.restarts
+        """The number of restarts that are judged."""
+        return 1 if self.whole else self.attack.restarts
 
     def start(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
@@ -95,7 +99,7 @@ class Restarts(IterativeAttack):
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Runs the attack once from a new start: its blocks are of one step."""
-        single = changed(self.attack, restarts=1)
+        single = self.attack if self.whole else changed(self.attack, restarts=1)
         arguments = (model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
         if not single.aim:
             return {**state, "attacked": single(*arguments)}
@@ -141,8 +145,8 @@ def run_attack(
     return AttackRun(attack, setting).run(ranks, journal, key, keep_attacked=keep_attacked)
 
 
-def _as_iterative(attack: Attack) -> IterativeAttack:
-    return attack if isinstance(attack, IterativeAttack) else Restarts(attack)
+def _as_iterative(attack: Attack, setting: Setting) -> IterativeAttack:
+    return attack if isinstance(attack, IterativeAttack) else Restarts(attack, whole=setting.is_random)
 
 
 class AttackRun:
@@ -151,7 +155,7 @@ class AttackRun:
     def __init__(self, attack: Attack, setting: Setting) -> None:
         self.attack, self.setting = attack, setting
         self.batch_size: int | None = None
-        iterative = _as_iterative(attack)
+        iterative = _as_iterative(attack, setting)
         source_fn, target_fn = setting.source.model_fn_for(attack.compute_dtype), setting.target.model_fn_for(None)
         self.total = iterative.total_steps
         self.go_on = iterative.go_on
@@ -159,11 +163,11 @@ class AttackRun:
             self.blocks = [(step, 1) for step in range(self.total)]
         else:
             # Of a black box, or where passes are random, only the attack's last images say what it is worth.
-            judged_once = not setting.white_box or iterative.eot_iter > 1
+            judged_once = not setting.white_box or iterative.eot_iter > 1 or setting.is_random
             self.blocks = [(0, self.total)] if judged_once else list(blocks(self.total))
 
         def sized(epsilons: Tensor | None) -> IterativeAttack:
-            return iterative if epsilons is None else _as_iterative(attack.resized(epsilons))
+            return iterative if epsilons is None else _as_iterative(attack.resized(epsilons), setting)
 
         def start(batch: tuple[Tensor, Tensor, State], seed: Tensor) -> State:
             images, labels, own = batch
@@ -321,6 +325,18 @@ class AttackRun:
             step=first + steps,
             seconds=chunk.seconds + time.perf_counter() - begin,
             state={name: np.asarray(values) for name, values in self.go_on(left).items()} if left else {},
+        )
+
+
+def check_restarts(attack: Attack, setting: Setting) -> None:
+    """Raises `ValueError` if an attack of a random classifier would pick the luckiest of its restarts."""
+    if setting.is_random and attack.restarts > 1 and getattr(attack, "eot_iter", 1) == 1:
+        raise ValueError(
+            f"{setting.target.description} is random at inference: its logits for the same images differ by "
+            f"{setting.change:.2g} of the largest between two passes. Each restart would be another chance for the "
+            "noise to break an example. Average the gradients over several passes, as PGD(..., eot_iter=20) and APGD "
+            "do, or use AutoAttack's version 'rand'; or make a single run. "
+            f"Received: restarts={attack.restarts} of {attack.name}"
         )
 
 

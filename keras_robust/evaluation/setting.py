@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,9 @@ from keras_robust.evaluation.subject import Subject, as_subject
 NEIGHBOURS = 0.01
 """By so much of the largest logit one may change with the other images of a batch: 16-bit floats are rounded to 0.4 %.
 Batch normalisation in training mode changes logits by about as much as they are."""
+
+DETERMINISTIC = 1e-4
+"""Logits of the same images, of one compiled function, may differ by so much of the largest: more is no rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Setting:
         targets: (examples,) int32: the classes that attacks towards given targets go to.
         compile_attack: with XLA: True, False, or "auto" for where there is a GPU.
         notes: sentences on what was seen in the classifier, for the report.
+        change: by how much a logit of the target differs between two passes of the clean images, as a share of the
+            largest logit.
     """
 
     target: Subject
@@ -61,6 +66,15 @@ class Setting:
     targets: np.ndarray | None = None
     compile_attack: bool | str = "auto"
     notes: tuple[str, ...] = ()
+    change: float = 0.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the target is random at inference: each judgement is then a chance for the noise to break an example.
+
+        What judges such a target judges it once, at the end of an attack, and says so.
+        """
+        return not self.change <= DETERMINISTIC
 
     @property
     def white_box(self) -> bool:
@@ -82,6 +96,14 @@ class Setting:
         """(examples,) int32: how many classes the target ranks above the label, unattacked."""
         return rank_labels(self.clean_logits, self.sparse_labels).numpy()
 
+    @property
+    def first_ranks(self) -> np.ndarray:
+        """(examples,) int32, with which attacks begin: `clean_ranks`, or 0 for all examples of a random target.
+
+        Whether such a target is right unattacked is a matter of chance: it would be one more judgement.
+        """
+        return np.zeros_like(self.clean_ranks) if self.is_random else self.clean_ranks
+
     def batch_size_for(self, examples: int) -> int:
         """Returns the batch size, or less where so few examples need less: at least a row for every replica."""
         replicas = self.strategy.num_replicas_in_sync
@@ -93,6 +115,26 @@ class Setting:
         parts = {name: getattr(self, name)[:examples] for name in names if getattr(self, name) is not None}
         batch_size = self.batch_size_for(len(parts["images"]))
         return dataclasses.replace(self, **parts, batch_size=batch_size, verbose=False)
+
+
+def of_random(setting: Setting) -> str:
+    """Returns what a verdict adds where the target is random at inference, or nothing."""
+    if not setting.is_random:
+        return ""
+    return (
+        f" The classifier is random at inference (logits of the same images differ by {setting.change:.2g} of the "
+        "largest between two passes): each accuracy is that of one pass, and includes its noise."
+    )
+
+
+def first_failures(withstood: np.ndarray, values: Sequence[Any]) -> list[Any]:
+    """Returns per example the first of rising values that it does not withstand, or None.
+
+    Args:
+        withstood: (values, examples) bool: an example that does not withstand a value withstands none of the larger.
+        values: what belongs to each row.
+    """
+    return [values[count] if count < len(values) else None for count in withstood.sum(axis=0)]
 
 
 def make_classify(
@@ -107,6 +149,15 @@ def make_classify(
 
     compiled, no_seed = compile_batch_function(run, strategy, compile_attack), np.zeros(2, np.int32)
     return lambda images: by_batch(lambda batch, _: compiled(batch, no_seed), images, batch_size)
+
+
+def _largest_change(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns by how much a logit differs between two passes, as a share of the largest logit that is finite."""
+    finite = np.isfinite(first) & np.isfinite(second)
+    if not np.array_equal(np.isfinite(first), np.isfinite(second)):
+        return float("inf")
+    first, second = (np.where(finite, logits, 0.0) for logits in (first, second))
+    return float(np.abs(first - second).max() / max(np.abs(first).max(), np.finfo(np.float32).tiny))
 
 
 def check_other_model(
@@ -216,7 +267,8 @@ def make_setting(
     classify_images = make_classify(target, batch_size, strategy, compile_attack)
     first_logits = classify_images(first)
     check_logits(first_logits, len(first))
-    logits = classify_images(images)
+    # Both passes of one compiled function: where TensorFlow's global seed is set, each new one draws the same again.
+    logits, again = classify_images(images), classify_images(images)
     check_logits(logits, len(images))
     check_labels(labels, logits.shape[1], len(images))
     if top_k >= logits.shape[1]:
@@ -238,4 +290,5 @@ def make_setting(
         verbose=verbose,
         compile_attack=compile_attack,
         notes=() if note is None else (note,),
+        change=_largest_change(logits, again),
     )

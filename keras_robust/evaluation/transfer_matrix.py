@@ -17,9 +17,11 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.arguments import check_attacks, check_fits, check_takes_no_targets
 from keras_robust.evaluation.crafting import craft
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
+from keras_robust.evaluation.gradients import check_gradients
 from keras_robust.evaluation.masking_probes import is_stronger
 from keras_robust.evaluation.ranks import rank_labels
-from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.runner import check_restarts
+from keras_robust.evaluation.setting import Setting, make_setting, of_random
 from keras_robust.reports.formatting import percent
 
 
@@ -40,7 +42,8 @@ def transfer_matrix(
     attack in the white box, by more than chance, the gradients of the target lead it astray ("gradient shattering").
 
     A source's examples are crafted once, and all targets classify the same ones: all of them are attacked to the end,
-    the misclassified too. With restarts an example is robust if it withstands each.
+    the misclassified too. With restarts an example is robust if it withstands each. Where a classifier is random at
+    inference all are judged once, and attacks choose among their restarts themselves.
 
     Args:
         models: at least two classifiers by name, each in a form that `evaluate` takes, of the same classes.
@@ -68,12 +71,13 @@ def transfer_matrix(
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
     settings = _make_settings(models, dataset, given, **options, compile_attack=compile_attack)
     names, judges = list(settings), [_Judge(setting) for setting in settings.values()]
+    is_random = [setting.is_random for setting in settings.values()]
     robust = np.ones((len(given), len(names), len(names), len(judges[0].right)), bool)
     for attack, of_attack in zip(given.values(), robust, strict=True):
         for source, of_source in zip(settings, of_attack, strict=True):
             if verbose:
                 print(f"{attack.name}, crafted on {source}", flush=True)
-            for attacked in craft(attack, settings[source]):
+            for attacked in craft(attack, settings[source], whole=any(is_random)):
                 of_source &= np.stack([judge.is_right(attacked) for judge in judges])
     robust &= np.stack([judge.right for judge in judges])
     return {
@@ -85,7 +89,7 @@ def transfer_matrix(
         "robust": robust.astype(int).tolist(),
         "white_box": np.eye(len(names), dtype=bool).tolist(),
         "verdicts": [
-            _verdict(attack, names, target, of_attack[:, target])
+            _verdict(attack, names, target, of_attack[:, target], of_random(settings[names[target]]))
             for attack, of_attack in zip(given, robust, strict=True)
             for target in range(len(names))
         ],
@@ -107,6 +111,9 @@ def _make_settings(models: Any, dataset: Any, attacks: dict[str, Attack], **opti
         raise ValueError(f"All models have the same classes. Received: numbers of classes {classes}")
     for setting in settings.values():
         check_fits(attacks.values(), setting)
+        for attack in attacks.values():
+            check_restarts(attack, setting)
+        check_gradients(attacks, setting)
     return settings
 
 
@@ -114,11 +121,11 @@ class _Judge:
     """Says which examples a classifier gets right.
 
     Attributes:
-        right: (examples,) bool: unattacked.
+        right: (examples,) bool: unattacked, or all of a classifier that is random.
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.right = setting.clean_ranks == 0
+        self.right = setting.first_ranks == 0
         self._setting, target_fn = setting, setting.target.model_fn_for(None)
 
         def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
@@ -135,7 +142,7 @@ class _Judge:
         return by_batch(lambda batch, _: self._run(batch, seed), values, setting.batch_size)
 
 
-def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray) -> dict[str, Any]:
+def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray, more: str) -> dict[str, Any]:
     """Returns the verdict on a target, from (sources, examples) bool: which of its examples withstand whose attack."""
     accuracy = robust.mean(axis=1)
     source = min((index for index in range(len(names)) if index != target), key=lambda index: accuracy[index])
@@ -149,5 +156,5 @@ def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray) -> 
         "transferred": float(accuracy[source]),
         "shattered": found,
         "reason": f"{opening}: {percent(accuracy[source])} of the examples withstand the attack crafted on "
-        f"{names[source]!r}, {percent(accuracy[target])} the attack on {names[target]!r} itself.",
+        f"{names[source]!r}, {percent(accuracy[target])} the attack on {names[target]!r} itself.{more}",
     }

@@ -70,6 +70,7 @@ def notes(records: Named) -> list[str]:
     if not found and len({tuple(record["labels"]) for record in records.values()}) > 1:
         found.append("The labels differ: these are not the same examples, or not in the same order.")
     found += _attack_notes(records)
+    found += [f"{name}: {note}" for name, record in records.items() for note in record.get("notes", [])]
     return found if found or len(records) == 1 else [COMPARABLE]
 
 

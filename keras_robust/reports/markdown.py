@@ -18,6 +18,7 @@ def render_markdown(record: Record) -> str:
         f"# {escape(wording.title(record))}",
         f"**{escape(wording.verdict(record))}**",
         f"**{access}.** {escape(explanation)}",
+        *(f"**Note.** {escape(note)}" for note in record.get("notes", [])),
         "## Accuracy",
         *_accuracy(record),
         *_targets(record),

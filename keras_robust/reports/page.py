@@ -42,6 +42,7 @@ def render_html(record: Record, samples: Samples) -> str:
         access=access,
         access_explanation=explanation,
         is_black_box=bool(record["black_box_source"]),
+        notes=record.get("notes", []),
         accuracy_table=tables.accuracy_table(record),
         accuracy_notes=wording.accuracy_notes(record),
         target_table=tables.target_table(record),

@@ -6,7 +6,8 @@ from keras_robust.reports.results import check_results
 
 SCHEMA_VERSION = 1
 # `threat_model` is missing on purpose: a record whose attacks differ in it has none. So are the fields that a record
-# need not have: suite, top_k, analyses, robust_accuracy_interval, batch_size, compile_attack, notes.
+# need not have: suite, top_k, analyses, robust_accuracy_interval, batch_size, compile_attack, notes, random, threads,
+# devices.
 FIELDS = (
     "schema_version",
     "clean_accuracy",

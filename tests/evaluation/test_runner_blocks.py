@@ -101,9 +101,9 @@ def test_chunks_do_not_change_what_happens_to_an_example(problem):
     assert robust[0] == robust[1] == robust[2]
 
 
-@pytest.mark.parametrize(("passes", "judgements"), [(1, 3), (2, 1)])
-def test_where_passes_are_random_an_attack_is_judged_once(passes, judgements):
-    """The label is right in a fifth of the passes: each judgement is another chance to be found broken."""
+@pytest.mark.parametrize("passes", [1, 2])
+def test_where_passes_are_random_an_attack_is_judged_once(passes):
+    """The label is right in a fifth of the passes: each judgement would be another chance to be found broken."""
     images, labels = np.full((400, 2, 2, 1), 0.5, np.float32), np.zeros(400, np.int64)
 
     def lucky(x):
@@ -113,7 +113,7 @@ def test_where_passes_are_random_an_attack_is_judged_once(passes, judgements):
     setting = make_setting(lucky, (images, labels), (0.0, 1.0), batch_size=400, verbose=False)
     attack = kr.attacks.APGD(kr.Linf(EPSILON), steps=3, eot_iter=passes)
     robust = runner.run_attack(attack, setting, np.zeros(400, np.int32)).robust.mean()
-    assert robust == pytest.approx(0.2**judgements, abs=0.1 if passes > 1 else 0.03)
+    assert robust == pytest.approx(0.2, abs=0.1)
 
 
 def test_what_is_kept_of_an_attack_does_not_grow_with_the_data_set(problem):
@@ -211,14 +211,14 @@ def test_two_replicas_share_a_batch(problem, two_replicas):
 
 
 def test_replicas_draw_differently(two_replicas):
-    """Where nothing breaks, PGD of a zero gradient returns its random starts: no two may be alike."""
+    """Where nothing breaks, PGD of a tiny step returns its random starts: no two may be alike."""
     images = np.full((8, 2, 2, 1), 0.5, np.float32)
 
     def flat(x):
-        return tf.reduce_sum(0.0 * x, axis=(1, 2, 3))[:, None] + tf.constant([[2.0, 0.0]])
+        return tf.reduce_sum(1e-3 * x, axis=(1, 2, 3))[:, None] * [[-1.0, 1.0]] + tf.constant([[2.0, 0.0]])
 
     with two_replicas.scope():
-        attack = kr.attacks.PGD(kr.Linf(0.1), steps=1)
+        attack = kr.attacks.PGD(kr.Linf(0.1), steps=1, step_size=1e-6)
         report = evaluate((images, np.zeros(8, np.int64)), model=flat, attacks=attack, batch_size=8)
     attacked = report.samples["attacked"].reshape(8, -1)
     assert len(np.unique(attacked, axis=0)) == 8

@@ -93,6 +93,13 @@ def test_a_suite_depends_on_all_attacks_before(suite_record):
     assert [note.split('"')[1] for note in found] == ["after APGD-CE", "after Square"]
 
 
+def test_notes_of_a_record_are_those_of_a_comparison(pair):
+    pair[1]["notes"] = ["The classifier is random at inference."]
+    text, page = compare_records(pair, NAMES)
+    assert "robust: The classifier is random at inference." in text
+    assert "robust: The classifier is random at inference." in Page(page).text
+
+
 def test_the_number_of_examples_is_noted(pair):
     short = copy.deepcopy(pair[0])
     short |= {"examples": 5, "labels": [0] * 5, "clean_predictions": [0] * 5, "attacks": {}, "details": {}}

@@ -1,6 +1,7 @@
 """The Markdown report, the sentences it shares with the page, and what a record must hold."""
 
 import pytest
+from report_pages import Page
 
 from keras_robust.reports import formatting, render_html, render_markdown, tables, wording
 from keras_robust.reports.record import FIELDS
@@ -40,6 +41,23 @@ def test_check_rows(record):
         "| Athalye et al. (2018) |"
     )
     assert line in render_markdown(record)
+
+
+def test_notes_are_under_the_first_sentence(record, samples):
+    """What the number must not be quoted without; a record of before has none."""
+    assert "**Note.**" not in render_markdown(record)
+    record["notes"] = ["The classifier is random.", "PGD had *no* gradient."]
+    text, page = render_markdown(record), Page(render_html(record, samples))
+    assert "**Note.** The classifier is random.\n\n**Note.** PGD had \\*no\\* gradient.\n\n## Accuracy" in text
+    assert "Note. The classifier is random. Note. PGD had *no* gradient." in page.text
+    assert page.text.index("Note.") < page.text.index("Gradient masking checks")
+
+
+def test_devices_and_threads_are_in_the_provenance(record):
+    assert "| Devices | - |\n| Threads of the CPU | - |" in render_markdown(record)
+    record |= {"devices": ["CPU", "GPU NVIDIA H200"], "threads": {"intra_op": 8, "inter_op": 2}}
+    lines = "| Devices | CPU, GPU NVIDIA H200 |\n| Threads of the CPU | 8 in an operation, 2 operations at once |"
+    assert lines in render_markdown(record)
 
 
 def test_no_checks(record):
