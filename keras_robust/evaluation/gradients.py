@@ -60,16 +60,16 @@ class FirstGradient:
             images, labels, sparse, *epsilons = batch
             sized = attack.resized(*epsilons) if epsilons else attack
             logits, gradient = sized.first_gradient(source_fn, images, labels, seed)
-            usable = is_usable(gradient)
-            return usable, ~usable & (rank_labels(logits, sparse) == 0)
+            usable, right = is_usable(gradient), rank_labels(logits, sparse) == 0
+            return right & usable, right & ~usable
 
         self._look = compile_batch_function(look, setting.strategy, setting.compile_attack)
 
     def exists(self, examples: np.ndarray) -> bool:
-        """Returns whether one of the examples, by their numbers, has a gradient, or none needs one."""
+        """Returns whether one of the examples, by their numbers, needs a gradient and has one, or none needs one."""
         any_stuck = False
-        for usable, stuck in self._looks(examples):
-            if usable.any():
+        for moved, stuck in self._looks(examples):
+            if moved.any():
                 return True
             any_stuck |= stuck.any()
         return not any_stuck
@@ -80,7 +80,7 @@ class FirstGradient:
         return stuck / max(len(examples), 1)
 
     def _looks(self, examples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields, batch after batch, which examples have a gradient, and which need one and have none."""
+        """Yields, batch after batch, which examples need a gradient and have one, and which need one and have none."""
         setting, batch_size = self._setting, self._setting.batch_size_for(len(examples))
         for number, begin in enumerate(range(0, len(examples), batch_size)):
             rows = examples[begin : begin + batch_size]

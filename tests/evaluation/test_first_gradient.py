@@ -71,7 +71,7 @@ def test_an_attack_without_any_gradient_is_refused(name):
 
 
 def test_what_the_refusal_proposes_works():
-    assert evaluate(on_host, Square(BALL, queries=50)).robust_accuracy == ROBUST
+    assert evaluate(on_host, Square(BALL, queries=100)).robust_accuracy == pytest.approx(ROBUST, abs=0.05)
     assert evaluate(on_host, PGD(BALL, steps=5), source=honest).robust_accuracy == ROBUST
     checks = {check.name: check for check in masking_checks(on_host, (IMAGES, LABELS), BALL, batch_size=40)}
     assert checks["zero_gradients"].value == 1
@@ -79,6 +79,7 @@ def test_what_the_refusal_proposes_works():
 
 
 def test_a_flat_loss_is_refused_and_another_objective_is_not():
+    """Some images are misclassified at the random start, where the loss is steep: they need no gradient."""
     with pytest.raises(ValueError, match=r"flat in float32, use objective='margin'.*attacked by PGD-10"):
         evaluate(saturated, PGD(BALL))
     report = evaluate(saturated, PGD(BALL, objective="margin"))
@@ -87,7 +88,7 @@ def test_a_flat_loss_is_refused_and_another_objective_is_not():
 
 
 def test_of_a_suite_one_attack_with_gradients_is_enough(monkeypatch):
-    first, second = APGD(BALL, steps=3), APGD(BALL, steps=10, objective="margin")
+    first, second = PGD(BALL, random_start="none"), APGD(BALL, steps=10, objective="margin")
     monkeypatch.setattr(AutoAttack, "attacks_for", lambda self, classes: {"first": first, "second": second})
     with pytest.warns(UserWarning, match="first had no gradient to follow.* for 100.0 % of the examples"):
         report = evaluate(saturated, AutoAttack(BALL), checks=False)
