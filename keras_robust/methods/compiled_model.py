@@ -1,5 +1,6 @@
 """How a robust model is compiled: a loss on logits, and every metric twice."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
 from keras_robust.methods.auxiliary import auxiliary_loss
 from keras_robust.methods.first_batch import is_binary
 from keras_robust.methods.metric_sets import MetricSets
-from keras_robust.methods.on_logits import why_on_probabilities
+from keras_robust.methods.on_logits import raise_value_error, warn, why_on_probabilities
 from keras_robust.methods.wrapped_classifier import WrappedClassifier
 
 
@@ -24,6 +25,7 @@ class CompiledModel(WrappedClassifier):
         super().__init__(**kwargs)
         self._metric_sets = MetricSets(None, None)
         self._given_jit_compile: bool | str = "auto"
+        self._refuse = raise_value_error
 
     def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Returns the compiled loss plus the classifier's own (weight decay), a scalar; to be called once per step."""
@@ -81,8 +83,8 @@ class CompiledModel(WrappedClassifier):
         """
         shape = getattr(self.classifier, "output_shape", None)
         classes = shape[-1] if isinstance(shape, tuple) else None
-        _check_loss(loss, classes)
-        self._metric_sets = MetricSets(metrics, weighted_metrics, classes)
+        _check_loss(loss, classes, self._refuse)
+        self._metric_sets = MetricSets(metrics, weighted_metrics, classes, self._refuse)
         self.build_as_classifier()
         if kwargs.get("auto_scale_loss", True) and low_precision_of(self.classifier) == "float16":
             optimizer = _scaling_loss(optimizer)
@@ -101,8 +103,15 @@ class CompiledModel(WrappedClassifier):
         return {**config, **metrics, "jit_compile": self._given_jit_compile}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as the model that was saved was compiled, and makes the optimizer's variables."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        """Compiles as the model that was saved was compiled, and makes the optimizer's variables.
+
+        Warns where the loss or a metric takes logits for probabilities, in files of before that was refused.
+        """
+        self._refuse = warn
+        try:
+            self.compile(**keras.saving.deserialize_keras_object(config))
+        finally:
+            self._refuse = raise_value_error
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -115,7 +124,7 @@ def _scaling_loss(optimizer: Any) -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
 
-def _check_loss(loss: Any, classes: int | None) -> None:
+def _check_loss(loss: Any, classes: int | None, refuse: Callable[[str], None]) -> None:
     """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
     if loss is None:
         raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
@@ -127,7 +136,7 @@ def _check_loss(loss: Any, classes: int | None) -> None:
         else:
             reason = why_on_probabilities(keras.losses.get(each) if isinstance(each, str) else each, classes)
         if reason is not None:
-            raise ValueError(
+            refuse(
                 "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True), or be a "
                 "function of (labels, logits) that begins with a softmax. "
                 f"{hint}Received: loss={loss!r} with {reason}"

@@ -1,7 +1,7 @@
 """The metrics of a robust model, twice: once for clean images, once for attacked ones."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_robust.core.labels import as_sparse
 from keras_robust.core.seeds import Tensor
-from keras_robust.methods.on_logits import copy_of, why_on_probabilities
+from keras_robust.methods.on_logits import copy_of, raise_value_error, why_on_probabilities
 
 ROBUST_PREFIX, WEIGHTED_PREFIX = "robust_", "weighted_"
 
@@ -27,6 +27,7 @@ class MetricSets:
         weighted_metrics: likewise, updated with sample weights; with the prefix `weighted_` where one of `metrics` has
             the same name.
         classes: of the classifier, where they are known.
+        refuse: what happens to a metric that takes logits for probabilities; it is called with a message.
 
     Raises:
         ValueError: if they are not lists, or one takes logits for probabilities or is no metric of labels and logits.
@@ -37,13 +38,14 @@ class MetricSets:
         metrics: Sequence[Any] | None,
         weighted_metrics: Sequence[Any] | None,
         classes: int | None = None,
+        refuse: Callable[[str], None] = raise_value_error,
     ) -> None:
         for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if value is not None and not isinstance(value, list | tuple):
                 raise ValueError(f"{name} is a list, as the model has one output. Received: {name}={value!r}")
         self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         plain, weighted = (
-            [_as_metric(metric, classes) for metric in given or ()] for given in (metrics, weighted_metrics)
+            [_as_metric(metric, classes, refuse) for metric in given or ()] for given in (metrics, weighted_metrics)
         )
         names = {metric.name for metric in plain}
         weighted = [copy_of(m, WEIGHTED_PREFIX + m.name) if m.name in names else m for m in weighted]
@@ -70,20 +72,18 @@ class MetricSets:
         return {metric.name: metric.result() for metric, _ in metrics}
 
 
-def _as_metric(metric: Any, classes: int | None) -> keras.metrics.Metric:
+def _as_metric(metric: Any, classes: int | None, refuse: Callable[[str], None]) -> keras.metrics.Metric:
     """Returns a `Metric` from one, from its name, or from a function of labels and logits."""
     if metric in ("accuracy", "acc"):
         accuracy = keras.metrics.MeanMetricWrapper(label_accuracy, name=metric)
         accuracy._direction = "up"  # as Keras's own have it: what callbacks with mode="auto" go by
         return accuracy
     if metric in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
-        resolved: Any = None
-        reason: str | None = "from_logits=False"
-    else:
-        resolved = keras.metrics.get(metric)
-        reason = why_on_probabilities(resolved, classes)
+        metric = "sparse_categorical_crossentropy"
+    resolved = keras.metrics.get(metric)
+    reason = why_on_probabilities(resolved, classes)
     if reason is not None:
-        raise ValueError(
+        refuse(
             "Metrics take logits. Instead of one on probabilities pass it with from_logits=True where it has that "
             "option, e.g. keras.metrics.SparseCategoricalCrossentropy(from_logits=True); or one that goes by the "
             "largest logits, such as 'accuracy', Precision(top_k=1) or F1Score(threshold=None); or a function of "

@@ -55,6 +55,16 @@ def why_on_probabilities(function: Any, classes: int | None = None) -> str | Non
         return outside_of_the_strategy.submit(_probe, function, classes).result()
 
 
+def raise_value_error(message: str) -> None:
+    """Raises the error."""
+    raise ValueError(message)
+
+
+def warn(message: str) -> None:
+    """Warns instead: of files of before that hold what is refused now."""
+    warnings.warn(message, stacklevel=2)
+
+
 def copy_of(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric:
     """Returns a metric of its own that computes the same, and is better where the first one is."""
     if type(metric) is keras.metrics.MeanMetricWrapper:  # its config would need the function registered

@@ -178,3 +178,16 @@ def test_precision_of_the_largest_logit_is_logged(linear_classifier, batch):
     history = model.fit(images, np.eye(3, dtype=np.float32)[labels], verbose=0).history
     np.testing.assert_allclose(history["robust_precision"], history["robust_accuracy"], rtol=1e-6)
     assert 0 < history["robust_f1_score"][0] < 1
+
+
+def test_files_of_before_are_loaded_with_a_warning(linear_classifier, tmp_path):
+    """As they were compiled when such metrics were not refused."""
+    model = kr.NaturalTraining(linear_classifier())
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    model._metric_sets.arguments["metrics"] = [keras.metrics.Precision()]
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match=r"Metrics take logits.*Precision\(top_k=1\)"):
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert set(loaded.metrics_by_name()) == {"loss", "precision", "robust_precision"}
+    with pytest.raises(ValueError, match="Metrics take logits"):
+        loaded.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["Precision"])
