@@ -14,6 +14,7 @@ from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.crafted_batches import TakesCraftedBatches, clean_images
 from keras_robust.methods.first_batch import Held, check_batch, check_binary_loss, peek, whole_after_errors
 from keras_robust.methods.replica_state import KeepsReplicaState
+from keras_robust.methods.weight_averages import EndWithAverages, KeepsStatisticsOfAverages, warn_of_swapped_weights
 
 
 def fit_arguments(model: keras.Model, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
@@ -21,7 +22,19 @@ def fit_arguments(model: keras.Model, *args: Any, **kwargs: Any) -> inspect.Boun
     return inspect.signature(keras.Model.fit).bind(model, *args, **kwargs)
 
 
-class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
+def add_callbacks(arguments: dict[str, Any], callbacks: list[keras.callbacks.Callback]) -> None:
+    """Puts `callbacks` before those among the arguments of a call of `fit`."""
+    given = arguments.get("callbacks") or []
+    if isinstance(given, keras.callbacks.CallbackList):
+        for callback in callbacks:
+            callback.set_params(given.params)
+            callback.set_model(given.model)
+        given.callbacks[:0] = callbacks
+    else:
+        arguments["callbacks"] = [*callbacks, *(given if isinstance(given, list | tuple) else [given])]
+
+
+class CheckedFit(TakesCraftedBatches, KeepsStatisticsOfAverages, KeepsReplicaState, CompiledModel):
     """A model that looks at the first batches of what `fit` is given."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -37,6 +50,9 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, after a look at the first batch, and at that of the validation data.
+
+        Where the optimizer averages weights (`use_ema=True`), the
+        averages have statistics of batch normalisation of their own: see `weight_averages`.
 
         Raises:
             ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
@@ -59,6 +75,9 @@ class CheckedFit(TakesCraftedBatches, KeepsReplicaState, CompiledModel):
         is_split = isinstance(x, tf.distribute.DistributedDataset)
         replicas = 1 if is_split else self.distribute_strategy.num_replicas_in_sync
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
+        self.make_statistics_of_averages()
+        warn_of_swapped_weights(self, given.get("callbacks"))
+        add_callbacks(given, [EndWithAverages()])
         try:
             return super().fit(*bound.args[1:], **bound.kwargs)
         finally:

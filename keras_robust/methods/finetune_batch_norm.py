@@ -9,6 +9,7 @@ import keras
 from keras_robust.layers import ADVERSARIAL, MixtureBatchNormalization
 from keras_robust.methods.natural_training import NaturalTraining
 from keras_robust.methods.robust_model import RobustModel
+from keras_robust.methods.weight_averages import averaging_optimizer
 
 
 def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> keras.callbacks.History:
@@ -35,7 +36,7 @@ def finetune_batch_norm(method: RobustModel, *data: Any, **fit_options: Any) -> 
     unused = ADVERSARIAL if isinstance(method, NaturalTraining) else None
     if not method.classifier.built:
         raise ValueError(f"A finished classifier is built. Received: {method.classifier.name!r}, which is not")
-    if method.compiled and method.optimizer.use_ema:
+    if method.compiled and averaging_optimizer(method) is not None:
         raise ValueError(
             "The weights of a part of a classifier are not averaged. Received: an optimizer with use_ema=True"
         )

@@ -94,6 +94,7 @@ class FreeAdversarialTraining(RobustModel):
             perturbation = self._ball.project(perturbation + ascent, tf.zeros_like(perturbation))
         state.assign(tf.concat([perturbation, state.value[count:]], axis=0))
         self.steps_taken.assign_add(1)
+        self.follow_averages({ADVERSARIAL: adversarial})
         return results
 
     def _update(

@@ -228,9 +228,11 @@ class RobustModel(CheckedFit):
         if self.weight_perturbation is not None:
             self._tracing.offsets = self.weight_perturbation.offsets(self, batch)
         try:
-            return super().train_step(batch)
+            results = super().train_step(batch)
         finally:
             self._tracing.offsets = ()
+        self.follow_averages(batch[0])
+        return results
 
     # What Keras calls.
 

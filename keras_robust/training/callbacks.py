@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust.training.averaging import averaged_weights
+from keras_robust.methods.weight_averages import averaged_weights
 from keras_robust.training.workdir import Workdir
 
 

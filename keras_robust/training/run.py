@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
 from keras_robust.distribution import AttackedBatches
 from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief, is_multi_worker
-from keras_robust.training.averaging import ValidateAverages
+from keras_robust.methods.weight_averages import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
 from keras_robust.training.config import steps_of_epoch

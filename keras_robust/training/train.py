@@ -57,7 +57,8 @@ def train(
 
     Raises:
         ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then.
-        FloatingPointError: if the loss is not finite.
+        FloatingPointError: if weights, images, attacked images, gradients or the loss are not finite: see `fit`;
+            nothing of that epoch is saved.
         Preempted: if SIGTERM came, or another worker is lost; the same call goes on from the last checkpoint.
     """
     config = resolve(config)
@@ -86,7 +87,7 @@ def train(
             run.fit(model, output, **options)
             model = run.load_or_build()  # `fit` leaves averaged weights: the run goes on from those that it saved
         if run.stops_early(output):
-            model.optimizer.finalize_variable_values(model.trainable_variables)  # as `fit` does
+            model.use_averages()  # as `fit` does
         else:
             run.fit(model, output, **options)
     return model

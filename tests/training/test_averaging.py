@@ -9,7 +9,7 @@ from etils import epath
 from tiny_run import TINY
 
 import keras_robust as kr
-from keras_robust.training.averaging import averaged_weights
+from keras_robust.methods.weight_averages import averaged_weights
 from keras_robust.training.callbacks import SaveModels
 from keras_robust.training.config import resolve
 from keras_robust.training.run import Run
@@ -87,30 +87,33 @@ def test_a_run_that_goes_on_ends_as_one_in_one_go(tmp_path, data_dir, monkeypatc
 def test_a_run_that_stopped_early_is_returned_with_the_averages(tmp_path, data_dir, monkeypatch):
     """Started again it has nothing to do: `fit`, which leaves averages, is not called."""
     model = small_model(use_ema=True)
-    model.steps_taken = keras.Variable(6, trainable=False)
+    model.steps_taken.assign(6)
     with averaged_weights(model):
-        averages = model.get_weights()
+        averages = model.classifier.get_weights()
     monkeypatch.setattr(Run, "load_or_build", lambda self: model)
     config = EMA | {"epochs": 5, "early_stopping_patience": 1}
     Workdir(epath.Path(tmp_path)).start(resolve(config))
     (tmp_path / "history.csv").write_text("epoch,val_accuracy\n0,0.5\n1,0.5\n")
-    assert_same(train(config, tmp_path, data_dir).get_weights(), averages)
+    assert_same(train(config, tmp_path, data_dir).classifier.get_weights(), averages)
 
 
 def small_model(use_ema):
     """Returns a model after two steps."""
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.1, use_ema=use_ema), "mse")
-    model.train_on_batch(np.ones((1, 2)), np.ones(1))
-    model.train_on_batch(np.ones((1, 2)), np.ones(1))
+    classifier = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dense(2)])
+    model = kr.NaturalTraining(classifier)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1, use_ema=use_ema), loss)
+    for value in (0.5, 1.0):
+        model.train_on_batch(np.full((2, 2), value, "float32"), np.array([0, 0]))
     return model
 
 
 @pytest.mark.parametrize("use_ema", [False, True])
-def test_weights_come_back(use_ema):
+def test_weights_and_statistics_come_back(use_ema):
     model = small_model(use_ema)
-    before = model.get_weights()
+    before = model.classifier.get_weights()
     with averaged_weights(model):
-        inside = model.get_weights()
-    assert np.array_equal(inside[0], before[0]) != use_ema
-    assert_same(model.get_weights(), before)
+        inside = model.classifier.get_weights()
+    for index in (1, 2):  # offset and moving mean
+        assert np.array_equal(inside[index], before[index]) != use_ema
+    assert_same(model.classifier.get_weights(), before)
