@@ -25,9 +25,15 @@ def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
 def margin(labels: Tensor, logits: Tensor) -> Tensor:
     """Returns max_{k != y} z_k - z_y (Carlini & Wagner, 2017, f6): positive where the example is misclassified."""
     label, logits = as_sparse(labels), tf.convert_to_tensor(logits)
-    of_label = tf.gather(logits, label, batch_dims=1)
+    of_label = _logit_of(label, logits)
     others = tf.where(tf.one_hot(label, tf.shape(logits)[1], True, False), logits.dtype.min, logits)
     return tf.reduce_max(others, axis=1) - of_label
+
+
+def _logit_of(label: Tensor, logits: Tensor) -> Tensor:
+    """Returns the logit of each label, (batch,). A label that is no class is an error on CPU, and NaN elsewhere."""
+    is_class = (label >= 0) & (label < tf.shape(logits)[1])
+    return tf.where(is_class, tf.gather(logits, label, batch_dims=1), float("nan"))
 
 
 def difference_of_logits_ratio(labels: Tensor, logits: Tensor) -> Tensor:
@@ -45,8 +51,8 @@ def targeted_difference_of_logits_ratio(labels: Tensor, targets: Tensor, logits:
     It needs four classes or more.
     """
     ranked = tf.math.top_k(logits, 4).values
-    of_label = tf.gather(logits, as_sparse(labels), batch_dims=1)
-    of_target = tf.gather(logits, as_sparse(targets), batch_dims=1)
+    of_label = _logit_of(as_sparse(labels), logits)
+    of_target = _logit_of(as_sparse(targets), logits)
     return (of_target - of_label) / (ranked[:, 0] - 0.5 * (ranked[:, 2] + ranked[:, 3]) + 1e-12)
 
 

@@ -12,7 +12,15 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.layers import BRANCHES, has_branches, mixture_layers
 from keras_robust.methods.compiled_model import CompiledModel
 from keras_robust.methods.crafted_batches import TakesCraftedBatches, clean_images
-from keras_robust.methods.first_batch import Held, check_batch, check_binary_loss, peek, whole_after_errors
+from keras_robust.methods.finite_values import StopAtNonFinite, StopsAtNonFinite, refused_labels_are_value_errors
+from keras_robust.methods.first_batch import (
+    Held,
+    check_batch,
+    check_binary_loss,
+    counting_labels,
+    peek,
+    whole_after_errors,
+)
 from keras_robust.methods.replica_state import KeepsReplicaState
 from keras_robust.methods.weight_averages import EndWithAverages, KeepsStatisticsOfAverages, warn_of_swapped_weights
 
@@ -34,7 +42,7 @@ def add_callbacks(arguments: dict[str, Any], callbacks: list[keras.callbacks.Cal
         arguments["callbacks"] = [*callbacks, *(given if isinstance(given, list | tuple) else [given])]
 
 
-class CheckedFit(TakesCraftedBatches, KeepsStatisticsOfAverages, KeepsReplicaState, CompiledModel):
+class CheckedFit(TakesCraftedBatches, StopsAtNonFinite, KeepsStatisticsOfAverages, KeepsReplicaState, CompiledModel):
     """A model that looks at the first batches of what `fit` is given."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -51,12 +59,14 @@ class CheckedFit(TakesCraftedBatches, KeepsStatisticsOfAverages, KeepsReplicaSta
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, after a look at the first batch, and at that of the validation data.
 
-        Where the optimizer averages weights (`use_ema=True`), the
+        Labels that are arrays are looked at as a whole. Where the optimizer averages weights (`use_ema=True`), the
         averages have statistics of batch normalisation of their own: see `weight_averages`.
 
         Raises:
             ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
-                see `first_batch.check_batch`.
+                see `first_batch.check_batch`; in training, if a label is none of the classes.
+            FloatingPointError: if images, attacked images, weights, gradients or the loss are not finite: within
+                `finite_values.INTERVAL` steps, and before an epoch is validated or saved.
         """
         if not self.compiled:
             raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
@@ -68,7 +78,7 @@ class CheckedFit(TakesCraftedBatches, KeepsStatisticsOfAverages, KeepsReplicaSta
         with whole_after_errors(held):
             images, labels, x = peek(x, y, batch_size, not is_distributed and given.get("class_weight") is None, held)
             images = self.prepare_crafted(images, self.bounds)
-            self._check(images, labels)
+            self._check(images, labels, counting_labels(y, given.get("sample_weight")))
             given["x"] = x
             given["validation_data"] = self._checked_validation(given.get("validation_data"), not is_distributed, held)
         self._warn_of_branch(images)
@@ -77,9 +87,11 @@ class CheckedFit(TakesCraftedBatches, KeepsStatisticsOfAverages, KeepsReplicaSta
         self.make_replica_state(tf.convert_to_tensor(images), tf.convert_to_tensor(labels), replicas)
         self.make_statistics_of_averages()
         warn_of_swapped_weights(self, given.get("callbacks"))
-        add_callbacks(given, [EndWithAverages()])
+        add_callbacks(given, [StopAtNonFinite(), EndWithAverages()])
+        self.forget_noted()
         try:
-            return super().fit(*bound.args[1:], **bound.kwargs)
+            with refused_labels_are_value_errors():
+                return super().fit(*bound.args[1:], **bound.kwargs)
         finally:
             self.freeze_batch_statistics(False)
 
@@ -110,13 +122,13 @@ class CheckedFit(TakesCraftedBatches, KeepsStatisticsOfAverages, KeepsReplicaSta
         """Checks validation data that can be looked at, and returns it: what is taken from a generator is gone."""
         if data is None or isinstance(data, Iterator):
             return data
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         images, labels, x = peek(x, y, None, goes_on, held)
-        self._check(clean_images(images), labels)
+        self._check(clean_images(images), labels, counting_labels(y, sample_weight))
         return x if isinstance(data, tf.data.Dataset) else data
 
-    def _check(self, images: Any, labels: Any) -> None:
+    def _check(self, images: Any, labels: Any, all_labels: Any) -> None:
         """Raises `ValueError` as `check_batch`; a classifier that is not built yet is built by it, in the scope."""
         with self.distribute_strategy.scope():
-            check_batch(self.classifier, images, labels, self.bounds)
+            check_batch(self.classifier, images, labels, self.bounds, all_labels)
         check_binary_loss(self.loss, labels)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.checks import (
@@ -127,8 +128,24 @@ def _put_back(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def check_batch(classifier: keras.Layer, images: Any, labels: Any, bounds: tuple[float, float]) -> None:
+def counting_labels(labels: Any, sample_weight: Any) -> Any:
+    """Returns the labels that are given as one array, but those of weight 0, which may be anything; None where not."""
+    if labels is None or sample_weight is None:
+        return labels
+    return np.asarray(labels)[np.asarray(sample_weight).reshape(-1) != 0]
+
+
+def check_batch(
+    classifier: keras.Layer, images: Any, labels: Any, bounds: tuple[float, float], all_labels: Any = None
+) -> None:
     """Checks images, labels and what the classifier makes of them.
+
+    Args:
+        classifier: maps images to logits.
+        images: the first batch.
+        labels: of it.
+        bounds: smallest and largest pixel value.
+        all_labels: those of all batches, where they are at hand.
 
     Raises:
         ValueError: if the images are not floats inside `bounds`, their shape is not what the classifier takes, its
@@ -151,6 +168,8 @@ def check_batch(classifier: keras.Layer, images: Any, labels: Any, bounds: tuple
     logits = check_output(classifier(few, training=False))
     check_logits(logits, len(few))
     check_labels(labels, logits.shape[1], len(images))
+    if all_labels is not None and len(all_labels):
+        check_labels(all_labels, logits.shape[1], len(all_labels))
 
 
 def check_binary_loss(loss: Any, labels: Any) -> None:

@@ -85,6 +85,7 @@ class FreeAdversarialTraining(RobustModel):
         for _ in range(self.replays):
             perturbed = images + perturbation
             adversarial = tf.clip_by_value(perturbed, *self.bounds)
+            self.note_images(images, adversarial)
             results, gradient = self._update(adversarial, labels, sample_weight)
             climbed = tf.where(perturbed == adversarial, gradient, 0.0) if self.still_when_clipped else gradient
             ascent = self._step_size * self._ball.steepest_ascent(climbed)

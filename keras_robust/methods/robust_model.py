@@ -220,6 +220,7 @@ class RobustModel(CheckedFit):
         step = self.steps_taken.value
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.TRAINING, step))
         images, adversarial = self.attacked(images, step, lambda clean: self.perturb(clean, labels, seed))
+        self.note_images(images, adversarial)
         self.steps_taken.assign_add(1)
         return self.passes(images, adversarial), labels, sample_weight
 
@@ -258,6 +259,7 @@ class RobustModel(CheckedFit):
         images, labels, sample_weight = unpack_batch(data)
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.VALIDATION))
         adversarial = self.run_attack(self.validation_attack, self.classifier, images, labels, seed)
+        self.note_images(images, adversarial)
         return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
 
     def compute_loss(

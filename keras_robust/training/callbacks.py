@@ -59,23 +59,6 @@ class SaveModels(keras.callbacks.Callback):
         self.workdir.save_last(self.model)
 
 
-class StopAtNaN(keras.callbacks.Callback):
-    """Ends training with a `FloatingPointError` when the loss is not finite; nothing of that epoch is saved.
-
-    (`keras.callbacks.TerminateOnNaN` ends it as if it had succeeded.)
-    """
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the loss."""
-        logs = {name: float(value) for name, value in (logs or {}).items()}
-        if not np.isfinite(logs.get("loss", 0.0)):
-            metrics = ", ".join(f"{name}={value:.4g}" for name, value in logs.items())
-            raise FloatingPointError(
-                f"The loss is not finite at step {self.model.steps_taken.numpy()} (batch {batch + 1} of the epoch). "
-                f"Last metrics: {metrics}. A lower learning rate or a longer warm-up often helps."
-            )
-
-
 class StopWithoutProgress(keras.callbacks.Callback):
     """Ends training when the monitored metric was not better for `patience` epochs (Rice et al., 2020).
 

@@ -84,6 +84,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         ends = self._any_worker_ends()
         if ends or 0 < self.interval <= step - self._written_at:
+            self.model.check_finite(self.model.get_metrics_result())
             save_metrics(self.model, self.workdir)
             self.workdir.save_last(self.model)
             self._written_at = step

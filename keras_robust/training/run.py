@@ -13,7 +13,7 @@ from keras_robust.distribution import AttackedBatches
 from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief, is_multi_worker
 from keras_robust.methods.weight_averages import ValidateAverages
 from keras_robust.training.build import build_model, needs_one_hot_labels
-from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopAtNaN, StopWithoutProgress
+from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopWithoutProgress
 from keras_robust.training.config import steps_of_epoch
 from keras_robust.training.preemption import Checkpoint, FinishEpoch, catch_sigterm
 from keras_robust.training.workdir import Workdir
@@ -171,7 +171,6 @@ class Run:
         if self.config["early_stopping_patience"]:
             optional.append(StopWithoutProgress(output, self.monitor, self.config["early_stopping_patience"]))
         return [
-            StopAtNaN(),
             ValidateAverages(),
             StartWorkdir(output, dict(self.config)),
             keras.callbacks.CSVLogger(str(output.history), append=True),

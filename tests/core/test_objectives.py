@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust.core import CrossEntropy, DifferenceOfLogitsRatio, KLDivergence, Margin, objectives
+from keras_robust.core.labels import labels_are_valid
 from keras_robust.core.objectives import Goal, get_objective
 
 RNG = np.random.default_rng(0)
@@ -155,3 +156,23 @@ def test_get_objective_refuses_anything_else(objective):
 def test_serialisation_round_trip(objective):
     text = json.dumps(keras.saving.serialize_keras_object(objective))
     assert keras.saving.deserialize_keras_object(json.loads(text)) == objective
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_label_of_no_class_is_not_a_number(label):
+    """`tf.one_hot` has zeros there, so the loss would be 0, and a gather under XLA the logit of another class."""
+    labels = tf.constant([0, label, 2])
+    logits = TENSOR[:3]
+    np.testing.assert_array_equal(np.isnan(objectives.cross_entropy(labels, logits)), [False, True, False])
+    of_margin = tf.function(objectives.margin, jit_compile=True)(labels, logits)
+    np.testing.assert_array_equal(np.isnan(of_margin), [False, True, False])
+
+
+def test_valid_labels():
+    """Indices of classes, also as a column and as floats; rows of numbers from 0 that add up to 1."""
+    valid = lambda labels: list(labels_are_valid(np.asarray(labels), 3).numpy())  # noqa: E731
+    assert valid([0, 2, 3, -1]) == [True, True, False, False]
+    assert valid([[0], [3]]) == [True, False]
+    assert valid([0.0, 0.5, np.nan]) == [True, False, False]
+    assert valid([[0, 1, 0], [0, 0, 0], [0.5, 0.5, 0.5], [1.5, -0.5, 0], [0.2, 0.3, 0.5]]) == [True, *3 * [False], True]
+    assert valid(np.array([255, 1], np.uint8)) == [False, True]
