@@ -174,7 +174,7 @@ def check_other_model(
     check_logits(logits, len(images))
     if logits.shape[1] != classes:
         raise ValueError(
-            f"Another model has the {classes} classes of the model. Received: {subject.description} with "
+            f"All models have the same classes, here {classes}. Received: {subject.description} with "
             f"{logits.shape[1]} classes"
         )
     return subject
