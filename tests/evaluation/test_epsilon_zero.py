@@ -58,16 +58,16 @@ def test_every_attack_leaves_the_images(problem, norm):
 
 
 SUITES = {
-    "autoattack linf": AutoAttack(LINF),
-    "autoattack l1": AutoAttack(kr.L1(0.0)),
-    "paper": PaperSuite(LINF),
+    "autoattack linf": lambda: AutoAttack(LINF),
+    "autoattack l1": lambda: AutoAttack(kr.L1(0.0)),
+    "paper": lambda: PaperSuite(LINF),
 }
 
 
 @pytest.mark.parametrize("name", SUITES)
 def test_every_suite_its_checks_and_its_report(problem, tmp_path, name):
     checks = name == "autoattack linf"
-    report = evaluate(*problem, SUITES[name], checks=checks, batch_size=24, verbose=False)
+    report = evaluate(*problem, SUITES[name](), checks=checks, batch_size=24, verbose=False)
     assert report.clean_accuracy == pytest.approx(2 / 3)
     assert set(report.attacks.values()) == {report.clean_accuracy}
     found = {check["name"]: check for check in report.checks}

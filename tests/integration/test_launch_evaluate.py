@@ -91,8 +91,11 @@ def test_flags_are_arguments(evaluated):
         "dataset_name": "D test[:9], TFDS order",
         "compile_attack": False,
     }
-    assert evaluated("--compile_attack=True")["compile_attack"] is True
-    assert evaluated()["compile_attack"] == "auto"
+
+
+@pytest.mark.parametrize(("given", "expected"), [([], "auto"), (["--compile_attack=True"], True)])
+def test_xla_is_a_choice(evaluated, given, expected):
+    assert evaluated(*given)["compile_attack"] is expected
 
 
 def test_the_official_order_is_taken_and_recorded(evaluated):
