@@ -1,6 +1,7 @@
 """The input gradients of a classifier: of its loss, and of an attack where it starts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -71,7 +72,7 @@ class FirstGradient:
         for moved, stuck in self._looks(examples):
             if moved.any():
                 return True
-            any_stuck |= stuck.any()
+            any_stuck |= bool(stuck.any())
         return not any_stuck
 
     def share_without(self, examples: np.ndarray) -> float:
@@ -88,9 +89,12 @@ class FirstGradient:
             if key not in self._seen:
                 arrays = (setting.images, setting.labels, setting.sparse_labels, setting.epsilons)
                 values = tuple(array[rows] for array in arrays if array is not None)
-                seed = seeds.fold(seeds.as_seed(setting.seed), number)
-                self._seen[key] = by_batch(lambda batch, _, seed=seed: self._look(batch, seed), values, batch_size)
+                self._seen[key] = by_batch(self._with_seed(number), values, batch_size)
             yield self._seen[key]
+
+    def _with_seed(self, number: int) -> Callable[[Any, int], Any]:
+        seed = seeds.fold(seeds.as_seed(self._setting.seed), number)
+        return lambda batch, _: self._look(batch, seed)
 
 
 def check_gradients(
