@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_robust.core.custom_gradient import custom_gradient
 from keras_robust.core.seeds import Tensor
 
 NO_GRADIENT = (
@@ -19,7 +20,7 @@ def with_whole_gradient(model_fn: Callable[[Tensor], Tensor]) -> Callable[[Tenso
     TensorFlow gives code inside `tf.py_function` that is not its own the gradient 0, without a shape.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def spread(images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         return tf.identity(images), lambda upstream: tf.broadcast_to(upstream, tf.shape(images))
 

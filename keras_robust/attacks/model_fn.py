@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core.checks import check_output
+from keras_robust.core.custom_gradient import custom_gradient
 from keras_robust.core.precision import full_precision, resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
 
@@ -93,4 +94,4 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """Returns `x`, whose gradient is `scale` times that of what it is used for."""
-    return x if scale == 1.0 else tf.custom_gradient(lambda x: (tf.identity(x), lambda gradient: scale * gradient))(x)
+    return x if scale == 1.0 else custom_gradient(lambda x: (tf.identity(x), lambda gradient: scale * gradient))(x)

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.core.custom_gradient import custom_gradient
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
@@ -57,7 +58,7 @@ class ImageConvolution(keras.layers.Conv2D):
         return _convolve(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
 
 
-@tf.custom_gradient
+@custom_gradient
 def _convolve(images: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
     def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
         of_kernel = tf.raw_ops.Conv2DBackpropFilter(

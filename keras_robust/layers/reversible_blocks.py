@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.core.custom_gradient import custom_gradient
 from keras_robust.core.precision import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
@@ -71,7 +72,7 @@ class ReversibleBlocks(keras.layers.Layer):
         as_in_this_call = remember_settings(self)
 
         # A custom gradient is one of arguments and results, so that is what variables and their new values are here.
-        @tf.custom_gradient
+        @custom_gradient
         def run(x: Tensor, *values: Tensor) -> Any:
             with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
                 y = self._forward(x, training)
