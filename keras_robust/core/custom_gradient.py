@@ -1,8 +1,9 @@
 """`tf.custom_gradient` whose graphs are freed.
 
-TensorFlow registers the gradient of each function that is traced with `tf.custom_gradient` under a name of its own, for the
-life of the process. What is registered holds the results of the function, and so the whole graph around them: some megabytes
-for each attack that is compiled. Here it finds results and gradient through the graph, which it does not keep alive.
+TensorFlow registers the gradient of each function that is traced with `tf.custom_gradient` under a name of its own, for
+the life of the process. What is registered holds the results of the function, and so the whole graph around them: some
+megabytes for each attack that is compiled. Here it finds results and gradient through the graph, which it does not keep
+alive.
 """
 
 import weakref

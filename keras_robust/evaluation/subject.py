@@ -59,7 +59,7 @@ def as_subject(model: Any) -> Subject:
         return _from_keras(model, model.name)
     if callable(model):
         traced = tf.function(model)  # so that it may have Python's `if` on tensors
-        return _from_function(traced, getattr(model, "__name__", type(model).__name__))
+        return _from_function(_with_static_shape(traced), getattr(model, "__name__", type(model).__name__))
     raise ValueError(
         "model is a Keras model, the path of one, or a function of images to logits. "
         f"Received: model={model!r} of type {type(model).__name__}"
@@ -196,6 +196,27 @@ def _listed(specs: Any) -> str:
 def _keeps(owner: Any, model_fn: ModelFn) -> ModelFn:
     """Returns `model_fn`, holding on to the owner of its variables."""
     return lambda images: (owner, model_fn(images))[1]
+
+
+def _with_static_shape(function: ModelFn) -> ModelFn:
+    """Returns `function`, whose logits have the static shape that attacks need also where it calls NumPy or an API.
+
+    What the shape is without the batch, a call on blank images tells, once.
+    """
+    classes: list[int] = []
+
+    def model_fn(images: Tensor) -> Tensor:
+        logits = tf.convert_to_tensor(function(images))
+        if logits.shape.is_fully_defined() or not images.shape.is_fully_defined():
+            return logits
+        if not classes:
+            with tf.init_scope():
+                classes.extend(function(tf.zeros(images.shape, images.dtype)).shape[1:])
+        if len(classes) == 1:  # what else it returns is refused when its values are there
+            logits.set_shape((images.shape[0], *classes))
+        return logits
+
+    return model_fn
 
 
 def _from_function(function: ModelFn, description: str) -> Subject:

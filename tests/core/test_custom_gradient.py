@@ -55,8 +55,8 @@ def test_the_numbers_are_those_of_tensorflow(take, mode):
     results = []
     for decorator in (tf.custom_gradient, custom_gradient):
 
-        def run(x, y, function=cubes(decorator)):
-            return take(function, x, y)
+        def run(x, y, decorator=decorator):
+            return take(cubes(decorator), x, y)
 
         compiled = tf.function(run, autograph=False, jit_compile=mode == "xla")
         results.append((run if mode == "eager" else compiled)(x, y))
