@@ -1,7 +1,9 @@
-"""Adversarial training on a folder of images of one's own, PATH/SPLIT/CLASS/*.jpg or *.png.
+"""Adversarial training on a folder of images of one's own, PATH/SPLIT/CLASS/*.jpg, *.png and others.
 
 Command:  python launch/train.py --config=configs/image_folder.py:10 --config.dataset=folder:PATH --workdir=runs/mine
 Variants: the number of classes.
+
+`--config.image_size=48,64` has images of another size, (height, width), and with them the classifier.
 
 A place to start from: images of 32 x 32 pixels, a ResNet-20, PGD-3 at Linf 4/255, ten passes over the images. The
 splits are "train" and "validation"; `--config.validation_split='train[90%:]'` and `--config.train_split='train[:90%]'`
@@ -22,6 +24,7 @@ def get_config(classes: str) -> ml_collections.ConfigDict:
     config.dataset = "folder:images"
     config.train_split = "train"
     config.validation_split = "validation"
+    config.image_size = ml_collections.config_dict.placeholder(object)  # a number or (height, width)
     config.image_size = 32
     config.augmentation = "inception_crop"
     config.classifier = {"name": "resnet20", "num_classes": int(classes)}

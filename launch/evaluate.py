@@ -29,8 +29,11 @@ SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:100
 OFFICIAL_ORDER = flags.DEFINE_bool(
     "official_order", False, "Take slices of the split in its published order, not in that in which TFDS keeps it."
 )
-IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Height and width of the images; where it is not given and they differ, those of the model."
+IMAGE_SIZE = flags.DEFINE_string(
+    "image_size", None, "Size of the images, 64 or HEIGHTxWIDTH; where it is not given and they differ, the model's."
+)
+ON_BAD_IMAGE = flags.DEFINE_enum(
+    "on_bad_image", "error", ("error", "skip"), "Of a folder: skip leaves out files that cannot be read, and logs them."
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
 DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
@@ -95,9 +98,10 @@ def main(_: list[str]) -> None:
         DATASET.value,
         SPLIT.value,
         batch_size=BATCH_SIZE.value,
-        image_size=IMAGE_SIZE.value,
+        image_size=command_line.image_size(IMAGE_SIZE.value),
         data_dir=DATA_DIR.value,
         download=DOWNLOAD.value,
+        on_bad_image=ON_BAD_IMAGE.value,
         order="official" if OFFICIAL_ORDER.value else "tfds",
     )
     progress = f"{OUTPUT.value}/progress"

@@ -54,12 +54,13 @@ class Augmentation:
 
     Attributes:
         change: from a batch of uint8 images and a seed to images of the same shape, uint8 or float32 in [0, 1].
-        window: from height and width of an image, (2,) int32, and a seed to the window that is cut out and resized,
-            (4,) int32; None leaves an image as it is evaluated.
+        window: from height and width of an image, (2,) int32, a seed, and the keyword `aspect`, width over height of
+            the images in batches, to the window that is cut out and resized, (4,) int32; None leaves an image as it is
+            evaluated.
     """
 
     change: Callable[[Tensor, Tensor], Tensor] | None = None
-    window: Callable[[Tensor, Tensor], Tensor] | None = None
+    window: Callable[..., Tensor] | None = None
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {

@@ -5,13 +5,12 @@ import io
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from keras_robust.data.image_folder import PREFIX, open_folder
 from keras_robust.data.mnist_small import MnistSmall
 
 _PREPARING = threading.Lock()  # redirecting standard output is not safe between threads
@@ -26,13 +25,10 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, downloa
         download: likewise.
 
     Raises:
-        ValueError: if there is no such data set, a folder of images is not laid out as it must be, or the data are to
-            be downloaded by hand.
+        ValueError: if there is no such data set, or the data are to be downloaded by hand.
     """
     if not isinstance(name, str):
         raise ValueError(_unknown(name, f"{type(name).__name__}, not str"))
-    if name.startswith(PREFIX):
-        return open_folder(name)
     builder = _find_builder(name, data_dir)
     if builder.data_path.exists():
         return builder
@@ -127,9 +123,9 @@ def how_to_prepare(name: str, builder: tfds.core.DatasetBuilder) -> str:
     )
 
 
-def available_splits(name: str, builder: tfds.core.DatasetBuilder, split: str, reason: str) -> str:
-    """Returns the message for a split that is not there or empty, for a reason of TFDS."""
-    available = {key: int(info.num_examples) for key, info in sorted(builder.info.splits.items())}
+def available_splits(name: str, sizes: Mapping[str, int], split: str, reason: str) -> str:
+    """Returns the message for a split that is not there or empty, for a reason of TFDS; `sizes` has those there are."""
+    available = dict(sorted(sizes.items()))
     return (
         f"Expected a split of {name!r}, or a slice of one such as 'train[:95%]', with at least one example; available "
         f"splits and their sizes: {available}. Received: split={split!r} ({_first_line(reason)})"

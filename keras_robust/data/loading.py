@@ -14,19 +14,23 @@ def load_split(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     order: str = "tfds",
+    on_bad_image: str = "error",
 ) -> tf.data.Dataset:
     """Loads a split in a fixed order, the same in every run.
 
     Args:
         name: a TFDS image classification data set, such as "mnist" or "imagenet2012"; "mnist_small", which is embedded
             in the package and prepared under `data_dir` on first use; or "folder:PATH", a folder of images
-            PATH/SPLIT/CLASS/*.jpg or *.png.
+            PATH/SPLIT/CLASS/*.jpg, *.png, *.bmp, *.gif (of which the first frame is read) or *.webp.
         split: TFDS split syntax, such as "train[:95%]" or "test[:1000]".
         data_dir: folder of prepared data sets; None means TFDS's default, usually ~/tensorflow_datasets.
         download: whether to download and prepare a data set that is not under `data_dir`.
         order: "tfds", that of the files of TFDS, which shuffles each split when it prepares it: "test[:1000]" are not
             the first 1,000 images of the published files. "official" is the published order, in which slices count,
             too: of the data sets in `official_order.NUMBERED`.
+        on_bad_image: of a folder: "error" fails with the name of the file when one is read that is no image or a part
+            of one; "skip" decodes every image once before, in each process, leaves out such files and logs how many
+            and which. Slices and order are those of all files, so that a bad one moves no other.
 
     Returns:
         Unbatched, uncached pairs of image: (height, width, channels) uint8 in [0, 255], and label: () int64.
@@ -36,7 +40,7 @@ def load_split(
             folder is not laid out as it must be, if the split is unknown or empty, or if the order is unknown, or not
             known of this data set.
     """
-    source = open_split(name, split, data_dir, download, order)
+    source = open_split(name, split, data_dir, download, order, on_bad_image)
     options = tf.data.Options()
     options.deterministic = True
     decoded = source.records(None).map(lambda x, y: (source.decode(x), y), num_parallel_calls=tf.data.AUTOTUNE)
@@ -44,11 +48,16 @@ def load_split(
 
 
 def describe(
-    name: str, split: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    on_bad_image: str = "error",
 ) -> DatasetInfo:
     """Describes a split; arguments as of `load_split`.
 
     Raises:
         ValueError: as `load_split`.
     """
-    return open_split(name, split, data_dir, download).info
+    return open_split(name, split, data_dir, download, on_bad_image=on_bad_image).info

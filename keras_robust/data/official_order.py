@@ -26,6 +26,14 @@ def check_order(order: str) -> None:
         raise ValueError(f"order is one of {ORDERS}. Received: order={order!r}")
 
 
+def order_is_not_known(name: str) -> str:
+    """Returns the message for a data set without an official order, or with one that is not known."""
+    return (
+        f"The official order is known of {sorted(NUMBERED)}: of others TFDS does not keep it, and a folder has none. "
+        f"Received: order='official' for name={name!r}"
+    )
+
+
 def official_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> tf.data.Dataset:
     """Returns pairs of encoded image and label in the official order, in which slices count, too.
 
@@ -40,10 +48,7 @@ def official_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -
         ValueError: if the official order is not known.
     """
     if builder.name not in NUMBERED:
-        raise ValueError(
-            f"The official order is known of {sorted(NUMBERED)}: of others TFDS does not keep it, and a folder has "
-            f"none. Received: order='official' for name={name!r}"
-        )
+        raise ValueError(order_is_not_known(name))
     parts = [
         _part(builder, name, part.splitname, slice(part.from_, part.to))
         for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)

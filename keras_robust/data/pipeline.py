@@ -9,7 +9,7 @@ from keras_robust.core import seeds
 from keras_robust.core.checks import check_integer
 from keras_robust.data.augmentation import get_augmentation
 from keras_robust.data.service import through_service
-from keras_robust.data.source import DatasetInfo, Source, open_split
+from keras_robust.data.source import DatasetInfo, ImageSize, Source, open_split
 from keras_robust.data.stream import Stream
 
 MAX_CACHE_BYTES = 2 * 2**30  # above the 1.9e9 of SVHN with its extra images, below the 1.6e10 of ImageNet at 64 x 64
@@ -23,7 +23,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    image_size: int = 0,
+    image_size: ImageSize = 0,
     augmentation: str | None = None,
     one_hot: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
@@ -31,6 +31,7 @@ def training_batches(
     shuffle_buffer: int | None = None,
     cache: bool | None = None,
     data_service: str | None = None,
+    on_bad_image: str = "error",
 ) -> tf.data.Dataset:
     """An endless stream of shuffled batches, a pure function of its arguments.
 
@@ -46,8 +47,9 @@ def training_batches(
         batch_size: global batch size, at least 1 and at most the number of examples.
         seed: of the orders and of the augmentation, in [0, 2**31).
         start_step: number of batches already consumed, at least 0.
-        image_size: height and width of the images, for which they are cut and resized: at random where the
-            augmentation says so, and otherwise as in `evaluation_batches`. 0 leaves images of one size as they are.
+        image_size: (height, width) of the images, or one number for both, for which they are cut and resized: at
+            random where the augmentation says so, and otherwise as in `evaluation_batches`. 0 leaves images of one size
+            as they are.
         augmentation: of the images, a name in `augmentation.AUGMENTATIONS` or None; its draws depend on (seed, step).
         one_hot: whether labels are one-hot.
         data_dir: as of `load_split`.
@@ -59,6 +61,7 @@ def training_batches(
             `MAX_CACHE_BYTES` at most.
         data_service: address of a tf.data service that prepares the batches; see `through_service` for what is then
             still reproducible.
+        on_bad_image: as of `load_split`.
 
     Returns:
         Batches of infinite cardinality and static shapes: images (batch_size, height, width, channels) float32 in
@@ -72,7 +75,7 @@ def training_batches(
     draws = get_augmentation(augmentation)
     check_integer("seed", seed, 0)
     seeds.as_seed(seed)  # below 2**31, too
-    source = open_split(name, split, data_dir, download)
+    source = open_split(name, split, data_dir, download, on_bad_image=on_bad_image)
     shape = source.info.shape_at(image_size)
     _check_training_arguments(source.info, batch_size, start_step, shuffle_buffer)
     if cache and draws.window is not None:
@@ -97,11 +100,12 @@ def evaluation_batches(
     split: str,
     *,
     batch_size: int,
-    image_size: int = 0,
+    image_size: ImageSize = 0,
     one_hot: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     order: str = "tfds",
+    on_bad_image: str = "error",
 ) -> tf.data.Dataset:
     """All examples of a split once, in a fixed order.
 
@@ -111,23 +115,24 @@ def evaluation_batches(
         name: data set, as of `load_split`.
         split: split, as of `load_split`.
         batch_size: global batch size, at least 1.
-        image_size: height and width of the images: of each the central square is taken, 7/8 of the shorter side long,
-            and resized. An image that has this size is left as it is; 0 leaves all images so, which must be of one
-            size.
+        image_size: (height, width) of the images, or one number for both: of each the central part of this shape is
+            taken, 7/8 as large as fits (of a square, 7/8 of the shorter side), and resized. An image that has this size
+            is left as it is; 0 leaves all images so, which must be of one size.
         one_hot: whether labels are one-hot.
         data_dir: as of `load_split`.
         download: as of `load_split`.
         order: as of `load_split`.
+        on_bad_image: as of `load_split`.
 
     Returns:
         Batches, the last one perhaps smaller: images (batch, height, width, channels) float32 in [0, 1] and labels
         (batch,) int64 or (batch, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `load_split`, if `batch_size` is below 1 or `image_size` below 0, or if images differ in size
+        ValueError: as `load_split`, if `batch_size` is below 1 or `image_size` no size, or if images differ in size
             and there is no `image_size`.
     """
-    source = open_split(name, split, data_dir, download, order)
+    source = open_split(name, split, data_dir, download, order, on_bad_image)
     shape = source.info.shape_at(image_size)
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")

@@ -3,17 +3,36 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_robust.core.seeds import Tensor
 from keras_robust.data.builders import available_splits, how_to_prepare, image_and_label, prepared_builder
-from keras_robust.data.decoding import cut, decode
-from keras_robust.data.image_folder import ImageFolder
-from keras_robust.data.official_order import check_order, official_records
+from keras_robust.data.decoding import cut, decode, decode_any, read_named
+from keras_robust.data.image_folder import PREFIX, check_on_bad_image, open_folder
+from keras_robust.data.official_order import check_order, official_records, order_is_not_known
 from keras_robust.data.windows import central_window
+
+ImageSize = int | Sequence[int]
+"""Height and width of images, as Keras orders them; one number stands for both, and 0 for images as they are."""
+
+
+def height_and_width(image_size: ImageSize) -> tuple[int, int] | None:
+    """Returns height and width, or None for 0.
+
+    Raises:
+        ValueError: if it is neither a number of at least 0 nor two numbers of at least 1.
+    """
+    numbers = [image_size] * 2 if isinstance(image_size, int) else image_size
+    valid = isinstance(numbers, list | tuple) and len(numbers) == 2
+    if not valid or any(type(side) is not int or side < int(image_size != 0) for side in numbers):
+        raise ValueError(
+            "Expected an image size of at least 0, or a pair (height, width) of at least 1 each. Received: "
+            f"image_size={image_size!r}"
+        )
+    return (numbers[0], numbers[1]) if image_size else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,26 +53,29 @@ class DatasetInfo:
     num_classes: int
     image_shape: tuple[int | None, int | None, int]
 
-    def shape_at(self, image_size: int) -> tuple[int, int, int]:
+    def shape_at(self, image_size: ImageSize) -> tuple[int, int, int]:
         """Returns the shape of the images in batches.
 
         Args:
-            image_size: height and width; 0 leaves images of one size as they are.
+            image_size: height and width, as a pair or one number for both; 0 leaves images of one size as they are.
 
         Raises:
-            ValueError: if the size is below 0, or 0 where images differ in size.
+            ValueError: if it is neither, or 0 where images differ in size.
         """
-        if image_size < 0:
-            raise ValueError(f"Expected an image size of at least 0. Received: image_size={image_size}")
+        size = height_and_width(image_size)
         height, width, channels = self.image_shape
-        if image_size:
-            return image_size, image_size, channels
+        if size is not None:
+            return (*size, channels)
         if height is None or width is None:
             raise ValueError(
                 f"Expected an image size, such as 224, for images that differ in size. Received: image_size=0 for "
                 f"name={self.name!r} with images of shape {self.image_shape}"
             )
         return height, width, channels
+
+
+Records = Callable[[Tensor | None], tf.data.Dataset]
+"""See `Source.records`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,19 +88,17 @@ class Source:
             the same with the files in an order drawn from it. A record is a string: an encoded image, or the name of
             the file of one image.
         are_names: whether records are names.
-        contents: from a record to the encoded image.
         decode_other: from an encoded image that is no JPEG to (height, width, channels) uint8.
     """
 
     info: DatasetInfo
-    records: Callable[[Tensor | None], tf.data.Dataset]
+    records: Records
     are_names: bool
-    contents: Callable[[Tensor], Tensor]
     decode_other: Callable[[Tensor], Tensor]
 
     def decode(self, record: Tensor) -> Tensor:
         """Returns the image of a record: (height, width, channels) uint8 in [0, 255]."""
-        return decode(self.contents(record), self.decode_other, self.info.image_shape)
+        return self._read(record, lambda contents: decode(contents, self.decode_other, self.info.image_shape))
 
     def image(self, record: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """Returns the image of a record as it is evaluated: its `central_window`, resized to `shape`, uint8."""
@@ -88,11 +108,19 @@ class Source:
 
     def window(self, record: Tensor, window_of: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Tensor:
         """Returns a window of the image of a record, resized to `shape`, uint8: see `decoding.cut`."""
-        return cut(self.contents(record), self.decode_other, window_of, shape)
+        return self._read(record, lambda contents: cut(contents, self.decode_other, window_of, shape))
+
+    def _read(self, record: Tensor, decoder: Callable[[Tensor], Tensor]) -> Tensor:
+        return read_named(record, decoder) if self.are_names else decoder(record)
 
 
 def open_split(
-    name: str, split: str, data_dir: str | os.PathLike[str] | None, download: bool, order: str = "tfds"
+    name: str,
+    split: str,
+    data_dir: str | os.PathLike[str] | None,
+    download: bool,
+    order: str = "tfds",
+    on_bad_image: str = "error",
 ) -> Source:
     """Finds a split.
 
@@ -102,36 +130,59 @@ def open_split(
         data_dir: likewise.
         download: likewise.
         order: likewise; the records of the official order have no order of files to be drawn.
+        on_bad_image: likewise.
 
     Raises:
         ValueError: as `loading.load_split`.
     """
     check_order(order)
+    check_on_bad_image(on_bad_image)
+    if isinstance(name, str) and name.startswith(PREFIX):
+        if order == "official":
+            raise ValueError(order_is_not_known(name))
+        return _open_folder(name, split, on_bad_image)
+    if on_bad_image != "error":
+        raise ValueError(
+            f"Images of a folder are skipped, not those of TFDS. Received: on_bad_image={on_bad_image!r} for "
+            f"name={name!r}"
+        )
     builder = prepared_builder(name, data_dir, download)
     image, label = image_and_label(name, builder)
-    are_names = isinstance(builder, ImageFolder)
+    records: Records = functools.partial(_contents, builder, split)
+    sizes = {key: int(info.num_examples) for key, info in builder.info.splits.items()}
     try:
-        records = _names(builder, split) if are_names else functools.partial(_contents, builder, split)
         num_examples = int(records(None).cardinality())
     except AssertionError:
         raise ValueError(how_to_prepare(name, builder)) from None
     except (KeyError, ValueError) as error:
-        raise ValueError(available_splits(name, builder, split, str(error))) from None
+        raise ValueError(available_splits(name, sizes, split, str(error))) from None
     if num_examples < 1:  # a slice that ends before it starts has a negative cardinality
-        raise ValueError(available_splits(name, builder, split, "the slice is empty"))
+        raise ValueError(available_splits(name, sizes, split, "the slice is empty"))
     if order == "official":
         records = _fixed(official_records(builder, name, split))
     info = DatasetInfo(name, split, num_examples, label.num_classes, tuple(image.shape))
-    return Source(info, records, are_names, tf.io.read_file if are_names else tf.identity, image.decode_example)
+    return Source(info, records, False, image.decode_example)
 
 
-def _names(builder: ImageFolder, split: str) -> Callable[[Tensor | None], tf.data.Dataset]:
-    """`Source.records` of pairs of a file's name and a label."""
-    paths, labels = builder.files(split)
-    return _fixed(tf.data.Dataset.from_tensor_slices((tf.constant(paths, tf.string), tf.constant(labels, tf.int64))))
+def _open_folder(name: str, split: str, on_bad_image: str) -> Source:
+    folder = open_folder(name)
+    sizes = {key: len(examples) for key, examples in folder.splits.items()}
+    try:
+        examples = folder.examples(split)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(available_splits(name, sizes, split, str(error))) from None
+    if not examples:
+        raise ValueError(available_splits(name, sizes, split, "the slice is empty"))
+    if on_bad_image == "skip":
+        examples = folder.readable(examples, split)
+    number = {label: index for index, label in enumerate(folder.classes)}
+    paths, labels = zip(*((path, number[label]) for path, label in examples), strict=True)
+    names = tf.data.Dataset.from_tensor_slices((tf.constant(paths, tf.string), tf.constant(labels, tf.int64)))
+    info = DatasetInfo(name, split, len(examples), len(folder.classes), (None, None, 3))
+    return Source(info, _fixed(names), True, decode_any)
 
 
-def _fixed(records: tf.data.Dataset) -> Callable[[Tensor | None], tf.data.Dataset]:
+def _fixed(records: tf.data.Dataset) -> Records:
     """`Source.records` of records with no order of files to be drawn."""
     return lambda seed: records
 

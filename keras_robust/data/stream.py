@@ -62,7 +62,8 @@ class Stream:
         if window is None:
             return number, (self.source.image(record, self.shape), label)
         seed = self._seed_of(seeds.WINDOW, number // self.batch_size, number % self.batch_size)
-        return number, (self.source.window(record, lambda size: window(size, seed), self.shape), label)
+        aspect = self.shape[1] / self.shape[0]
+        return number, (self.source.window(record, lambda size: window(size, seed, aspect=aspect), self.shape), label)
 
     def change(self, numbers: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns a batch, without its numbers and with what is drawn for it."""

@@ -16,8 +16,9 @@ WIDEST = 4 / 3
 def central_window(image_size: Tensor, size: tuple[int, int]) -> Tensor:
     """Returns the window that a classifier is evaluated on.
 
-    It is square, in the centre, and 7/8 of the shorter side long: what is left of a resize of that side to 256 and a
-    central crop of 224. An image that already has the size asked for is taken as it is.
+    It is in the centre, has the shape asked for, and is 7/8 as large as the largest of that shape: of a square, what is
+    left of a resize of the shorter side to 256 and a central crop of 224. An image that already has the size asked for
+    is taken as it is.
 
     Args:
         image_size: (2,) int32, height and width.
@@ -26,22 +27,25 @@ def central_window(image_size: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (4,) int32.
     """
-    side = (7 * tf.reduce_min(image_size) + 4) // 8
-    window = tf.where(tf.reduce_all(image_size == size), image_size, tf.stack([side, side]))
+    height, width = tf.unstack(image_size)
+    largest = tf.stack([tf.minimum(height, width * size[0] // size[1]), tf.minimum(width, height * size[1] // size[0])])
+    part = tf.maximum((7 * largest + 4) // 8, 1)
+    window = tf.where(tf.reduce_all(image_size == size), image_size, part)
     return tf.concat([(image_size - window) // 2, window], 0)
 
 
-def random_window(image_size: Tensor, seed: Tensor, smallest_area: float = 0.08) -> Tensor:
+def random_window(image_size: Tensor, seed: Tensor, smallest_area: float = 0.08, aspect: float = 1.0) -> Tensor:
     """Draws a window of an image (Szegedy et al., 2015, section 6; Goyal et al., 2017, section 4).
 
     Its part of the image's area is uniform between `smallest_area` and 1, the logarithm of width over height uniform
-    between those of 3/4 and 4/3, and its place uniform among those inside the image. Of `ATTEMPTS` draws the first
-    that fits is taken; where none does, the largest window of such a shape.
+    between those of 3/4 and 4/3 times `aspect`, and its place uniform among those inside the image. Of `ATTEMPTS` draws
+    the first that fits is taken; where none does, the largest window of such a shape.
 
     Args:
         image_size: (2,) int32, height and width.
         seed: int32 tensor of shape (2,).
         smallest_area: part of the area of the image, in (0, 1].
+        aspect: width over height of what the window is resized to.
 
     Returns:
         (4,) int32.
@@ -49,9 +53,9 @@ def random_window(image_size: Tensor, seed: Tensor, smallest_area: float = 0.08)
     limits = tf.cast(image_size, tf.float32)
     draws = seeds.uniform((2, ATTEMPTS), seeds.fold(seed, 0))
     area = (smallest_area + (1 - smallest_area) * draws[0]) * tf.reduce_prod(limits)
-    ratio = tf.exp((2 * draws[1] - 1) * math.log(WIDEST))
+    ratio = aspect * tf.exp((2 * draws[1] - 1) * math.log(WIDEST))
     drawn = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], axis=1)))
-    largest = tf.minimum(limits, tf.floor(WIDEST * limits[::-1]))
+    largest = tf.minimum(limits, tf.floor(WIDEST * limits[::-1] * tf.stack([1 / aspect, aspect])))
     candidates = tf.concat([drawn, largest[tf.newaxis]], 0)
     fits = tf.reduce_all(candidates <= limits, axis=1)
     window = tf.cast(tf.maximum(candidates[tf.argmax(tf.cast(fits, tf.int32))], 1.0), tf.int32)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.checks import check_images, warn_of_scale
+from keras_robust.data.decoding import naming_bad_images
 from keras_robust.evaluation.subject import Subject
 
 IMAGE, LABEL = "image", "label"
@@ -33,7 +34,8 @@ def load_examples(dataset: Any, bounds: tuple[float, float], subject: Subject) -
             examples or no end of them, or the data set ends early, is not batched or something else.
     """
     if isinstance(dataset, tf.data.Dataset):
-        batches = list(_batches(dataset, subject))
+        with naming_bad_images():
+            batches = list(_batches(dataset, subject))
     elif isinstance(dataset, Mapping) or (isinstance(dataset, list | tuple) and len(dataset) == 2):
         images, labels = _as_pair(dataset)
         batches = [(np.asarray(images), np.asarray(labels))]

@@ -5,6 +5,7 @@ A section of a config is a dict with a `name` and the arguments of what it names
 """
 
 import contextlib
+import inspect
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from keras_robust import architectures, attacks, core, methods, optimizers
 from keras_robust.attacks import Attack
 from keras_robust.attacks.attack import changed
 from keras_robust.core import ThreatModel
+from keras_robust.data.source import ImageSize, height_and_width
 from keras_robust.evaluation.subject import classifier_of
 
 NORMS: dict[str, Callable[..., ThreatModel]] = {"linf": core.Linf, "l2": core.L2, "l1": core.L1}
@@ -153,7 +155,7 @@ def build_model(
     if "source_models" in method:
         method["source_models"] = [_load_classifier(path) for path in method["source_models"]]
     with _dtype_policy(config["precision"]):
-        classifier = build_classifier(config["classifier"])
+        classifier = build_classifier(_with_input_shape(config["classifier"], config["image_size"]))
     model = _make("method", METHODS, method, classifier, *attack, **options)
     loss: keras.losses.Loss
     if needs_one_hot_labels(config):
@@ -166,6 +168,16 @@ def build_model(
     optimizer = build_optimizer(config["optimizer"], updates * steps_per_epoch, updates * total_steps, rate_factor)
     model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=config["steps_per_execution"])
     return model
+
+
+def _with_input_shape(config: Mapping[str, Any], image_size: ImageSize) -> Mapping[str, Any]:
+    """Returns the section of a classifier with the size of the images, where it does not say itself what it takes."""
+    size = height_and_width(image_size)
+    name = config.get("name") if isinstance(config, Mapping) else None
+    if size is None or name not in CLASSIFIERS or "input_shape" in config:
+        return config
+    channels = inspect.signature(CLASSIFIERS[name]).parameters["input_shape"].default[2]
+    return {**config, "input_shape": (*size, channels)}
 
 
 def _build_attack(config: Mapping[str, Any], automatic_dtype: str) -> Attack:

@@ -1,5 +1,6 @@
 """What the launch scripts share."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -52,3 +53,17 @@ def named_files(entries: list[str]) -> dict[str, str]:
     if not all(files) or not all(files.values()) or len(files) < len(entries):
         raise ValueError(f"Models are NAME=FILE, with a name each. Received: {','.join(entries)}")
     return files
+
+
+def image_size(text: str | None) -> int | tuple[int, ...] | None:
+    """Returns the size of a flag such as "64", "64x96" or "64,96", height and width; None where it was not given.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+([x,]\d+)?", text):
+        raise ValueError(f"An image size is 64, or HEIGHTxWIDTH such as 64x96. Received: image_size={text!r}")
+    sides = tuple(map(int, re.split("[x,]", text)))
+    return sides if len(sides) > 1 else sides[0]

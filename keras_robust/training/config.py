@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_robust.core.checks import check_integer
+from keras_robust.data.image_folder import check_on_bad_image
+from keras_robust.data.source import height_and_width
 
 CONFIG_FORMAT = 1
 """Raised whenever configs of earlier versions would mean something else."""
@@ -22,7 +24,8 @@ DEFAULTS: dict[str, Any] = {
     "dataset": REQUIRED,  # name, as in TFDS, "mnist_small", or "folder:PATH": see data.load_split
     "train_split": REQUIRED,  # in TFDS's syntax
     "validation_split": REQUIRED,
-    "image_size": 0,  # height and width that images are resized to; 0: as they are, all of one size
+    "image_size": 0,  # (height, width) that images are resized to, or one number; 0: as they are, all of one size
+    "on_bad_image": "error",  # of a folder: or "skip", which leaves out files that cannot be read: see data.load_split
     "augmentation": None,  # of training images: see data.augmentation
     "classifier": REQUIRED,  # sections: see training.build
     "method": REQUIRED,
@@ -67,7 +70,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     missing = [name for name, value in resolved.items() if isinstance(value, str) and value == REQUIRED]
     if missing:
         raise ValueError(f"The config lacks the fields {missing}. Received: {sorted(given)}")
-    counts = {"image_size": 0, "batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "steps_per_execution": 1, "seed": 0}
+    counts = {"batch_size": 1, "epochs": 1, "steps_per_epoch": 0, "steps_per_execution": 1, "seed": 0}
     optional = (
         "rates_for_batch_size",
         "epsilon_warmup_epochs",
@@ -77,6 +80,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, smallest in (counts | dict.fromkeys(optional, 0)).items():
         value = resolved[name]
         check_integer(name, value, smallest)
+    height_and_width(resolved["image_size"])
+    check_on_bad_image(resolved["on_bad_image"])
     if resolved["precision"] not in PRECISIONS:
         raise ValueError(f"precision is one of {PRECISIONS}. Received: precision={resolved['precision']!r}")
     if not 0 <= resolved["label_smoothing"] < 1:

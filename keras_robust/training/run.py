@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
+from keras_robust.data.decoding import naming_bad_images
 from keras_robust.distribution import AttackedBatches
 from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief, is_multi_worker
 from keras_robust.methods.weight_averages import ValidateAverages
@@ -65,8 +66,9 @@ class Run:
                 f"data_service={data_service!r} with several workers"
             )
         check_batch_size(config["batch_size"], strategy.num_replicas_in_sync)
-        info = describe(config["dataset"], config["train_split"], data_dir=data_dir, download=download)
-        validation = describe(config["dataset"], config["validation_split"], data_dir=data_dir)
+        options = {"data_dir": data_dir, "on_bad_image": config["on_bad_image"]}
+        info = describe(config["dataset"], config["train_split"], download=download, **options)
+        validation = describe(config["dataset"], config["validation_split"], **options)
         for part in (info, validation):
             part.shape_at(config["image_size"])
         if config["batch_size"] > info.num_examples:
@@ -133,6 +135,7 @@ class Run:
             if steps_of_epoch:
                 own_callbacks.append(FinishEpoch(self.workdir))
             asked_to_end = stack.enter_context(catch_sigterm())  # the last to handle it: Ray does, too
+            stack.enter_context(naming_bad_images())
             own_callbacks.append(Checkpoint(output, self.steps_per_epoch, checkpoint_steps, asked_to_end))
             model.fit(
                 batches,
@@ -147,7 +150,7 @@ class Run:
 
     def _data_options(self) -> dict[str, Any]:
         one_hot = needs_one_hot_labels(self.config)
-        own = {name: self.config[name] for name in ("batch_size", "image_size")}
+        own = {name: self.config[name] for name in ("batch_size", "image_size", "on_bad_image")}
         return {**own, "one_hot": one_hot, "data_dir": self.data_dir}
 
     def _training_data(self, start_step: int) -> tf.data.Dataset:

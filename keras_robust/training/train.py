@@ -56,7 +56,8 @@ def train(
         The model after the last epoch; with averaged weights, where the optimizer keeps them (`use_ema=True`).
 
     Raises:
-        ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then.
+        ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then. Also if a
+            file of a folder turns out to be no image; it is named.
         FloatingPointError: if weights, images, attacked images, gradients or the loss are not finite: see `fit`;
             nothing of that epoch is saved.
         Preempted: if SIGTERM came, or another worker is lost; the same call goes on from the last checkpoint.

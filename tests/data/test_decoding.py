@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from keras_robust.data.decoding import cut, decode
+from keras_robust.data.decoding import cut, decode, decode_any
 
 
 def encode(pixels: np.ndarray, kind: str = "png", **options: int) -> tf.Tensor:
@@ -103,3 +103,45 @@ def test_the_window_is_chosen_by_height_and_width(kind):
         return tf.constant([0, 0, 5, 5])
 
     assert cut(encode(ramps(21, 34), kind), decode_other, window_of, (5, 5, 3)).shape == (5, 5, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("kind", ["png", "bmp", "gif", "webp"])
+def test_every_kind_of_file_is_three_colours(kind: str, mode: str):
+    """As Pillow has them, where nothing is lost; gray is repeated and transparency dropped."""
+    image = PIL.Image.fromarray(ramps(9, 12)).convert(mode)
+    if mode == "RGBA" and kind != "gif":
+        image.putalpha(PIL.Image.fromarray(np.arange(108, dtype=np.uint8).reshape(9, 12)))
+    file = io.BytesIO()
+    image.save(file, kind, **({"lossless": True, "exact": True} if kind == "webp" else {}))
+    expected = np.asarray(PIL.Image.open(file).convert("RGBA"))[..., :3]
+    np.testing.assert_array_equal(decode_any(tf.constant(file.getvalue())), expected)
+
+
+def animation(kind: str, **options: bool) -> tf.Tensor:
+    """Two frames of 9 x 12, of 80 and 160."""
+    first, second = (PIL.Image.fromarray(np.full((9, 12, 3), 80 * number, np.uint8)) for number in (1, 2))
+    file = io.BytesIO()
+    first.save(file, kind, save_all=True, append_images=[second], **options)
+    return tf.constant(file.getvalue())
+
+
+def test_of_an_animated_gif_the_first_frame_is_read():
+    np.testing.assert_array_equal(decode_any(animation("gif")), np.full((9, 12, 3), 80))
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_an_animated_webp_is_refused_before_tensorflow_decodes_it(lossless: bool):
+    """It would end the process: TensorFlow 2.21 writes beyond its memory."""
+    decode_in_graph = tf.function(decode_any)
+    for decoder in (decode_any, decode_in_graph):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="an animated WebP"):
+            decoder(animation("webp", lossless=lossless))
+
+
+def test_a_palette_of_colours_in_a_bmp_is_refused():
+    """TensorFlow would read the numbers of the colours as gray."""
+    file = io.BytesIO()
+    PIL.Image.fromarray(ramps(9, 12)).convert("P").save(file, "bmp")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a BMP with a palette"):
+        decode_any(tf.constant(file.getvalue()))

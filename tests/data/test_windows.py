@@ -63,6 +63,20 @@ def test_areas_and_shapes_are_uniform():
     assert abs(np.sum(area > 0.9) - expected) < 5 * np.sqrt(expected)
 
 
+@pytest.mark.parametrize("aspect", [0.5, 1.0, 3.0])
+def test_random_windows_are_about_as_wide_as_what_they_are_resized_to(aspect):
+    """Up to a factor of 4/3, and so is the largest window of an image that is much too narrow."""
+    for size in ((600, 1200), (900, 900), (2000, 100)):
+        drawn = tf.map_fn(
+            lambda number, size=size: random_window(tf.constant(size), tf.stack([7, number]), aspect=aspect),
+            tf.range(50),
+        )
+        height, width = drawn.numpy().T[2:].astype(float)
+        assert np.all(width - 0.5 <= 4 / 3 * aspect * (height + 0.5))
+        assert np.all(height - 0.5 <= 4 / 3 / aspect * (width + 0.5))
+        assert np.all((drawn.numpy()[:, :2] + drawn.numpy()[:, 2:]) <= size)
+
+
 def test_the_smallest_area():
     areas = np.prod(windows(tf.constant([100, 100]), 1000, 0.5).numpy()[:, 2:], axis=1)
     assert 0.49 * 100**2 <= areas.min() < 0.55 * 100**2
@@ -91,6 +105,11 @@ def test_most_draws_fit():
         ((224, 225), (224, 224), (14, 14, 196, 196)),
         ((32, 32), (224, 224), (2, 2, 28, 28)),
         ((1, 9), (64, 64), (0, 4, 1, 1)),
+        ((256, 512), (112, 224), (16, 32, 224, 448)),  # the whole has the shape: 7/8 of each side
+        ((512, 512), (112, 224), (144, 32, 224, 448)),
+        ((300, 100), (64, 128), (128, 6, 44, 88)),
+        ((64, 128), (64, 128), (0, 0, 64, 128)),
+        ((1, 9), (64, 32), (0, 4, 1, 1)),
     ],
 )
 def test_central_windows(size, target, window):

@@ -37,7 +37,15 @@ def test_images_of_one_size_are_as_they_are(tmp_path: pathlib.Path):
     assert taken.element_spec[0].shape[1:] == (32, 32, 3)
 
 
-@pytest.mark.parametrize("shape", [(None, None, 3), (20, 24, 3)])
+def test_the_size_of_a_model_that_is_not_square(image_folder: pathlib.Path):
+    """Height first, as in Keras."""
+    taken = dataset_for(model((20, 24, 3)), f"folder:{image_folder}", "test", batch_size=9)
+    assert taken.element_spec[0].shape[1:] == (20, 24, 3)
+    asked = data.evaluation_batches(f"folder:{image_folder}", "test", batch_size=9, image_size=(20, 24))
+    np.testing.assert_array_equal(*(next(one.as_numpy_iterator())[0] for one in (taken, asked)))
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (20, None, 3)])
 def test_a_model_without_one_size(shape, image_folder: pathlib.Path):
     with pytest.raises(ValueError, match=r"image size, such as 224.*Received: image_size=0 for name='folder:"):
         dataset_for(model(shape), f"folder:{image_folder}", "test", batch_size=9)

@@ -83,7 +83,7 @@ def test_flags_are_arguments(evaluated):
         **others,
         "keep_adversarials": True,
         "model": "M",
-        "dataset": {"names": ("M", "D", data.pop("split")), "order": "tfds", **data},
+        "dataset": {"names": ("M", "D", data.pop("split")), "order": "tfds", "on_bad_image": "error", **data},
         "attack": kr.attacks.PGD(LINF),
         "models": {"A": "a", "B": "b"},
         "transfer_steps": [1, 4],
@@ -96,6 +96,11 @@ def test_flags_are_arguments(evaluated):
 @pytest.mark.parametrize(("given", "expected"), [([], "auto"), (["--compile_attack=True"], True)])
 def test_xla_is_a_choice(evaluated, given, expected):
     assert evaluated(*given)["compile_attack"] is expected
+
+
+def test_images_that_are_not_square_and_bad_ones(evaluated):
+    arguments = evaluated("--image_size=64x96", "--on_bad_image=skip")
+    assert (arguments["dataset"]["image_size"], arguments["dataset"]["on_bad_image"]) == ((64, 96), "skip")
 
 
 def test_the_official_order_is_taken_and_recorded(evaluated):

@@ -1,6 +1,7 @@
 """The names of configs are those of the objects that they stand for, which get the options of their section."""
 
 import pytest
+import tensorflow as tf
 from tiny_run import TINY
 
 import keras_robust as kr
@@ -97,3 +98,40 @@ def test_a_method_without_an_attack_has_bounds(name):
     given = {**config.DEFAULTS, "method": {"name": name, "bounds": [0, 255]}, "classifier": "lenet"}
     given["optimizer"] = {"name": "sgd", "learning_rate": 0.1}
     assert build.build_model(given, 10, 100).bounds == (0.0, 255.0)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "image_size", "shape"),
+    [
+        ({"name": "resnet20"}, [24, 32], (24, 32, 3)),
+        ({"name": "lenet"}, 32, (32, 32, 1)),
+        ({"name": "lenet"}, 0, (28, 28, 1)),
+        ({"name": "lenet", "input_shape": [16, 24, 3]}, [16, 24], (16, 24, 3)),
+    ],
+)
+def test_a_classifier_takes_the_images_of_its_config(classifier, image_size, shape):
+    """Height, width; a section that says what the classifier takes is left as it is."""
+    given = {"method": {"name": "natural_training"}, "optimizer": {"name": "adam", "learning_rate": 1e-3}, "epochs": 1}
+    resolved = config.resolve(TINY | given | {"classifier": classifier, "image_size": image_size})
+    assert build.build_model(resolved, 3, 3).classifier.input_shape == (None, *shape)
+
+
+SMALL = {
+    "cifar_resnet": {"depth": 8},
+    "resnet": {"depth": 18},
+    "revnet": {"depth": 14},
+    "wide_resnet": {"depth": 10, "width": 1},
+}
+
+
+@pytest.mark.parametrize("name", build.CLASSIFIERS)
+def test_no_classifier_needs_square_images(name):
+    """Through every layer: one logit per class, and a gradient in the images."""
+    shape = (80, 112, 3) if name == "inception_v3" else (24, 40, 3)
+    classifier = build.build_classifier({"name": name, "input_shape": shape, "num_classes": 5, **SMALL.get(name, {})})
+    images = tf.random.stateless_uniform((2, *shape), (1, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = classifier(images, training=False)
+    assert logits.shape == (2, 5)
+    assert tape.gradient(logits, images).shape == (2, *shape)

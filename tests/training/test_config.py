@@ -27,6 +27,7 @@ def test_a_config_is_completed_with_defaults(wrap):
     assert resolved == {
         **SMALL,
         "image_size": 0,
+        "on_bad_image": "error",
         "augmentation": None,
         "validation_attack": None,
         "epsilon_warmup_epochs": 0,
@@ -56,6 +57,8 @@ BAD_FIELDS = {
     "steps per execution": ({"steps_per_execution": 0}, "steps_per_execution=0"),
     "rates": ({"rates_for_batch_size": -1}, "rates_for_batch_size=-1"),
     "image size": ({"image_size": -1}, "image_size=-1"),
+    "one side of an image": ({"image_size": [32]}, r"image_size=\[32\]"),
+    "bad images": ({"on_bad_image": "ignore"}, "on_bad_image='ignore'"),
     "patience": ({"early_stopping_patience": 0.5}, "early_stopping_patience=0.5"),
 }
 

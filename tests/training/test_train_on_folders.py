@@ -1,5 +1,7 @@
 """Training on a folder of images of differing size, with batches prepared here or by a data service."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,6 +45,19 @@ def test_images_of_differing_size_need_a_size(image_folder, tmp_path):
     with pytest.raises(ValueError, match=r"such as 224, for images that differ in size. Received: image_size=0"):
         train(image_folder, tmp_path / "run", changes={"image_size": 0})
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_not_square_and_files_that_are_none(image_folder, tmp_path):
+    """A bad file is named, and the run goes on where it is skipped, with a batch less in each epoch."""
+    folder = shutil.copytree(image_folder, tmp_path / "images")
+    for number in (3, 6, 9, 12, 15):
+        next((folder / "train" / "cat").glob(f"{number}.*")).write_bytes(b"")
+    changes = {"image_size": [12, 20], "classifier": CONFIG["classifier"] | {"input_shape": [12, 20, 3]}}
+    with pytest.raises(ValueError, match=r"^The file .*/train/cat/\d+.\w+ cannot be read as an image.*: 0 bytes"):
+        train(folder, tmp_path / "named", changes=changes)
+    model = train(folder, tmp_path / "skipped", changes=changes | {"on_bad_image": "skip"})
+    assert int(model.steps_taken.numpy()) == (24 - 5) // 8
+    assert model.classifier.input_shape == (None, 12, 20, 3)
 
 
 def test_a_data_service_feeds_one_process(image_folder, tmp_path, monkeypatch):
