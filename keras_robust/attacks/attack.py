@@ -16,7 +16,7 @@ from keras_robust.attacks.input_gradient import value_and_gradient
 from keras_robust.attacks.model_fn import ModelFn, as_model_fn
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.checks import check_images, check_integer, check_labels, check_logits, check_targets
-from keras_robust.core.compiled import by_batch, compiled
+from keras_robust.core.compiled import by_batch, compiled, uses_xla
 from keras_robust.core.objectives import margin
 from keras_robust.core.precision import resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
@@ -221,7 +221,7 @@ class Attack(Serializable):
         def run(batch: dict[str, Tensor], seed: Tensor) -> Tensor:
             return self.perturb(model_fn, batch["images"], batch["labels"], seed, batch.get("targets"))
 
-        attack_batch = compiled(run, jit_compile=bool(tf.config.list_logical_devices("GPU")))
+        attack_batch = compiled(run, jit_compile=uses_xla("auto"))
 
         def attack_rows(batch: dict[str, np.ndarray], index: int) -> np.ndarray:
             own = seed if index == 0 else seeds.fold(seed, LATER_BATCH, index)
