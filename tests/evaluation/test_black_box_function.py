@@ -54,7 +54,7 @@ def test_it_is_attacked_as_if_it_were_in_tensorflow(attack):
     assert service.images > 100
     assert reports[0].clean_accuracy == 1.0
     assert reports[0].robust_accuracy == pytest.approx(reports[1].robust_accuracy, abs=0.1)
-    assert reports[0].robust_accuracy < 0.6
+    assert reports[0].robust_accuracy < 0.9
 
 
 def test_an_output_of_another_shape_is_refused():
