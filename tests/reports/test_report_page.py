@@ -149,9 +149,16 @@ def test_samples_that_do_not_belong_together(record, samples, name, shape):
         render_html(record, samples)
 
 
-def test_images_without_channels_raise(record, samples):
-    samples["images"] = samples["attacked"] = np.zeros((2, 4, 4), np.float32)
-    with pytest.raises(ValueError, match=r"channels\). Received: \(2, 4, 4\)"):
+@pytest.mark.parametrize(("shape", "size"), [((4, 5), (5, 4)), ((6,), (6, 1)), ((4, 5, 2, 3), (5, 4))])
+def test_images_of_any_shape_are_shown(record, samples, shape, size):
+    """A vector is one row of pixels."""
+    samples["images"] = samples["attacked"] = np.zeros((2, *shape), np.float32)
+    assert render_html(record, samples).count('width="{}" height="{}"'.format(*size)) == 6
+
+
+def test_samples_that_are_no_images_raise(record, samples):
+    samples["images"] = samples["attacked"] = np.zeros(2, np.float32)
+    with pytest.raises(ValueError, match=r"channels\). Received: \(2,\)"):
         render_html(record, samples)
 
 
