@@ -184,7 +184,7 @@ def test_files_of_before_are_loaded_with_a_warning(linear_classifier, tmp_path):
     """As they were compiled when such metrics were not refused."""
     model = kr.NaturalTraining(linear_classifier())
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    model._metric_sets.arguments["metrics"] = [keras.metrics.Precision()]
+    model._metric_sets.arguments["metrics"] = [keras.metrics.Precision(name="precision")]
     model.save(tmp_path / "model.keras")
     with pytest.warns(UserWarning, match=r"Metrics take logits.*Precision\(top_k=1\)"):
         loaded = keras.models.load_model(tmp_path / "model.keras")
