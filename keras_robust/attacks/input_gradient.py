@@ -10,7 +10,7 @@ from keras_robust.core.seeds import Tensor
 
 NO_GRADIENT = (
     "Gradient attacks need a classifier that is differentiable in its images. Use an attack without gradients (Square, "
-    "SPSA), or craft on a differentiable classifier, with `source=` of `evaluate`."
+    "SPSA, HopSkipJump), or craft on a differentiable classifier, with `source=` of `evaluate`."
 )
 
 
@@ -50,7 +50,8 @@ def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tup
     Raises:
         ValueError: if there is no gradient, as with quantised inputs, or it is not of the shape of `points`, as the
             scalar 0 that TensorFlow gives code inside `tf.py_function`: an attack would stand still, and seem
-            withstood. Where the shape is known only when it runs, a `tf.errors.InvalidArgumentError` says the same.
+            withstood. Where the shape is known only when it runs, that is a `tf.errors.InvalidArgumentError` at the
+            node `differentiable_in_its_images`.
     """
 
     def run(points: Tensor) -> tuple[Any, Tensor]:
@@ -73,7 +74,5 @@ def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
         received = "without a gradient" if gradient is None else f"with a gradient of shape {gradient.shape}"
         raise ValueError(f"{NO_GRADIENT} Received: a classifier {received}, for images of shape {points.shape}")
     if gradient.shape.rank is None:  # of tf.py_function in a graph
-        check = tf.debugging.assert_rank(gradient, points.shape.rank, message=NO_GRADIENT)
-        with tf.control_dependencies([check]):
-            gradient = tf.ensure_shape(gradient, points.shape)
+        gradient = tf.ensure_shape(gradient, points.shape, name="differentiable_in_its_images")
     return gradient

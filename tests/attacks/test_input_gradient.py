@@ -18,7 +18,7 @@ ATTACKS = [PGD(BALL), APGD(BALL, steps=3), FAB(BALL, targets=1)]
 def on_host(x):
     """Code that is not TensorFlow's, whose gradient TensorFlow takes for the scalar 0."""
     logits = tf.py_function(lambda images: images.numpy().reshape(-1, 4) @ KERNEL, [x], tf.float32)
-    return tf.ensure_shape(logits, (None, 2))
+    return tf.ensure_shape(logits, (len(IMAGES), 2))
 
 
 def in_eager_function(x):
@@ -36,7 +36,7 @@ def test_a_scalar_gradient_is_refused(attack):
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_in_a_graph_it_is_refused_when_it_runs(attack):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="differentiable in its images"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[\].*differentiable_in_its_images"):
         tf.function(lambda: attack(on_host, IMAGES, LABELS, 0))()
 
 
