@@ -244,8 +244,9 @@ BAD = {
 
 
 def cut_off(path: pathlib.Path) -> bytes:
-    """The beginning of a JPEG."""
-    return path.read_bytes()[:-30]
+    """The beginning of a JPEG: its header and a few pixels; windows above a later cut could be read."""
+    contents = path.read_bytes()
+    return contents[: contents.index(b"\xff\xda") + 20]
 
 
 @pytest.fixture
@@ -287,7 +288,9 @@ def test_bad_images_are_skipped_and_logged(image_folder: pathlib.Path, damaged: 
     assert f"Skipped 6 of 30 images in 'train' of {name!r}" in line
     assert "bad0.jpg (empty)" in line
     assert line.endswith(" and 3 others")
-    good = [pathlib.Path(path) for path, _ in open_folder(name).examples("train") if "bad" not in path]
+    good = [
+        pathlib.Path(path) for path, _ in open_folder(name).examples("train") if "bad" not in pathlib.Path(path).name
+    ]
     read = [image for image, _ in data.load_split(name, "train", on_bad_image="skip").as_numpy_iterator()]
     np.testing.assert_array_equal(
         [numbers(image[np.newaxis] / 255)[0] for image in read], [int(path.stem) for path in good]
