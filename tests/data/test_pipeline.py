@@ -29,8 +29,8 @@ def count_decoded(monkeypatch: pytest.MonkeyPatch) -> tf.Variable:
     """Returns a variable that counts the images that are decoded from now on."""
     decoded = tf.Variable(0, dtype=tf.int64)
 
-    def counted(*args: Any) -> source.Source:
-        opened = source.open_split(*args)
+    def counted(*args: Any, **options: Any) -> source.Source:
+        opened = source.open_split(*args, **options)
 
         def decode(contents: tf.Tensor) -> tf.Tensor:
             decoded.assign_add(1)
@@ -169,8 +169,8 @@ def test_evaluation_is_complete_and_in_order(data_dir: pathlib.Path):
 def test_a_split_that_ends_early_is_no_shorter_split(data_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     """Neither in an evaluation nor where images are kept for training."""
 
-    def longer(*args: Any) -> source.Source:
-        opened = source.open_split(*args)
+    def longer(*args: Any, **options: Any) -> source.Source:
+        opened = source.open_split(*args, **options)
         return dataclasses.replace(opened, info=dataclasses.replace(opened.info, num_examples=51))
 
     monkeypatch.setattr("keras_robust.data.pipeline.open_split", longer)
