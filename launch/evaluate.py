@@ -45,7 +45,7 @@ COMPILE_ATTACK = flags.DEFINE_enum(
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
 KEEP_ADVERSARIALS = flags.DEFINE_bool("keep_adversarials", False, "Write every attacked image, as adversarials.npz.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the report.")
-flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, cw, apgd, fab, square or spsa.")
+flags.DEFINE_string("attack", "pgd", "pgd, fgsm, rfgsm, bim, cw, apgd, fab, square, spsa or hop_skip_jump.")
 flags.DEFINE_string("norm", "linf", "linf, l2 or l1.")
 flags.DEFINE_float("epsilon", None, "Radius of the ball, in the units of images in [0, 1].")
 flags.DEFINE_integer("steps", None, "Gradient steps.")
@@ -55,7 +55,7 @@ flags.DEFINE_integer("eot_iter", None, "Passes a gradient is averaged over, of c
 flags.DEFINE_string("objective", None, "cross_entropy, margin, dlr or kl_divergence.")
 flags.DEFINE_integer("targeted", None, "apgd: classes to target; with --objective=dlr, 9 is APGD-T.")
 flags.DEFINE_integer("targets", None, "fab: classes to target; 9 is FAB-T.")
-flags.DEFINE_integer("queries", None, "square: queries per start.")
+flags.DEFINE_integer("queries", None, "square: queries per start; hop_skip_jump: queries per image.")
 flags.DEFINE_string("target", None, "untargeted, untargeted_from_prediction, random, random_any or least_likely.")
 flags.mark_flags_as_required(["model", "dataset", "epsilon", "output"])
 

@@ -3,6 +3,7 @@
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.attack import Attack
 from keras_robust.attacks.fab import FAB
+from keras_robust.attacks.hop_skip_jump import HopSkipJump
 from keras_robust.attacks.iterative import IterativeAttack
 from keras_robust.attacks.model_fn import as_model_fn, low_precision_of
 from keras_robust.attacks.pgd import PGD
@@ -21,6 +22,7 @@ __all__ = [
     "RFGSM",
     "SPSA",
     "Attack",
+    "HopSkipJump",
     "IterativeAttack",
     "Square",
     "VirtualAdversarial",

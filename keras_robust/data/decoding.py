@@ -76,7 +76,7 @@ def decode_any(contents: Tensor) -> Tensor:
     """
 
     def from_webp() -> Tensor:
-        # TensorFlow 2.21 writes the frames of an animation beyond the memory that it takes for them.
+        # TensorFlow's decoder is for still images.
         head = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 20, 1), tf.uint8), tf.int32)
         is_animated = tf.equal(tf.strings.substr(contents, 12, 4), b"VP8X") & (head[0] // 2 % 2 == 1)
         with tf.control_dependencies([tf.debugging.Assert(~is_animated, ["an animated WebP"])]):

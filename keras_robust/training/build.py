@@ -30,6 +30,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "fab": attacks.FAB,
     "square": attacks.Square,
     "spsa": attacks.SPSA,
+    "hop_skip_jump": attacks.HopSkipJump,
     "virtual_adversarial": attacks.VirtualAdversarial,
 }
 CLASSIFIERS: dict[str, Callable[..., keras.Model]] = {

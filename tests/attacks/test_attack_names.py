@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from keras_robust.attacks import APGD, CW, FAB, PGD, SPSA, Square, VirtualAdversarial
+from keras_robust.attacks import APGD, CW, FAB, PGD, SPSA, HopSkipJump, Square, VirtualAdversarial
 from keras_robust.core import L1, L2, Linf, Margin, precision
 
 PGD_CHANGES = {
@@ -74,6 +74,16 @@ CASES = {
             "delta": [0.1],
             "learning_rate": [0.1],
             "restarts": [2],
+            "compute_dtype": ["bfloat16"],
+        },
+    ),
+    "HopSkipJump": (
+        HopSkipJump(L2(1.0)),
+        {
+            "threat_model": [L2(2.0), Linf(1.0)],
+            "queries": [1000],
+            "samples": [50],
+            "samples_per_pass": [10],
             "compute_dtype": ["bfloat16"],
         },
     ),

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 import keras_robust as kr
-from keras_robust.attacks import APGD, FAB, FGSM, PGD, SPSA, Square, as_model_fn
+from keras_robust.attacks import APGD, FAB, FGSM, PGD, SPSA, HopSkipJump, Square, as_model_fn
 
 BALL = kr.Linf(0.1)
 ATTACKS = {
@@ -20,6 +20,7 @@ ATTACKS = {
     "FAB": FAB(kr.L2(2.0), steps=5, targets=2),
     "Square": Square(BALL, queries=5),
     "SPSA": SPSA(BALL, steps=2, samples=4),
+    "HopSkipJump": HopSkipJump(kr.L2(0.5), queries=200, samples=20),
     "low precision": PGD(BALL, steps=3, compute_dtype="bfloat16"),
 }
 

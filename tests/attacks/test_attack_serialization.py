@@ -6,7 +6,7 @@ import json
 import keras
 import pytest
 
-from keras_robust.attacks import BIM, FGSM, PGD, RFGSM
+from keras_robust.attacks import BIM, FGSM, PGD, RFGSM, HopSkipJump
 from keras_robust.core import L1, L2, Linf, Margin
 
 ATTACKS = [
@@ -29,6 +29,7 @@ ATTACKS = [
     FGSM(Linf(0.1)),
     RFGSM(Linf(0.1), start_radius=0.03),
     BIM(L2(0.5), steps=3, eot_iter=2),
+    HopSkipJump(L2(1.5), queries=1000, samples=50),
 ]
 
 

@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.attacks import APGD, BIM, CW, FAB, FGSM, PGD, RFGSM, SPSA, Square, VirtualAdversarial, as_model_fn
+from keras_robust.attacks import (
+    APGD,
+    BIM,
+    CW,
+    FAB,
+    FGSM,
+    PGD,
+    RFGSM,
+    SPSA,
+    HopSkipJump,
+    Square,
+    VirtualAdversarial,
+    as_model_fn,
+)
 from keras_robust.attacks.attack import changed
 from keras_robust.core import L1, L2, Linf
 from keras_robust.core.threat_models import ThreatModel
@@ -33,6 +46,7 @@ CASES |= {
     "FAB": FAB(LINF, steps=4),
     "SPSA linf": SPSA(LINF, steps=3, samples=8),
     "SPSA l2": SPSA(L_2, steps=3, samples=8),
+    "HopSkipJump": HopSkipJump(L_2, queries=200, samples=20),
     "VirtualAdversarial": VirtualAdversarial(L_2),
 }
 

@@ -118,25 +118,24 @@ def test_every_kind_of_file_is_three_colours(kind: str, mode: str):
     np.testing.assert_array_equal(decode_any(tf.constant(file.getvalue())), expected)
 
 
-def animation(kind: str, **options: bool) -> tf.Tensor:
+def animated_gif() -> tf.Tensor:
     """Two frames of 9 x 12, of 80 and 160."""
     first, second = (PIL.Image.fromarray(np.full((9, 12, 3), 80 * number, np.uint8)) for number in (1, 2))
     file = io.BytesIO()
-    first.save(file, kind, save_all=True, append_images=[second], **options)
+    first.save(file, "gif", save_all=True, append_images=[second])
     return tf.constant(file.getvalue())
 
 
 def test_of_an_animated_gif_the_first_frame_is_read():
-    np.testing.assert_array_equal(decode_any(animation("gif")), np.full((9, 12, 3), 80))
+    np.testing.assert_array_equal(decode_any(animated_gif()), np.full((9, 12, 3), 80))
 
 
-@pytest.mark.parametrize("lossless", [False, True])
-def test_an_animated_webp_is_refused_before_tensorflow_decodes_it(lossless: bool):
-    """It would end the process: TensorFlow 2.21 writes beyond its memory."""
-    decode_in_graph = tf.function(decode_any)
-    for decoder in (decode_any, decode_in_graph):
+def test_an_animated_webp_is_refused_by_its_header():
+    """The header alone, without any frame."""
+    header = tf.constant(b"RIFF\x16\x00\x00\x00WEBPVP8X\n\x00\x00\x00\x02\x00\x00\x00\x0b\x00\x00\x08\x00\x00")
+    for decoder in (decode_any, tf.function(decode_any)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="an animated WebP"):
-            decoder(animation("webp", lossless=lossless))
+            decoder(header)
 
 
 def test_a_palette_of_colours_in_a_bmp_is_refused():

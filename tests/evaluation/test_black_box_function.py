@@ -63,3 +63,25 @@ def test_an_output_of_another_shape_is_refused():
 
     with pytest.raises(ValueError, match="Received: an output of shape"):
         kr.evaluate(classifier, (IMAGES, np.zeros(30, int)), kr.attacks.Square(kr.Linf(0.2)), verbose=False)
+
+
+def test_a_service_that_tells_the_class_alone_is_attacked():
+    """As docs/evaluation.md has it: one image after another comes to the boundary, and nothing but classes is seen."""
+    service = Service()
+
+    def decisions(images):
+        return 2 * np.eye(3, dtype="float32")[service.predict(images).argmax(axis=1)] - 1
+
+    def classifier(images):
+        return tf.numpy_function(decisions, [images], tf.float32)
+
+    labels = (IMAGES.reshape(30, -1) @ WEIGHTS).argmax(axis=1)
+    attack = kr.attacks.HopSkipJump(kr.L2(0.5), queries=400)
+    report = kr.evaluate(classifier, (IMAGES, labels), attack, batch_size=10, keep_adversarials=True, verbose=False)
+    pairs = WEIGHTS[:, :, None] - WEIGHTS[:, None]  # the nearest boundary of all, of a linear classifier
+    gaps = np.take_along_axis(IMAGES.reshape(30, -1) @ WEIGHTS, labels[:, None], 1) - IMAGES.reshape(30, -1) @ WEIGHTS
+    lengths = np.linalg.norm(pairs, axis=0)[labels]
+    nearest = np.min(gaps / np.where(lengths == 0, np.inf, lengths), axis=1, where=lengths > 0, initial=np.inf)
+    assert report.robust_accuracy >= np.mean(nearest > 0.5)
+    assert report.robust_accuracy <= np.mean(nearest > 0.3)
+    assert service.images < 30 * 400 + 200
