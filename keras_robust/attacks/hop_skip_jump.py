@@ -221,7 +221,7 @@ class HopSkipJump(IterativeAttack):
         points, labels, count = state["points"], state["labels"], self.samples_per_pass
         shape, size, (low, high) = points.shape[1:], points[0].shape.num_elements(), self.threat_model.bounds
         delta = tf.where(number == 1, FIRST_DELTA * (high - low), state["far"] / size)
-        delta = tf.maximum(delta, TINY * (high - low))[:, None]
+        delta = tf.reshape(tf.maximum(delta, TINY * (high - low)), (-1, 1, 1))
         unit = L2(1.0, self.threat_model.bounds).steepest_ascent
 
         def probe(index: Tensor, of_wrong: Tensor, of_all: Tensor, share: Tensor) -> tuple[Tensor, ...]:
@@ -230,11 +230,11 @@ class HopSkipJump(IterativeAttack):
                 draws = seeds.normal((count, *shape), own)
             else:
                 draws = 2.0 * seeds.uniform((count, *shape), own) - 1.0
-            step = per_example(delta[:, 0], points)[:, None] * tf.cast(unit(draws), points.dtype)
-            samples = self.threat_model.clip(points[:, None] + step)
+            steps = tf.reshape(delta * flatten(tf.cast(unit(draws), points.dtype)), (-1, count, *shape))
+            samples = self.threat_model.clip(points[:, None] + steps)
             wrong = self._is_wrong(model_fn, tf.reshape(samples, (-1, *shape)), tf.repeat(labels, count))
             sign = tf.reshape(tf.where(wrong, 1.0, -1.0), (-1, count))
-            moves = tf.reshape(samples - points[:, None], (-1, count, size)) / delta[:, None]
+            moves = tf.reshape(samples - points[:, None], (-1, count, size)) / delta
             of_wrong += tf.reduce_sum(sign[:, :, None] * moves, axis=1)
             return index + 1, of_wrong, of_all + tf.reduce_sum(moves, axis=1), share + tf.reduce_mean(sign, axis=1)
 

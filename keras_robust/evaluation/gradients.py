@@ -124,7 +124,7 @@ def check_gradients(
         "Gradient attacks need gradients, and those of the classifier are zero or not finite for every example, where "
         "the attack starts: all images would stay as they are, and the classifier would seem robust. Where it is not "
         "differentiable, as with quantised inputs, rounding, LiteRT or code inside tf.py_function, use attacks without "
-        "gradients (Square, SPSA, HopSkipJump), or craft on a differentiable classifier with `source=`. Where its logits "
-        "are so large that the loss is flat in float32, use objective='margin' or 'dlr'. "
+        "gradients (Square, SPSA, HopSkipJump), or craft on a differentiable classifier with `source=`. Where its "
+        "logits are so large that the loss is flat in float32, use objective='margin' or 'dlr'. "
         f"Received: {setting.source.description}, attacked by {'; '.join(without)}"
     )

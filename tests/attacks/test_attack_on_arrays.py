@@ -133,7 +133,10 @@ def with_softmax():
 
 GIVEN = PGD(BALL, steps=1, target="given")
 MISTAKES = {
-    "bytes": ({"images": lambda x: (255 * x).astype(np.uint8)}, r"divide uint8 images by 255\. Received: .*uint8"),
+    "bytes": (
+        {"images": lambda x: (255 * x).astype(np.uint8)},
+        r"cast uint8 images to float32 and divide them by 255\. Received: .*uint8",
+    ),
     "out of range": ({"images": lambda x: 255 * x}, r"bounds=\[0.0, 1.0\].*Received: images from"),
     "no images": ({"images": lambda x: x[:0]}, "Received: 0 images"),
     "too few labels": ({"labels": lambda y: y[:3]}, "Received: 3 labels for 4 images"),

@@ -26,7 +26,7 @@ class Counting:
 
 
 def distances(norm: str) -> dict:
-    """Returns the distance of each example's adversarial image, 0 where it is wrong unattacked, and the mean queries."""
+    """Returns the distance of each adversarial image, 0 where an example is wrong unattacked, and the mean queries."""
     images, labels = (array[:EXAMPLES] for array in small_cnn.digits())
     keras_model = small_cnn.keras_model()
     right = keras_model.predict(images, verbose=0).argmax(1) == labels
@@ -36,7 +36,7 @@ def distances(norm: str) -> dict:
     attack = foolbox.attacks.HopSkipJumpAttack(
         steps=ROUNDS, initial_gradient_eval_steps=SAMPLES, constraint=constraint, gamma=1.0
     )
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - Foolbox draws from it
     tf.random.set_seed(0)
     x, y = tf.constant(images[right]), tf.constant(labels[right])
     _, adversarial, _ = attack(model, x, y, epsilons=None)
