@@ -20,7 +20,7 @@ VECTORS = IMAGES.reshape(8, 16)
 
 @pytest.fixture(autouse=True)
 def nothing_is_attacked(monkeypatch):
-    def run(self, *arguments):
+    def run(self, *arguments, **options):
         raise AssertionError("An attack ran.")
 
     monkeypatch.setattr(AttackRun, "run", run)
