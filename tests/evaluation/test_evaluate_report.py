@@ -30,7 +30,7 @@ def test_the_record_names_what_was_measured_and_how(problem, solution, tmp_path)
     assert set(record["threads"]) == {"intra_op", "inter_op"}
     assert record["threat_model"] == {"norm": "linf", "epsilon": EPSILON, "bounds": [0.0, 1.0]}
     settings = record["details"][ATTACK.name]["settings"]
-    assert keras.saving.deserialize_keras_object(settings) == ATTACK
+    assert keras.saving.deserialize_keras_object(settings) == ATTACK.resolved()
     assert {path.name for path in (tmp_path / "new" / "report").iterdir()} == {
         "record.json",
         "report.md",

@@ -40,6 +40,7 @@ ATTACKS = {
     "fab": ({"bounds": (0, 2)}, kr.attacks.FAB(kr.Linf(0.3, bounds=(0, 2)))),
     "square": ({"queries": 7}, kr.attacks.Square(LINF, queries=7)),
     "spsa": ({"samples": 2}, kr.attacks.SPSA(LINF, samples=2)),
+    "hop_skip_jump": ({"queries": 9}, kr.attacks.HopSkipJump(LINF, queries=9)),
     "virtual_adversarial": ({"norm": "l2", "probe": 0.01}, kr.attacks.VirtualAdversarial(L2, probe=0.01)),
 }
 
