@@ -173,10 +173,6 @@ class PublishWeights(keras.callbacks.Callback):
         self._published_at = step
         self._counted = self._counts()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Begins to count, after Keras has looked at the data set."""
-        self._counted = self._counts()
-
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Publishes the weights when they are due."""
         self.step = _steps_taken(self.model)

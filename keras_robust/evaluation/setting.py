@@ -190,8 +190,7 @@ def _note_of_neighbours(
     """Warns where the logits of an image depend on the others in its batch, and returns the warning.
 
     Half of a batch is classified again beside other images, black or white ones, whichever is further from it: one more
-    forward pass. A second pass of the whole batch tells such a classifier from one that is random, of which
-    `masking_checks` tells.
+    forward pass, for classifiers that are not random.
 
     Args:
         classify_images: see `make_classify`.
@@ -206,15 +205,13 @@ def _note_of_neighbours(
     colour = max(bounds, key=lambda bound: abs(bound - float(few.mean())))
     others = np.full((batch_size - len(few), *few.shape[1:]), colour, few.dtype)
     again = classify_images(np.concatenate([few, others]))[: len(few)]
-    change = float(np.abs(again - logits[: len(few)]).max())
-    if not change > NEIGHBOURS * float(np.abs(logits).max()):
-        return None
-    if float(np.abs(classify_images(images) - logits).max()) > 0.1 * change:
+    change = _largest_change(logits[: len(few)], again)
+    if change <= NEIGHBOURS:
         return None
     note = (
-        f"The logits of an image depend on the other images in its batch: by {change:.3g} where half of a batch was "
-        "exchanged. Batch normalisation in training mode does that, as in a model that was exported without "
-        "training=False. Attacks make other batches than users do, so these accuracies say little."
+        f"The logits of an image depend on the other images in its batch: by {change:.2g} of the largest, where half of "
+        "a batch was exchanged. Batch normalisation in training mode does that, as in a model that was exported "
+        "without training=False. Attacks make other batches than users do, so these accuracies say little."
     )
     warnings.warn(note, stacklevel=4)
     return note
@@ -273,7 +270,10 @@ def make_setting(
     check_labels(labels, logits.shape[1], len(images))
     if top_k >= logits.shape[1]:
         raise ValueError(f"top_k is below the {logits.shape[1]} classes. Received: top_k={top_k}")
-    note = _note_of_neighbours(classify_images, first, first_logits, bounds, batch_size)
+    change = _largest_change(logits, again)
+    note = None
+    if change <= DETERMINISTIC:
+        note = _note_of_neighbours(classify_images, first, first_logits, bounds, batch_size)
     return Setting(
         target=target,
         source=target
@@ -290,5 +290,5 @@ def make_setting(
         verbose=verbose,
         compile_attack=compile_attack,
         notes=() if note is None else (note,),
-        change=_largest_change(logits, again),
+        change=change,
     )

@@ -189,7 +189,7 @@ def _serving_signature(loaded: Any, path: pathlib.Path) -> tuple[Any, tf.TensorS
 
 
 def _listed(specs: Any) -> str:
-    parts = (f"{spec.name} {spec.shape} {spec.dtype.name}" for spec in specs)
+    parts = sorted(f"{spec.name} {spec.shape} {spec.dtype.name}" for spec in specs)
     return f"[{', '.join(parts)}]"
 
 
@@ -206,7 +206,7 @@ def _with_static_shape(function: ModelFn) -> ModelFn:
     classes: list[int] = []
 
     def model_fn(images: Tensor) -> Tensor:
-        logits = tf.convert_to_tensor(function(images))
+        logits = tf.convert_to_tensor(check_output(function(images)))
         if logits.shape.is_fully_defined() or not images.shape.is_fully_defined():
             return logits
         if not classes:

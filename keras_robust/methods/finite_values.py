@@ -123,6 +123,8 @@ class StopsAtNonFinite(keras.Model):
             )
 
     def _note(self, kind: int, is_bad: Tensor) -> None:
+        if tf.distribute.in_cross_replica_context():  # Keras builds a model there, of symbols alone
+            return
         self._noted.assign(self._noted.value + tf.one_hot([kind], 3) * tf.cast(is_bad, tf.float32))
 
     def _step(self) -> str:
@@ -165,6 +167,11 @@ def refused_labels_are_value_errors() -> Iterator[None]:
         raise ValueError(f"Labels are integers from 0 to {classes - 1}. Received: a label {label}") from error
 
 
+def _results_so_far(model: keras.Model) -> dict[str, Any]:
+    """Returns the results of the metrics that have seen something, by name."""
+    return {name: metric.result() for name, metric in model.metrics_by_name().items() if metric.variables}
+
+
 def _is_finite(images: Tensor) -> Tensor:
     """Returns whether images are finite: one pass over them, as their pixels are too small for the sum to overflow."""
     return tf.math.is_finite(tf.reduce_sum(images))
@@ -191,12 +198,12 @@ class StopAtNonFinite(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks where it is time."""
         if self._calls and self._calls * self.model.steps_per_execution % INTERVAL < self.model.steps_per_execution:
-            self.model.check_finite(self.model.get_metrics_result())
+            self.model.check_finite(_results_so_far(self.model))
         self._calls += 1
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Looks before the validation, which looks at itself in the end."""
-        self.model.check_finite(self.model.get_metrics_result())
+        self.model.check_finite(_results_so_far(self.model))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Looks before other callbacks save anything."""

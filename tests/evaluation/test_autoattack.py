@@ -62,7 +62,7 @@ PUBLISHED = {
 def published_names(attack):
     """Returns the settings of an attack by the names that the published code has for them."""
     if isinstance(attack, APGD):
-        loss = {"cross_entropy": "ce"}.get(attack.objective, attack.objective)
+        loss = {"cross_entropy": "ce"}.get(attack.resolved_objective.name, attack.resolved_objective.name)
         return {
             "loss": loss,
             "n_iter": attack.steps,

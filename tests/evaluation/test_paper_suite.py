@@ -21,7 +21,7 @@ def test_the_eight_attacks_of_the_paper_at_its_largest_settings():
         assert attack.resolved_step_size == pytest.approx(
             {"S": 16 / 255, "R": 8 / 255, "I": 2 / 255, "P": 2 / 255}[name[0]]
         )
-        assert attack.random_start == {"S": "none", "R": "sign", "I": "none", "P": "uniform"}[name[0]]
+        assert attack.resolved_random_start == {"S": "none", "R": "sign", "I": "none", "P": "uniform"}[name[0]]
 
 
 def test_the_default_grid_has_the_maxima_of_the_paper_and_half_of_each():
