@@ -209,8 +209,8 @@ def _note_of_neighbours(
     if change <= NEIGHBOURS:
         return None
     note = (
-        f"The logits of an image depend on the other images in its batch: by {change:.2g} of the largest, where half of "
-        "a batch was exchanged. Batch normalisation in training mode does that, as in a model that was exported "
+        f"The logits of an image depend on the other images in its batch: by {change:.2g} of the largest, where half "
+        "of a batch was exchanged. Batch normalisation in training mode does that, as in a model that was exported "
         "without training=False. Attacks make other batches than users do, so these accuracies say little."
     )
     warnings.warn(note, stacklevel=4)
