@@ -66,7 +66,7 @@ def test_evaluate_writes_a_report_with_curves_and_pictures(workdir, data_dir, tm
     assert "PGD-3 (Linf 0.3, step 0.25, 2 restarts)" in output
     record = json.loads((tmp_path / "report" / "record.json").read_text())
     assert record["examples"] == 40
-    assert record["dataset"] == "mnist_small test[:40]"
+    assert record["dataset"] == "mnist_small test[:40], TFDS order"
     assert record["black_box_source"] is None
     assert len(record["training"]["history"]["val_robust_accuracy"]) == 2
     assert record["training"]["config"]["attack"]["steps"] == 2
