@@ -5,7 +5,7 @@ import math
 import keras
 
 from keras_robust.architectures.parts import Parts
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 
 DENOISING = ("embedded_gaussian", "gaussian", "dot_product")
 

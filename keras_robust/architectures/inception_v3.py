@@ -6,7 +6,7 @@ import keras
 
 from keras_robust.architectures.parts import Parts
 from keras_robust.core.checks import check_weight
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.layers import AuxiliaryLogits
 
 SMALLEST_IMAGE = 75

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.layers import ImageConvolution, make_normalization
 
 

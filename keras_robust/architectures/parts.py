@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.layers import make_normalization
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)

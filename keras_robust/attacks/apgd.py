@@ -15,18 +15,19 @@ from typing import Self
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.apgd_rules import RULES, Rule, per_row_zeros
-from keras_robust.attacks.apgd_schedule import Moment, Schedule, legs, make_schedule
-from keras_robust.attacks.attack import ModelFn, changed
-from keras_robust.attacks.input_gradient import value_and_gradient
-from keras_robust.attacks.iterative import IterativeAttack, State
-from keras_robust.attacks.model_fn import check_compute_dtype
+from keras_robust.attacks.apgd_rules import RULES, Moment, Rule, Schedule, legs, make_schedule, per_row_zeros
+from keras_robust.attacks.attack import (
+    IterativeAttack,
+    ModelFn,
+    State,
+    check_compute_dtype,
+    value_and_gradient,
+)
 from keras_robust.core import Objective, ThreatModel, seeds
 from keras_robust.core.checks import check_integer
-from keras_robust.core.labels import as_sparse
-from keras_robust.core.objectives import Goal, get_objective
+from keras_robust.core.objectives import Goal, as_sparse, get_objective
 from keras_robust.core.seeds import Tensor
-from keras_robust.core.serialization import PACKAGE
+from keras_robust.core.serialization import PACKAGE, replace_unchecked
 from keras_robust.core.threat_models import per_example
 
 
@@ -190,7 +191,7 @@ class APGD(IterativeAttack):
     def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits and the gradient of the objective, towards the first target, at a random point of the ball."""
         state = self.start(model_fn, images, labels, seed) | {"point": self.threat_model.random_point(images, seed)}
-        single = changed(self, eot_iter=1)
+        single = replace_unchecked(self, eot_iter=1)
         state, logits, _ = single._differentiate(model_fn, state, tf.constant(0))
         return logits, state["gradient"]
 

@@ -1,28 +1,193 @@
-"""What every attack has in common.
+"""What every attack has in common: how it is called, the function that it differentiates, and that function's gradient.
 
 x_adv = attack(classifier, images, labels)  # NumPy arrays, compiled and in batches
 x_adv = attack(as_model_fn(classifier), images, labels, seed)  # TensorFlow, inside a function of one's own
 """
 
-import copy
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.attacks.input_gradient import value_and_gradient
-from keras_robust.attacks.model_fn import ModelFn, as_model_fn
 from keras_robust.core import ThreatModel, seeds
-from keras_robust.core.checks import check_images, check_integer, check_labels, check_logits, check_targets
-from keras_robust.core.compiled import by_batch, compiled, uses_xla
+from keras_robust.core.checks import (
+    check_images,
+    check_integer,
+    check_labels,
+    check_logits,
+    check_output,
+    check_targets,
+)
+from keras_robust.core.execution import (
+    by_batch,
+    compiled,
+    custom_gradient,
+    full_precision,
+    resolve_compute_dtype,
+    uses_xla,
+)
 from keras_robust.core.objectives import margin
-from keras_robust.core.precision import resolve_compute_dtype
 from keras_robust.core.seeds import Tensor
-from keras_robust.core.serialization import Serializable
+from keras_robust.core.serialization import Serializable, replace_unchecked
 
-__all__ = ["LENGTHS", "Attack", "ModelFn", "changed"]
+ModelFn = Callable[[Tensor], Tensor]
+"""Maps images (batch, ...) to logits (batch, classes), and is differentiable."""
+
+COMPUTE_DTYPES = ("auto", "bfloat16", "float16", "float32")
+
+FLOAT16_SCALE = 2.0**10
+"""By which gradients are multiplied inside a classifier that computes in float16, whose smallest number is 2**-24."""
+
+
+def check_compute_dtype(compute_dtype: str | None) -> None:
+    """Raises `ValueError` unless `compute_dtype` is None or one of `COMPUTE_DTYPES`."""
+    if compute_dtype is not None and compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"compute_dtype is one of {COMPUTE_DTYPES} or None. Received: compute_dtype={compute_dtype!r}")
+
+
+def low_precision_of(classifier: keras.Layer) -> str | None:
+    """Returns the 16-bit dtype in which layers of `classifier` compute, or None where there is no such layer."""
+    dtypes = {layer.compute_dtype for layer in _flatten(classifier)}
+    return next((dtype for dtype in ("float16", "bfloat16") if dtype in dtypes), None)
+
+
+@contextlib.contextmanager
+def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator[None]:
+    """Runs the layers of `classifier` in `compute_dtype` over their float32 weights; those in 16 bits in float32 alone.
+
+    It acts while a function is traced, so a compiled attack keeps its precision after the policies are back.
+    """
+    layers: list[keras.Layer] = []
+    if compute_dtype is not None:
+        name = "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}"
+        changed = ("mixed_bfloat16", "mixed_float16") if compute_dtype == "float32" else ("float32",)
+        layers = [layer for layer in _flatten(classifier) if layer.dtype_policy.name in changed]
+        policy = keras.DTypePolicy(name)
+    before = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = policy
+        yield
+    finally:
+        for layer, old in zip(layers, before, strict=True):
+            layer.dtype_policy = old
+
+
+def _flatten(classifier: keras.Layer) -> list[keras.Layer]:
+    # The only way Keras has to list nested layers of any kind of model.
+    return list(classifier._flatten_layers())
+
+
+def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtype: str | None = None) -> ModelFn:
+    """Returns the function that attacks differentiate, of images to logits: float64 for float64 images, else float32.
+
+    Args:
+        classifier: any Keras model of images to logits, built.
+        training: run it in training mode, as some published code does (batch statistics in batch normalisation, active
+            dropout). What the pass would change in the classifier, such as moving averages, is dropped; so is the state
+            of its random draws, and all passes of an attack drop out the same.
+        compute_dtype: "bfloat16" or "float16" to run the layers that compute in float32 in low precision over their
+            float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision);
+            "auto" for the faster of "bfloat16" and "float32" on this machine: see `core.precision.bfloat16_pays`.
+
+    Raises:
+        ValueError: if `compute_dtype` is unknown.
+    """
+    check_compute_dtype(compute_dtype)
+    compute_dtype = resolve_compute_dtype(compute_dtype)
+
+    def model_fn(images: Tensor) -> Tensor:
+        with computing_in(classifier, compute_dtype):
+            scale = FLOAT16_SCALE if low_precision_of(classifier) == "float16" else 1.0
+            images = scale_gradient(images, 1.0 / scale)
+            if training:
+                weights = [v.value for v in classifier.trainable_variables]
+                state = [v.value for v in classifier.non_trainable_variables]
+                logits, _ = classifier.stateless_call(weights, state, images, training=True)
+            else:
+                logits = classifier(images, training=False)
+        return scale_gradient(tf.cast(check_output(logits), full_precision(images.dtype)), scale)
+
+    return model_fn
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """Returns `x`, whose gradient is `scale` times that of what it is used for."""
+    return x if scale == 1.0 else custom_gradient(lambda x: (tf.identity(x), lambda gradient: scale * gradient))(x)
+
+
+NO_GRADIENT = (
+    "Gradient attacks need a classifier that is differentiable in its images. Use an attack without gradients (Square, "
+    "SPSA, HopSkipJump), or craft on a differentiable classifier, with `source=` of `evaluate`."
+)
+
+
+def with_whole_gradient(model_fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Returns the same function of images, whose gradient has the shape of the images where TensorFlow's is a scalar.
+
+    TensorFlow gives code inside `tf.py_function` that is not its own the gradient 0, without a shape.
+    """
+
+    @custom_gradient
+    def spread(images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return tf.identity(images), lambda upstream: tf.broadcast_to(upstream, tf.shape(images))
+
+    return lambda images: model_fn(spread(images))
+
+
+def own_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` as a function of its own in the graph that is being built; eagerly it is left alone.
+
+    TensorFlow on CPU exchanges the gradient of a max-pooling for oneDNN's, which is ten times as fast, if it finds the
+    pooling first. Inside a loop, where there is no first, it often does not: then the attack takes 1.5 times as long
+    (in 5 of 16 traces of LeNet). A function that is not inlined into the loop's body is without a loop.
+    """
+    if tf.executing_eagerly():
+        return function
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+
+
+def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tuple[Any, Tensor]:
+    """Returns `function(points)` and the gradient of its first result, summed, of the shape and dtype of `points`.
+
+    Args:
+        function: maps images to a value () or (batch,), or to a tuple of it and further tensors; it may use tensors
+            from outside.
+        points: (batch, ...).
+
+    Raises:
+        ValueError: if there is no gradient, as with quantised inputs, or it is not of the shape of `points`, as the
+            scalar 0 that TensorFlow gives code inside `tf.py_function`: an attack would stand still, and seem
+            withstood. Where the shape is known only when it runs, that is a `tf.errors.InvalidArgumentError` at the
+            node `differentiable_in_its_images`.
+    """
+
+    def run(points: Tensor) -> tuple[Any, Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(points)
+            results = function(points)
+            value = results[0] if isinstance(results, tuple) else results
+        return results, check_gradient(tape.gradient(value, points), points)
+
+    return own_function(run)(points)
+
+
+def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
+    """Returns the gradient in `points`.
+
+    Raises:
+        ValueError: if there is none, or it is of another shape: see `value_and_gradient`.
+    """
+    if gradient is None or not gradient.shape.is_compatible_with(points.shape):
+        received = "without a gradient" if gradient is None else f"with a gradient of shape {gradient.shape}"
+        raise ValueError(f"{NO_GRADIENT} Received: a classifier {received}, for images of shape {points.shape}")
+    if gradient.shape.rank is None:  # of tf.py_function in a graph
+        gradient = tf.ensure_shape(gradient, points.shape, name="differentiable_in_its_images")
+    return gradient
+
 
 LENGTHS = ("step_size", "start_radius")
 """Settings of attacks that grow with epsilon, where they are not None."""
@@ -168,9 +333,8 @@ class Attack(Serializable):
         What is in `LENGTHS` is scaled, too.
         """
         lengths = {name: fraction * length for name, length in self._lengths().items()}
-        return changed(
-            self, threat_model=changed(self.threat_model, epsilon=fraction * self.threat_model.epsilon), **lengths
-        )
+        ball = replace_unchecked(self.threat_model, epsilon=fraction * self.threat_model.epsilon)
+        return replace_unchecked(self, threat_model=ball, **lengths)
 
     def resized(self, epsilon: float | Tensor) -> Self:
         """Returns this attack in balls of another size, with what is in `LENGTHS` in proportion to it.
@@ -188,7 +352,8 @@ class Attack(Serializable):
                 f"Received: attack={self!r}"
             )
         in_proportion = {name: length / own * epsilon for name, length in lengths.items()}
-        return changed(self, threat_model=changed(self.threat_model, epsilon=epsilon), **in_proportion)
+        ball = replace_unchecked(self.threat_model, epsilon=epsilon)
+        return replace_unchecked(self, threat_model=ball, **in_proportion)
 
     def _lengths(self) -> dict[str, Any]:
         lengths = {name: getattr(self, name, None) for name in LENGTHS}
@@ -230,14 +395,6 @@ class Attack(Serializable):
         return by_batch(attack_rows, arrays, batch_size)
 
 
-def changed(instance: Any, **fields: Any) -> Any:
-    """Returns a copy with other fields, which are not checked, as they may be tensors."""
-    changed = copy.copy(instance)
-    for name, value in fields.items():
-        object.__setattr__(changed, name, value)
-    return changed
-
-
 def mean_of_passes(run: Callable[[], Any], passes: int) -> Any:
     """Returns the mean of so many calls of `run`, which differ where a classifier is random at inference.
 
@@ -254,3 +411,71 @@ def mean_of_passes(run: Callable[[], Any], passes: int) -> Any:
 
     _, total = tf.while_loop(lambda index, _: index < passes, add, (tf.constant(1), first))
     return tf.nest.map_structure(lambda tensor: tensor / passes, total)
+
+
+State = dict[str, Tensor]
+"""Tensors with the batch as first dimension: rows can be dropped and batches of rows put together anew."""
+
+
+class IterativeAttack(Attack):
+    """Base class of attacks with a state per example that is advanced step by step.
+
+    A subclass defines `total_steps`, `start`, `advance` and `finish`; calling the attack is running all its steps. The
+    state holds at least `broken`, (batch,) bool: a misclassified point was found, and `finish` returns it.
+
+    What an attack does to an example depends on that example, the seed and the step, and never on its neighbours in
+    the batch, as far as the source of the attack allows.
+
+    Above 1, `eot_iter` says that the attack is for classifiers that are random at inference: its examples are judged
+    once, at its end, since a look after each block would be a chance more for the noise.
+    """
+
+    eot_iter: int = 1
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps, of all runs."""
+        raise NotImplementedError
+
+    def start(
+        self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
+    ) -> State:
+        """Returns the state before the first step.
+
+        Args:
+            model_fn: maps images to logits (batch, classes).
+            images: (batch, height, width, channels) float32 inside the threat model's bounds.
+            labels: sparse (batch,) or one-hot (batch, classes).
+            seed: int32 tensor of shape (2,).
+            targets: for attacks on given targets, sparse or one-hot.
+        """
+        raise NotImplementedError
+
+    def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
+        """Returns the state after `steps` more steps, the first of which is number `first_step` (from 0): int32."""
+        raise NotImplementedError
+
+    def finish(self, state: State) -> Tensor:
+        """Returns the attacked images."""
+        raise NotImplementedError
+
+    def go_on(self, state: State) -> State:
+        """Returns the state of examples of which none is broken, whatever it says: another judge finds them right.
+
+        Such a judge classifies in another precision than the attack, or looks for the label among the top k.
+        """
+        return {**state, "broken": tf.zeros_like(state["broken"])}
+
+    def perturb(
+        self,
+        model_fn: ModelFn,
+        images: Tensor,
+        labels: Tensor,
+        seed: int | Tensor,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Returns attacked images: see `Attack.perturb`."""
+        images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
+        state = self.start(model_fn, images, labels, seeds.fold(seed, 0), targets)
+        state = self.advance(model_fn, state, tf.constant(0), tf.constant(self.total_steps), seeds.fold(seed, 1))
+        return tf.stop_gradient(self.finish(state))

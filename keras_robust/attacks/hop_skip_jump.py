@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import ModelFn
-from keras_robust.attacks.iterative import IterativeAttack, State
+from keras_robust.attacks.attack import IterativeAttack, ModelFn, State
 from keras_robust.attacks.score_based import check_options, choose
 from keras_robust.core import ThreatModel, seeds
-from keras_robust.core.labels import as_sparse
+from keras_robust.core.objectives import as_sparse
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.threat_models import L2, flatten, per_example

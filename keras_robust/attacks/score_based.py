@@ -4,13 +4,10 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from keras_robust.attacks.attack import ModelFn
-from keras_robust.attacks.iterative import IterativeAttack, State
-from keras_robust.attacks.model_fn import check_compute_dtype
+from keras_robust.attacks.attack import IterativeAttack, ModelFn, State, check_compute_dtype
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.checks import check_integer
-from keras_robust.core.labels import as_sparse
-from keras_robust.core.objectives import margin
+from keras_robust.core.objectives import as_sparse, margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example
 

@@ -13,8 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import ModelFn
-from keras_robust.attacks.iterative import State
+from keras_robust.attacks.attack import ModelFn, State
 from keras_robust.attacks.score_based import ScoreBasedAttack, check_options
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.objectives import margin

@@ -13,9 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.attacks import square_patterns as patterns
-from keras_robust.attacks.attack import ModelFn
-from keras_robust.attacks.iterative import State
+from keras_robust.attacks.attack import ModelFn, State
 from keras_robust.attacks.score_based import ScoreBasedAttack, check_options
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.objectives import margin
@@ -115,14 +113,14 @@ class Square(ScoreBasedAttack):
         """Returns what one query changes: the candidate is kept where its margin is larger."""
         value, key, shape = state["value"], state["key"], tf.shape(state["images"])
         images, points = with_channels(state["images"]), with_channels(state["points"])
-        firsts = tf.constant(patterns.first_queries(self.queries, self.resc_schedule))
-        sizes = patterns.square_sizes(images.shape[1], images.shape[2], self.p_init, self.threat_model.norm)
+        firsts = tf.constant(first_queries(self.queries, self.resc_schedule))
+        sizes = square_sizes(images.shape[1], images.shape[2], self.p_init, self.threat_model.norm)
         level = tf.reduce_sum(tf.cast(number >= firsts, tf.int32))
         size = tf.gather(tf.constant(sizes), level)
         if self.threat_model.norm == "linf":
             candidates = self._change_square(points, images, key, size, seed)
         else:
-            table = patterns.eta_table(sizes, self.threat_model.norm)
+            table = eta_table(sizes, self.threat_model.norm)
             candidates = self._move_mass(points, images, key, size, tf.gather(tf.constant(table), level), seed)
         candidates, points = tf.reshape(candidates, shape), state["points"]
         found = margin(state["labels"], model_fn(candidates))
@@ -258,7 +256,7 @@ def tiles(key: Tensor, height: int, width: int, channels: int, norm: str, seed: 
     """
     size = min(max(height // 5, 1), width)
     down, across = height // size, width // size
-    both = tf.constant(patterns.eta_table([size], norm)[0])
+    both = tf.constant(eta_table([size], norm)[0])
     turned = tf.gather(both, seeds.integers((down, across), seeds.fold(seed, 0), 2))  # (down, across, size, size)
     grid = tf.reshape(tf.transpose(turned, (0, 2, 1, 3)), (down * size, across * size))[:, :, None]
     sign = signs(key, (down, across, channels), seeds.fold(seed, 1))
@@ -269,3 +267,78 @@ def tiles(key: Tensor, height: int, width: int, channels: int, norm: str, seed: 
         [(0, 0), (above, height - down * size - above), (left, width - across * size - left), (0, 0)], np.int32
     )
     return tf.pad(grid, padding)
+
+
+SCHEDULED_FOR = 10_000
+"""The number of queries that `CHANGES` was made for."""
+
+CHANGES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""After which of these queries the share of changed pixels halves (Andriushchenko et al., 2020, section 4.1)."""
+
+DECAY = {"l2": 2, "l1": 4}
+"""Power with which a pattern falls off from its centres: of the paper for L2, of the code of AutoAttack for L1."""
+
+
+def first_queries(queries: int, rescale: bool) -> list[int]:
+    """Returns the numbers (from 0) of the queries from which on the share is halved once, twice, ... nine times.
+
+    Args:
+        queries: that the attack has in all.
+        rescale: stretch the schedule to them. The Square class of AutoAttack does by default; its suite does not.
+    """
+
+    def scheduled(query: int) -> int:
+        return int(query / queries * SCHEDULED_FOR) if rescale else query
+
+    firsts = []
+    for change in CHANGES:
+        # Searched from just below, since rounding can move the first query by one.
+        query = max(0, change * queries // SCHEDULED_FOR - 1) if rescale else change
+        while scheduled(query) <= change:
+            query += 1
+        firsts.append(query)
+    return firsts
+
+
+def square_sizes(height: int, width: int, p_init: float, norm: str) -> list[int]:
+    """Returns the sides of the squares in pixels: before the first change, and after each.
+
+    A square covers the share p of the image. For L2 and L1 the side is odd, and 3 at least. No side is longer than the
+    image.
+    """
+    sizes = []
+    for halvings in range(len(CHANGES) + 1):
+        size = round(math.sqrt(p_init / 2**halvings * height * width))
+        size = max(size, 1) if norm == "linf" else max(size, 3) // 2 * 2 + 1
+        sizes.append(min(size, height, width))
+    return sizes
+
+
+def bump(height: int, width: int, norm: str) -> np.ndarray:
+    """Returns nested rectangles around the centre at unit norm: sum_k (k + 1)^-decay over those that hold a pixel."""
+    rows, columns = np.arange(height) - height // 2, np.arange(width) - width // 2
+    ring = np.maximum(np.abs(rows)[:, None], np.abs(columns)[None, :])
+    terms = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** DECAY[norm]
+    return _unit(np.cumsum(terms[::-1])[::-1][ring], norm)
+
+
+def eta(size: int, norm: str) -> np.ndarray:
+    """Returns a (size, size) pattern of unit norm: a bump in the upper half, its opposite in the lower one."""
+    upper = size // 2
+    halves = [bump(upper, size, norm)] if upper else []
+    return _unit(np.concatenate([*halves, -bump(size - upper, size, norm)]), norm)
+
+
+def eta_table(sizes: list[int], norm: str) -> np.ndarray:
+    """Returns float32 (sizes, 2, largest, largest): each pattern and its transpose, filled up with 0."""
+    largest = max(sizes)
+    table = np.zeros((len(sizes), 2, largest, largest), np.float32)
+    for index, size in enumerate(sizes):
+        pattern = eta(size, norm)
+        table[index, 0, :size, :size], table[index, 1, :size, :size] = pattern, pattern.T
+    return table
+
+
+def _unit(pattern: np.ndarray, norm: str) -> np.ndarray:
+    length = np.abs(pattern).sum() if norm == "l1" else np.sqrt(np.square(pattern).sum())
+    return pattern / length

@@ -5,8 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.attack import Attack, ModelFn
-from keras_robust.attacks.input_gradient import value_and_gradient
+from keras_robust.attacks.attack import Attack, ModelFn, value_and_gradient
 from keras_robust.attacks.score_based import check_options
 from keras_robust.core import L2, ThreatModel, seeds
 from keras_robust.core.objectives import kl_divergence

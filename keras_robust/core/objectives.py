@@ -1,4 +1,4 @@
-"""What an attack maximises, per example.
+"""What an attack maximises per example, which class it aims at, and the forms that labels have.
 
 Each objective is a pure function of logits, and a small class around it that an attack calls with a `Goal`. All are
 positive-going: a larger value is a better attack. Logits are (batch, classes) float32; labels and targets are sparse
@@ -11,9 +11,48 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_robust.core.labels import as_one_hot, as_sparse
+from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE, Serializable
+
+SUM_TOLERANCE = 1e-3
+"""By how much the sum of a soft label may differ from 1."""
+
+
+def as_one_hot(labels: Tensor, num_classes: int | Tensor) -> Tensor:
+    """Returns float32 (batch, classes) from sparse (batch,) or (batch, 1) indices, or from one-hot rows.
+
+    An index that is no class gives a row of NaN, where `tf.one_hot` has zeros: nothing is trained on it in silence.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if is_sparse(labels):
+        sparse = as_sparse(labels)
+        is_class = (sparse >= 0) & (sparse < num_classes)
+        return tf.where(is_class[:, None], tf.one_hot(sparse, num_classes), float("nan"))
+    return tf.cast(labels, tf.float32)
+
+
+def as_sparse(labels: Tensor) -> Tensor:
+    """Returns int32 class indices (batch,) from sparse or one-hot labels (the largest entry of soft ones)."""
+    labels = tf.convert_to_tensor(labels)
+    if is_sparse(labels):
+        return tf.cast(tf.reshape(labels, (-1,)), tf.int32)
+    return tf.argmax(labels, axis=1, output_type=tf.int32)
+
+
+def is_sparse(labels: Any) -> bool:
+    """Returns whether `labels`, of known rank, are class indices: of shape (batch,) or (batch, 1)."""
+    return labels.shape.rank == 1 or labels.shape[-1] == 1
+
+
+def labels_are_valid(labels: Tensor, num_classes: int | Tensor) -> Tensor:
+    """Returns for each label whether it is one of the classes, or a row of numbers >= 0 that add up to 1: (batch,)."""
+    labels = tf.convert_to_tensor(labels)
+    if is_sparse(labels):
+        values = tf.cast(tf.reshape(labels, (-1,)), tf.float32)
+        return (values >= 0) & (values < tf.cast(num_classes, tf.float32)) & (tf.floor(values) == values)
+    rows = tf.cast(labels, tf.float32)
+    return tf.reduce_all(rows >= 0, axis=1) & (tf.abs(tf.reduce_sum(rows, axis=1) - 1.0) <= SUM_TOLERANCE)
 
 
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
@@ -179,3 +218,66 @@ def get_objective(objective: Any) -> Objective:
         f"objective is one of {sorted(OBJECTIVES)} or an Objective. "
         f"Received: objective={objective!r} of type {type(objective).__name__}"
     )
+
+
+def random_target(labels: Tensor, num_classes: int, seed: Tensor) -> Tensor:
+    """Draws int32 (batch,) uniformly from the classes other than the label (Xie & Yuille, 2020, their code)."""
+    label = as_sparse(labels)
+    return (label + 1 + seeds.integers(tf.shape(label), seed, num_classes - 1)) % num_classes
+
+
+def random_any_target(labels: Tensor, num_classes: int, seed: Tensor) -> Tensor:
+    """Draws int32 (batch,) uniformly from all classes, the label included (the code of Kannan et al., 2018)."""
+    return seeds.integers(tf.shape(as_sparse(labels)), seed, num_classes)
+
+
+def least_likely_target(clean_logits: Tensor) -> Tensor:
+    """Returns int32 (batch,): the class with the smallest logit of the clean image (Kurakin et al., 2017)."""
+    return tf.argmin(clean_logits, axis=1, output_type=tf.int32)
+
+
+TARGETS = {
+    "untargeted": "away from the label",
+    "untargeted_from_prediction": "away from the class predicted for the clean image (the code of Kannan et al., 2018)",
+    "random": "towards a random wrong class",
+    "random_any": "towards a random class, which may be the label (the code of Kannan et al., 2018)",
+    "least_likely": "towards the class least likely for the clean image",
+    "given": "towards the `targets` passed to the attack",
+}
+"""Names that an attack's `target` can have."""
+
+NEEDS_CLEAN_LOGITS = frozenset({"untargeted_from_prediction", "random", "random_any", "least_likely"})
+"""Targets for which the clean image is classified first (the random ones learn the number of classes from it)."""
+
+
+def check_target(target: Any) -> None:
+    """Raises `ValueError` unless `target` is one of the names in `TARGETS`."""
+    if not isinstance(target, str) or target not in TARGETS:
+        raise ValueError(
+            f"target is one of {sorted(TARGETS)}. Received: target={target!r} of type {type(target).__name__}"
+        )
+
+
+def choose_goal_classes(
+    target: str, labels: Tensor, clean_logits: Tensor | None, seed: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Returns (labels to leave, targets to reach or None) for a `target` of `TARGETS` other than "given".
+
+    Args:
+        target: a name.
+        labels: sparse (batch,) or one-hot (batch, classes).
+        clean_logits: (batch, classes), needed for the names in `NEEDS_CLEAN_LOGITS`.
+        seed: int32 tensor of shape (2,), for the random targets.
+    """
+    if target == "untargeted":
+        return labels, None
+    if clean_logits is None:
+        raise ValueError(f"target={target!r} needs the logits of the clean images. Received: clean_logits=None")
+    if target == "untargeted_from_prediction":
+        return tf.argmax(clean_logits, axis=1, output_type=tf.int32), None
+    num_classes = clean_logits.shape[1]
+    if target == "random":
+        return labels, random_target(labels, num_classes, seed)
+    if target == "random_any":
+        return labels, random_any_target(labels, num_classes, seed)
+    return labels, least_likely_target(clean_logits)

@@ -1,5 +1,6 @@
-"""Keras serialisation for frozen dataclasses."""
+"""Frozen dataclasses that Keras saves, and copies of them with other values."""
 
+import copy
 import dataclasses
 from typing import Any, Self
 
@@ -20,3 +21,14 @@ class Serializable:
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the object that `get_config` described."""
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+def replace_unchecked(instance: Any, **fields: Any) -> Any:
+    """Returns a copy of a frozen dataclass with other fields, which are not checked: they may be tensors.
+
+    `dataclasses.replace` checks them, and is right for what a user passes.
+    """
+    replaced = copy.copy(instance)
+    for name, value in fields.items():
+        object.__setattr__(replaced, name, value)
+    return replaced

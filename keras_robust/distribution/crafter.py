@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core import normalization, seeds
+from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
+from keras_robust.layers.normalization import set_weights
 from keras_robust.methods import RobustModel
 
 
@@ -47,7 +48,7 @@ class Crafter:
 
     def set_weights(self, weights: Sequence[np.ndarray], step: int) -> None:
         """Takes the weights of the model, as of its `get_weights`, which `step` training steps have made."""
-        normalization.set_weights(self._model, weights)
+        set_weights(self._model, weights)
         self._step = step
 
     def craft(self, ticket: int, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:

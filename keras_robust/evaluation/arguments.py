@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_targets
-from keras_robust.core.compiled import compiled
+from keras_robust.core.execution import compiled
 from keras_robust.evaluation.gradients import loss_gradient
 from keras_robust.evaluation.setting import Setting
 

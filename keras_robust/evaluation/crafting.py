@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from keras_robust.attacks import Attack, IterativeAttack
-from keras_robust.attacks.attack import changed
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import replace_unchecked
 from keras_robust.evaluation.execution import by_batch, compile_batch_function
 from keras_robust.evaluation.runner import check_inside
 from keras_robust.evaluation.setting import Setting
@@ -23,7 +23,7 @@ def craft(attack: Attack, setting: Setting, *, whole: bool = False) -> Iterator[
     source_fn = setting.source.model_fn_for(attack.compute_dtype)
     runs, single = 1, attack
     if not whole and not isinstance(attack, IterativeAttack):
-        runs, single = attack.restarts, changed(attack, restarts=1)
+        runs, single = attack.restarts, replace_unchecked(attack, restarts=1)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         return single(source_fn, *batch, seed)

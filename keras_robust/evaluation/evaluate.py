@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
-from keras_robust.attacks.attack import changed
 from keras_robust.core import ThreatModel
+from keras_robust.core.serialization import replace_unchecked
 from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_fits, check_given_targets
 from keras_robust.evaluation.gradients import FEW_WITHOUT_GRADIENT, FirstGradient, check_gradients
 from keras_robust.evaluation.journal import Journal
@@ -223,7 +223,7 @@ def _with_epsilons(name: str, attack: Attack, epsilons: np.ndarray) -> str:
 
 
 def _renamed(name: str, ball: ThreatModel, epsilons: np.ndarray) -> str:
-    return name.replace(str(ball), str(changed(ball, epsilon=epsilons)))
+    return name.replace(str(ball), str(replace_unchecked(ball, epsilon=epsilons)))
 
 
 def _describe_suite(suite: Suite, setting: Setting) -> dict[str, Any]:

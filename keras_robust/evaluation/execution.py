@@ -8,7 +8,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.core import seeds
-from keras_robust.core.compiled import by_batch, compiled, uses_xla
+from keras_robust.core.execution import by_batch, compiled, uses_xla
 
 __all__ = ["BatchFunction", "by_batch", "compile_batch_function", "progress_bar"]
 

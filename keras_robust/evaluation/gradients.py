@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import Attack
-from keras_robust.attacks.attack import ModelFn
-from keras_robust.attacks.input_gradient import value_and_gradient, with_whole_gradient
+from keras_robust.attacks.attack import ModelFn, value_and_gradient, with_whole_gradient
 from keras_robust.core import seeds
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor

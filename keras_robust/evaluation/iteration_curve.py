@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import PGD
-from keras_robust.attacks.iterative import State
+from keras_robust.attacks.attack import State
 from keras_robust.core import seeds
 from keras_robust.core.objectives import Goal
 from keras_robust.core.seeds import Tensor

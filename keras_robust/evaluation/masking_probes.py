@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import FGSM, PGD, Attack, Square
-from keras_robust.attacks.attack import ModelFn, changed
-from keras_robust.attacks.input_gradient import with_whole_gradient
+from keras_robust.attacks.attack import ModelFn, with_whole_gradient
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import replace_unchecked
 from keras_robust.core.threat_models import flatten
 from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
 from keras_robust.evaluation.gradients import is_usable, loss_gradient
@@ -143,7 +143,7 @@ def share_without_gradient(setting: Setting, ball: ThreatModel) -> float:
 
     def run(batch: tuple[Tensor, ...], seed: Tensor) -> Tensor:
         images, labels, radius = batch
-        start = changed(ball, epsilon=radius).random_point(images, seed)
+        start = replace_unchecked(ball, epsilon=radius).random_point(images, seed)
         return is_usable(loss_gradient(model_fn, start, labels))
 
     return float(1 - _by_batch(run, setting, _with_radii(setting, ball)).mean())
@@ -156,7 +156,7 @@ def gradient_alignment(setting: Setting, ball: ThreatModel) -> float:
     def run(batch: tuple[Tensor, ...], seed: Tensor) -> Tensor:
         images, labels, radius = batch
         here = flatten(loss_gradient(model_fn, images, labels))
-        near = changed(ball, epsilon=NEARBY * radius).random_point(images, seed)
+        near = replace_unchecked(ball, epsilon=NEARBY * radius).random_point(images, seed)
         there = flatten(loss_gradient(model_fn, near, labels))
         lengths = tf.norm(here, axis=1) * tf.norm(there, axis=1)
         return tf.math.divide_no_nan(tf.reduce_sum(here * there, axis=1), lengths)

@@ -11,11 +11,11 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.attacks import Attack, IterativeAttack
-from keras_robust.attacks.attack import ModelFn, changed
-from keras_robust.attacks.iterative import State
+from keras_robust.attacks.attack import ModelFn, State
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
 from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import replace_unchecked
 from keras_robust.evaluation.chunk import Chunk
 from keras_robust.evaluation.execution import by_batch, compile_batch_function, progress_bar
 from keras_robust.evaluation.journal import Journal
@@ -99,7 +99,7 @@ class Restarts(IterativeAttack):
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
         """Runs the attack once from a new start: its blocks are of one step."""
-        single = self.attack if self.whole else changed(self.attack, restarts=1)
+        single = self.attack if self.whole else replace_unchecked(self.attack, restarts=1)
         arguments = (model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
         if not single.aim:
             return {**state, "attacked": single(*arguments)}

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_integer, check_labels, check_logits
-from keras_robust.core.compiled import check_compile_attack
-from keras_robust.core.labels import as_sparse
+from keras_robust.core.execution import check_compile_attack
+from keras_robust.core.objectives import as_sparse
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.examples import check_shape, load_examples
 from keras_robust.evaluation.execution import by_batch, compile_batch_function

@@ -1,9 +1,7 @@
 """Layers: mixture batch normalisation, what exchanges, freezes and selects normalisation, and a first convolution."""
 
 from keras_robust.layers.auxiliary_logits import AuxiliaryLogits, auxiliary_layers, collect_auxiliary_logits
-from keras_robust.layers.frozen_statistics import frozen_statistics
 from keras_robust.layers.image_convolution import ImageConvolution
-from keras_robust.layers.inspection import check_functional
 from keras_robust.layers.mixture_batch_normalization import (
     ADVERSARIAL,
     BRANCHES,
@@ -15,9 +13,13 @@ from keras_robust.layers.mixture_batch_normalization import (
     select_branch,
     use_branch,
 )
-from keras_robust.layers.normalization import make_normalization
-from keras_robust.layers.per_image_standardization import PerImageStandardization
-from keras_robust.layers.replacement import replace_normalization
+from keras_robust.layers.normalization import (
+    PerImageStandardization,
+    check_functional,
+    make_normalization,
+    replace_normalization,
+)
+from keras_robust.layers.pass_settings import frozen_statistics
 from keras_robust.layers.reversible_blocks import ReversibleBlocks, stored_activations
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.core.custom_gradient import custom_gradient
+from keras_robust.core.execution import custom_gradient
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 

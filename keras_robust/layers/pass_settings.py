@@ -1,4 +1,4 @@
-"""What a later call of a layer needs in order to be the same as one now."""
+"""How the layers of a classifier are called in one pass: with frozen statistics, and as they were called before."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,6 +7,37 @@ from typing import Any
 import keras
 
 from keras_robust.layers.mixture_batch_normalization import current_branch, use_branch
+
+
+@contextlib.contextmanager
+def frozen_statistics(classifier: keras.Layer, frozen: bool = True) -> Iterator[None]:
+    """Lets the batch normalisations of `classifier` use, and not change, their moving averages in training, too.
+
+    Scale and offset are trained on. (`layer.trainable = False` would freeze them as well.) It acts on what is called or
+    traced inside.
+
+    Args:
+        classifier: any model.
+        frozen: whether to do so at all.
+    """
+    layers = [layer for layer in classifier._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    if not frozen:
+        layers = []
+    for layer in layers:
+        layer.__dict__["call"] = _in_inference_mode(layer.call)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["call"]
+
+
+def _in_inference_mode(call: Callable[..., Any]) -> Callable[..., Any]:
+    def frozen_call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        del training
+        return call(inputs, training=False, mask=mask)
+
+    return frozen_call
 
 
 def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractContextManager[None]]:

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.core.custom_gradient import custom_gradient
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import custom_gradient, full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers.pass_settings import remember_settings

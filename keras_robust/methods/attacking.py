@@ -8,8 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import APGD, PGD, Attack, as_model_fn
-from keras_robust.core.compiled import uses_xla
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision, uses_xla
 from keras_robust.core.seeds import Tensor
 
 

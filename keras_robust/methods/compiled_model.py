@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import low_precision_of
 from keras_robust.core.checks import ONE_LOGIT
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.layers import ADVERSARIAL, CLEAN, auxiliary_layers
 from keras_robust.methods.auxiliary import auxiliary_loss

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_weight
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.threat_models import flatten

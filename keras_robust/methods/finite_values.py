@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.compiled import compiled
-from keras_robust.core.labels import labels_are_valid
+from keras_robust.core.execution import compiled
+from keras_robust.core.objectives import labels_are_valid
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods.replica_state import ReplicaState
 from keras_robust.methods.weight_averages import statistics_of

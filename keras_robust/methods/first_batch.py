@@ -16,7 +16,7 @@ from keras_robust.core.checks import (
     check_output,
     warn_of_scale,
 )
-from keras_robust.core.labels import is_sparse
+from keras_robust.core.objectives import is_sparse
 
 EXAMPLES = 32
 """At most so many examples are checked by running the classifier."""

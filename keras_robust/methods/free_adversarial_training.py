@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_robust.attacks import PGD, Attack
 from keras_robust.core import CrossEntropy
 from keras_robust.core.checks import check_integer
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL

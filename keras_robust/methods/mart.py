@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.attacks import Attack
-from keras_robust.core.labels import as_one_hot
+from keras_robust.core.objectives import as_one_hot
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_robust.core.labels import as_sparse
+from keras_robust.core.objectives import as_sparse
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods.on_logits import copy_of, raise_value_error, why_on_probabilities
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_positive
-from keras_robust.core.labels import as_one_hot
+from keras_robust.core.objectives import as_one_hot
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.methods.attacking import unpack_batch

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.compiled import compiled
+from keras_robust.core.execution import compiled
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods.multi_worker import is_multi_worker
 

@@ -16,8 +16,7 @@ import keras
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_kind
-from keras_robust.core.compiled import check_compile_attack
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import check_compile_attack, full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, frozen_statistics, has_branches, use_branch

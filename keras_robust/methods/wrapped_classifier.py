@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core.checks import check_weights
-from keras_robust.core.precision import full_precision
+from keras_robust.core.execution import full_precision
 from keras_robust.layers import stored_activations
 from keras_robust.methods.first_batch import check_ends_in_logits
 from keras_robust.methods.multi_worker import MultiWorkerModel

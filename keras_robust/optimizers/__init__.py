@@ -1,9 +1,9 @@
 """The papers' optimizer, and the learning-rate schedules of the papers and of this toolkit's configs."""
 
-from keras_robust.optimizers.rmsprop import TensorFlow1RMSprop
-from keras_robust.optimizers.schedules import (
+from keras_robust.optimizers.published import (
     PiecewiseLinear,
     Scaled,
+    TensorFlow1RMSprop,
     WarmUp,
     cyclic,
     one_cycle,

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.attacks.input_gradient import value_and_gradient
+from keras_robust.attacks.attack import value_and_gradient
 from keras_robust.core.seeds import Tensor
 from keras_robust.planning.operations import Cost
 from keras_robust.planning.passes import Pass

@@ -14,8 +14,8 @@ import keras
 
 from keras_robust import architectures, attacks, core, methods, optimizers
 from keras_robust.attacks import Attack
-from keras_robust.attacks.attack import changed
 from keras_robust.core import ThreatModel
+from keras_robust.core.serialization import replace_unchecked
 from keras_robust.data.source import ImageSize, height_and_width
 from keras_robust.evaluation.subject import classifier_of
 
@@ -183,7 +183,7 @@ def _with_input_shape(config: Mapping[str, Any], image_size: ImageSize) -> Mappi
 
 def _build_attack(config: Mapping[str, Any], automatic_dtype: str) -> Attack:
     attack = build_attack(config)
-    return changed(attack, compute_dtype=automatic_dtype) if attack.compute_dtype == "auto" else attack
+    return replace_unchecked(attack, compute_dtype=automatic_dtype) if attack.compute_dtype == "auto" else attack
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from keras_robust.attacks import APGD, CW, FAB, PGD, SPSA, HopSkipJump, Square, VirtualAdversarial
-from keras_robust.core import L1, L2, Linf, Margin, precision
+from keras_robust.core import L1, L2, Linf, Margin, execution
 
 PGD_CHANGES = {
     "threat_model": [Linf(0.2), L2(0.3), L1(0.3), L1(0.3, quantile=0.5), L1(0.3, quantile=1.0)],
@@ -116,7 +116,7 @@ def test_every_setting_is_in_the_name(case):
 @pytest.mark.parametrize("case", [case for case in CASES if "clean" not in case and case != "CW"])
 def test_the_name_says_which_dtype_the_machine_has_chosen(case, pays, monkeypatch):
     """The one of the attack with that dtype, so that records of both are compared."""
-    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    monkeypatch.setattr(execution, "bfloat16_pays", lambda: pays)
     attack, _ = CASES[case]
     automatic, chosen = (
         dataclasses.replace(attack, compute_dtype=dtype) for dtype in ("auto", "bfloat16" if pays else "float32")

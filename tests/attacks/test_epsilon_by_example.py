@@ -20,8 +20,8 @@ from keras_robust.attacks import (
     VirtualAdversarial,
     as_model_fn,
 )
-from keras_robust.attacks.attack import changed
 from keras_robust.core import L1, L2, Linf
+from keras_robust.core.serialization import replace_unchecked
 from keras_robust.core.threat_models import ThreatModel
 
 BALLS = {"linf": Linf(0.1), "l2": L2(0.6), "l1": L1(4.0)}
@@ -136,9 +136,9 @@ def test_lengths_in_proportion_to_0_are_refused():
 def test_a_threat_model_has_a_radius_for_each_example(ball: ThreatModel):
     images = tf.constant(np.random.default_rng(0).uniform(size=(5, 4, 4, 2)), tf.float32)
     epsilons = [0.0, 0.02, 0.1, 0.5, 0.9]
-    varied = changed(ball, epsilon=tf.constant(epsilons))
+    varied = replace_unchecked(ball, epsilon=tf.constant(epsilons))
     drawn, projected = varied.random_point(images, tf.constant([0, 5])), varied.project(1.0 - images, images)
     for row, epsilon in enumerate(epsilons):
-        alone = changed(ball, epsilon=epsilon)
+        alone = replace_unchecked(ball, epsilon=epsilon)
         np.testing.assert_allclose(drawn[row], alone.random_point(images, tf.constant([0, 5]))[row], atol=1e-6)
         np.testing.assert_allclose(projected[row], alone.project(1.0 - images, images)[row], atol=1e-6)

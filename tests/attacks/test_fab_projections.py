@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_robust.attacks.fab_projections import project_l1, project_l2, project_linf
+from keras_robust.attacks.fab import project_l1, project_l2, project_linf
 
 PROJECTIONS = {"linf": project_linf, "l2": project_l2, "l1": project_l1}
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "fab.json").read_text())

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import APGD, FAB, PGD
-from keras_robust.attacks.input_gradient import value_and_gradient, with_whole_gradient
+from keras_robust.attacks.attack import value_and_gradient, with_whole_gradient
 
 IMAGES = np.full((3, 2, 2, 1), 0.5, np.float32)
 LABELS = np.array([0, 1, 0])

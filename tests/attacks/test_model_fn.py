@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_robust.attacks import PGD, as_model_fn, low_precision_of
-from keras_robust.attacks.input_gradient import value_and_gradient
-from keras_robust.core import Linf, precision
+from keras_robust.attacks.attack import value_and_gradient
+from keras_robust.core import Linf, execution
 from keras_robust.core.objectives import cross_entropy
 
 
@@ -105,7 +105,7 @@ def test_low_precision_rounds_as_bfloat16_does(linear_classifier):
 @pytest.mark.parametrize(("pays", "value"), [(True, 1.0), (False, 1 + 2.0**-9)])
 def test_the_precision_that_the_machine_chooses(linear_classifier, pays, value, monkeypatch):
     """Also of a classifier in bfloat16: "auto" is one of two dtypes, not the classifier's."""
-    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    monkeypatch.setattr(execution, "bfloat16_pays", lambda: pays)
     classifier = linear_classifier(classes=2, shape=(1, 1, 1))
     classifier.set_weights([np.ones((1, 2)), np.zeros(2)])
     image = tf.fill((1, 1, 1, 1), 1 + 2.0**-9)

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust.attacks import as_model_fn
-from keras_robust.attacks.square import Square
-from keras_robust.attacks.square_patterns import eta, first_queries, square_sizes
+from keras_robust.attacks.square import Square, eta, first_queries, square_sizes
 from keras_robust.core import L1, L2, Linf
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"

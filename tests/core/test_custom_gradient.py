@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.attacks.model_fn import scale_gradient
-from keras_robust.core.custom_gradient import custom_gradient
+from keras_robust.attacks.attack import scale_gradient
+from keras_robust.core.execution import custom_gradient
 
 
 def cubes(decorator):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_robust.core.normalization import set_weights
+from keras_robust.layers.normalization import set_weights
 
 
 def test_an_adapted_normalization_follows_its_weights(batch):

@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_robust.core import CrossEntropy, DifferenceOfLogitsRatio, KLDivergence, Margin, objectives
-from keras_robust.core.labels import labels_are_valid
-from keras_robust.core.objectives import Goal, get_objective
+from keras_robust.core.objectives import Goal, get_objective, labels_are_valid
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 5)).astype(np.float32) * 3

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import as_model_fn
-from keras_robust.core import precision
-from keras_robust.core.precision import bfloat16_pays, full_precision, resolve_compute_dtype
+from keras_robust.core import execution
+from keras_robust.core.execution import bfloat16_pays, full_precision, resolve_compute_dtype
 
 ROOT = pathlib.Path(__file__).parents[2]
 CPU_FLAGS = pathlib.Path("/proc/cpuinfo")
@@ -60,7 +60,7 @@ def timings(monkeypatch, **seconds):
 
         return run
 
-    monkeypatch.setattr(precision, "_convolution", convolution)
+    monkeypatch.setattr(execution, "_convolution", convolution)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_one_slow_run_does_not_decide(monkeypatch, devices):
     """As when another process takes the processor."""
     devices("none")
     taken = iter([9, 9, 2, 1, 2, 30, 2, 1])  # float32 and bfloat16 in turns; the first round warms up
-    monkeypatch.setattr(precision, "_seconds", lambda run: next(taken))
+    monkeypatch.setattr(execution, "_seconds", lambda run: next(taken))
     assert bfloat16_pays()
 
 

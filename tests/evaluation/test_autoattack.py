@@ -7,8 +7,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import APGD, FAB, Square
-from keras_robust.attacks.apgd_rules import RULES
-from keras_robust.attacks.apgd_schedule import KEPT_OF_STEP, checkpoints, legs
+from keras_robust.attacks.apgd_rules import KEPT_OF_STEP, RULES, checkpoints, legs
 from keras_robust.evaluation import AutoAttack
 
 LINF, L1 = kr.Linf(0.3), kr.L1(12.0)

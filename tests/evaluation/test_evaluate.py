@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.core import precision
+from keras_robust.core import execution
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.evaluation import runner
 
@@ -245,7 +245,7 @@ def test_low_precision_attack_is_judged_in_full_precision(problem):
 def test_the_record_says_which_dtype_the_machine_has_chosen(problem, pays, monkeypatch):
     """And the results are those of that dtype."""
     images, labels, kernel = problem
-    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    monkeypatch.setattr(execution, "bfloat16_pays", lambda: pays)
     chosen = "bfloat16" if pays else "float32"
     automatic, named = (
         evaluate(linear(kernel), (images, labels), dataclasses.replace(ATTACK, compute_dtype=dtype)).record

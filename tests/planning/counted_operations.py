@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import tensorflow as tf
 
-from keras_robust.attacks import input_gradient
+from keras_robust.attacks import attack
 
 MULTIPLY = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul")
 
@@ -23,7 +23,7 @@ def written_out(repeats):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "while_loop", loop)
         patch.setattr(tf, "switch_case", lambda index, branches: branches[0]())
-        patch.setattr(input_gradient, "own_function", lambda function: function)
+        patch.setattr(attack, "own_function", lambda function: function)
         yield
 
 

@@ -11,7 +11,7 @@ from etils import epath
 from tiny_run import TINY
 
 import keras_robust as kr
-from keras_robust.core import precision
+from keras_robust.core import execution
 from keras_robust.training.callbacks import SaveModels
 from keras_robust.training.config import resolve
 from keras_robust.training.run import Run
@@ -66,7 +66,7 @@ def test_a_run_leaves_models_history_and_config(finished):
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_the_dtype_that_the_machine_has_chosen_is_printed(pays, tmp_path, data_dir, monkeypatch, capsys):
-    monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
+    monkeypatch.setattr(execution, "bfloat16_pays", lambda: pays)
     config = CONFIG | {"epochs": 1, "attack": CONFIG["attack"] | {"compute_dtype": "auto"}}
     kr.training.train(config, tmp_path / "run", data_dir=data_dir, verbose=2)
     chosen = "bfloat16" if pays else "float32"

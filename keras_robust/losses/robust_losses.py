@@ -1,10 +1,11 @@
-"""How far apart two predictions are."""
+"""Losses of robust training: the divergence of two predictions, and the boosted cross-entropy."""
 
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from keras_robust.core.objectives import kl_divergence
+from keras_robust.core.objectives import as_sparse, cross_entropy, kl_divergence
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
@@ -42,3 +43,29 @@ class DivergenceLoss(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """Returns what rebuilds the loss."""
         return {**super().get_config(), "direction": self.direction}
+
+
+def boosted_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns -log p_y - log(1 - max_{k != y} p_k) with p = softmax(z) (Wang et al., 2020, equation 8), (batch,).
+
+    Args:
+        labels: (batch,) integers or (batch, classes) one-hot.
+        logits: (batch, classes).
+    """
+    is_label = tf.one_hot(as_sparse(labels), tf.shape(logits)[1], True, False)
+    probabilities = tf.nn.softmax(logits)
+    others = tf.reduce_max(tf.where(is_label, tf.zeros_like(probabilities), probabilities), axis=1)
+    # As in the authors' code, 1.0001 keeps the logarithm finite where a wrong class has probability one.
+    return cross_entropy(labels, logits) - tf.math.log(1.0001 - others)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BoostedCrossEntropy(keras.losses.Loss):
+    """The mean over examples of `boosted_cross_entropy`, of labels and logits."""
+
+    def __init__(self, name: str = "boosted_cross_entropy", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Returns the loss per example, (batch,)."""
+        return boosted_cross_entropy(y_true, y_pred)

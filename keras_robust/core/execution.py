@@ -1,0 +1,174 @@
+"""How computations run: in which precision, compiled or not, in batches, and with gradients written by hand."""
+
+import functools
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_robust.core.seeds import Tensor
+
+ROUNDS = 4
+"""In which float32 and bfloat16 take turns; the first does not count, and of the others the shortest does."""
+
+
+def full_precision(dtype: Any = None) -> str:
+    """Returns "float64" for that dtype and "float32" for any other; None is `keras.config.floatx()`."""
+    dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
+    return "float64" if dtype == "float64" else "float32"
+
+
+def resolve_compute_dtype(compute_dtype: str | None) -> str | None:
+    """Returns "bfloat16" or "float32" for "auto", by `bfloat16_pays`, and anything else as it is."""
+    if compute_dtype != "auto":
+        return compute_dtype
+    return "bfloat16" if bfloat16_pays() else "float32"
+
+
+@functools.cache
+def bfloat16_pays() -> bool:
+    """Returns whether convolutions run faster in bfloat16 than in float32 on the devices of this process.
+
+    TPUs and GPUs are asked: all TPUs multiply in bfloat16, and NVIDIA's GPUs from compute capability 8.0 on; others
+    count as slower. On a CPU a convolution and its input gradient are timed, once per process and in less than a
+    second. Asking would not do: it depends on the processor (AVX512-BF16 or AMX), on how TensorFlow was built, and on
+    environment variables of oneDNN. On an Intel Xeon with AVX512-BF16 the bfloat16 of this convolution takes 0.3 times
+    as long as its float32, with AVX512 alone 2 times, without oneDNN 9 times; below AVX512 it may not run at all.
+    """
+    if tf.config.list_physical_devices("TPU"):
+        return True
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        return all(each.get("compute_capability", (0, 0)) >= (8, 0) for each in details)
+    with tf.init_scope(), tf.device("CPU:0"):  # an attack asks while it is traced
+        runs = [_convolution(dtype) for dtype in ("float32", "bfloat16")]
+        try:
+            _, *rounds = [[_seconds(run) for run in runs] for _ in range(ROUNDS)]
+        except tf.errors.OpError:  # oneDNN, told by ONEDNN_MAX_CPU_ISA to do without what its bfloat16 needs
+            return False
+    single, half = (min(timings) for timings in zip(*rounds, strict=True))
+    return half < single
+
+
+def _convolution(dtype: str) -> Callable[[], None]:
+    """Returns what runs a convolution of LeNet's second layer and its input gradient, on 8 images."""
+    images, kernel = tf.zeros((8, 14, 14, 32), dtype), tf.zeros((5, 5, 32, 64), dtype)
+    options: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": "SAME"}
+
+    def run() -> None:
+        outputs = tf.raw_ops.Conv2D(input=images, filter=kernel, **options)
+        tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=images.shape, filter=kernel, out_backprop=outputs, **options
+        ).numpy()  # waits for it
+
+    return run
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def compiled(function: Callable[..., Any], **options: Any) -> Any:
+    """Returns `tf.function(function, autograph=False, **options)`, which does not warn of retracing.
+
+    Each attack and each model has functions of its own, which are traced once or twice. TensorFlow takes those of one
+    place in the code for one and the same that is traced again and again, and has no public switch for its warning.
+    """
+    traced = tf.function(function, autograph=False, **options)
+    traced._omit_frequent_tracing_warning = True
+    return traced
+
+
+def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (rows of a batch, how many count) of `count` rows: the last batch is filled up with its last row."""
+    for begin in range(0, count, batch_size):
+        rows = np.arange(begin, min(begin + batch_size, count))
+        yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
+
+
+def by_batch(
+    function: Callable[[Any, int], Any],
+    values: Any,
+    batch_size: int,
+) -> Any:
+    """Calls `function(batch, batch number)` on padded batches of `values`, and puts the rows of its results together.
+
+    Args:
+        function: maps a nest of arrays of `batch_size` rows to another one.
+        values: a nest of arrays of the same number of rows, at least 1.
+        batch_size: rows at a time.
+    """
+    count = len(tf.nest.flatten(values)[0])
+    parts = []
+    for index, (rows, kept) in enumerate(padded_batches(count, batch_size)):
+        result = function(tf.nest.map_structure(lambda array, rows=rows: array[rows], values), index)
+        parts.append(tf.nest.map_structure(lambda array, kept=kept: array[:kept], result))
+    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def check_compile_attack(compile_attack: Any) -> None:
+    """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
+    if compile_attack not in (True, False, "auto"):
+        raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")
+
+
+def uses_xla(compile_attack: bool | str) -> bool:
+    """Returns whether attacks are compiled with XLA: as given, and for "auto" where there is a GPU."""
+    return bool(tf.config.list_logical_devices("GPU")) if compile_attack == "auto" else bool(compile_attack)
+
+
+GRADIENTS = "_keras_robust_gradients"
+"""Attribute of a graph: the gradient functions of its custom gradients."""
+
+
+class GraphTensor:
+    """A tensor of a graph, found by its name; the graph is not kept alive."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._graph, self._name = weakref.ref(tensor.graph), tensor.name
+
+    @property
+    def graph(self) -> Any:
+        """The graph, or None where it is gone."""
+        return self._graph()
+
+    def to_tensor(self, dtype: Any = None, name: Any = None, as_ref: bool = False) -> Tensor:
+        """Returns the tensor itself."""
+        del dtype, name, as_ref
+        return self.graph.get_tensor_by_name(self._name)
+
+
+tf.register_tensor_conversion_function(GraphTensor, GraphTensor.to_tensor)
+
+
+def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `tf.custom_gradient(function)`, of which nothing but a name remains when a graph that uses it is gone.
+
+    Args:
+        function: maps tensors to (results, gradient), as for `tf.custom_gradient`: `results` is a tensor or a tuple of
+            tensors, `gradient` maps their gradients to those of the arguments. It uses no variables but through its
+            arguments.
+    """
+
+    def run(*arguments: Tensor) -> Any:
+        results, gradient = function(*arguments)
+        if tf.executing_eagerly():
+            return results, gradient
+        graph = weakref.ref(tf.compat.v1.get_default_graph())
+        gradients = getattr(graph(), GRADIENTS, ())
+        setattr(graph(), GRADIENTS, (*gradients, gradient))
+        return tf.nest.map_structure(GraphTensor, results), _find_gradient(graph, len(gradients))
+
+    return tf.custom_gradient(run)
+
+
+def _find_gradient(graph: Callable[[], Any], number: int) -> Callable[..., Any]:
+    """Returns the gradient of that number in a graph, which is given by a weak reference."""
+    return lambda *upstream: getattr(graph(), GRADIENTS)[number](*upstream)
