@@ -34,9 +34,9 @@ from matplotlib.figure import Figure
 
 import keras_robust as kr
 from keras_robust.distribution import Crafted, Crafter, asynchronous_generation
+from keras_robust.distribution.crafted_batches import CRAFTED_AT, NOT_CRAFTED
 from keras_robust.distribution.crafter import recipe
 from keras_robust.evaluation.provenance import read_history
-from keras_robust.methods.crafted_batches import CRAFTED_AT, NOT_CRAFTED
 from keras_robust.planning.measurement import time_in_turns
 from keras_robust.reports import canvas
 

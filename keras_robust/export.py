@@ -7,7 +7,7 @@ import keras
 
 from keras_robust.evaluation.subject import classifier_of
 from keras_robust.layers import branch_in_use, use_branch
-from keras_robust.methods.wrapped_classifier import export_classifier
+from keras_robust.methods.export_classifier import export_classifier
 
 
 def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -> None:

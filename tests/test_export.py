@@ -77,7 +77,7 @@ def images():
 @pytest.mark.parametrize("by", ["kr.export", "model.export"])
 def test_layers_are_in_inference_mode(tmp_path, images, by):
     """Keras's own `export` goes on augmenting, and normalises with batch statistics."""
-    model = kr.RobustModel(augmenting(), kr.attacks.FGSM(kr.Linf(0.1)))
+    model = kr.AdversarialTraining(augmenting(), kr.attacks.FGSM(kr.Linf(0.1)))
     expected = model.predict(images, verbose=0)
     if by == "kr.export":
         kr.export(model, tmp_path / "export")
@@ -121,7 +121,7 @@ def test_a_branch_is_exported_by_both(tmp_path, images, by):
     layers = [keras.Input((8, 8, 1)), kr.layers.MixtureBatchNormalization(), keras.layers.Flatten()]
     classifier = keras.Sequential([*layers, keras.layers.Dense(3)])
     classifier.layers[0].clean.moving_mean.assign([0.5])
-    model = kr.RobustModel(classifier, kr.attacks.FGSM(kr.Linf(0.1)))
+    model = kr.AdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.1)))
     kr.layers.select_branch(model, "clean")
     if by == "kr.export":
         kr.export(model, tmp_path / "export")

@@ -10,7 +10,7 @@ There are `restarts` runs, times the number of target classes; finding those cos
 """
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -100,6 +100,10 @@ class APGD(IterativeAttack):
     def resolved_objective(self) -> Objective:
         """The objective, as an object: as given, or the cross-entropy."""
         return get_objective("cross_entropy" if self.objective is None else self.objective)
+
+    def with_defaults(self, **defaults: Any) -> Self:
+        """Returns this attack with the objective of a training method, where it was given none: see `Attack`."""
+        return self if self.objective is not None else dataclasses.replace(self, objective=defaults.get("objective"))
 
     def resolved(self) -> Self:
         """Returns this attack with the objective said."""

@@ -29,6 +29,7 @@ from keras_robust.core.execution import (
     resolve_compute_dtype,
     uses_xla,
 )
+from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.objectives import margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import Serializable, replace_unchecked
@@ -50,7 +51,7 @@ def check_compute_dtype(compute_dtype: str | None) -> None:
 
 def low_precision_of(classifier: keras.Layer) -> str | None:
     """Returns the 16-bit dtype in which layers of `classifier` compute, or None where there is no such layer."""
-    dtypes = {layer.compute_dtype for layer in _flatten(classifier)}
+    dtypes = {layer.compute_dtype for layer in flatten_layers(classifier)}
     return next((dtype for dtype in ("float16", "bfloat16") if dtype in dtypes), None)
 
 
@@ -64,7 +65,7 @@ def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator
     if compute_dtype is not None:
         name = "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}"
         changed = ("mixed_bfloat16", "mixed_float16") if compute_dtype == "float32" else ("float32",)
-        layers = [layer for layer in _flatten(classifier) if layer.dtype_policy.name in changed]
+        layers = [layer for layer in flatten_layers(classifier) if layer.dtype_policy.name in changed]
         policy = keras.DTypePolicy(name)
     before = [layer.dtype_policy for layer in layers]
     try:
@@ -74,11 +75,6 @@ def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator
     finally:
         for layer, old in zip(layers, before, strict=True):
             layer.dtype_policy = old
-
-
-def _flatten(classifier: keras.Layer) -> list[keras.Layer]:
-    # The only way Keras has to list nested layers of any kind of model.
-    return list(classifier._flatten_layers())
 
 
 def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtype: str | None = None) -> ModelFn:
@@ -91,7 +87,7 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
             of its random draws, and all passes of an attack drop out the same.
         compute_dtype: "bfloat16" or "float16" to run the layers that compute in float32 in low precision over their
             float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision);
-            "auto" for the faster of "bfloat16" and "float32" on this machine: see `core.precision.bfloat16_pays`.
+            "auto" for the faster of "bfloat16" and "float32" on this machine: see `core.execution.bfloat16_pays`.
 
     Raises:
         ValueError: if `compute_dtype` is unknown.
@@ -302,6 +298,20 @@ class Attack(Serializable):
 
     def resolved(self) -> Self:
         """Returns this attack with what was left to the default said, as it runs where no method says otherwise."""
+        return self
+
+    def with_defaults(self, **defaults: Any) -> Self:
+        """Returns this attack as a training method publishes it: what was left to the default is filled in.
+
+        Args:
+            **defaults: what the method says of attacks that have such a setting: `objective`, `random_start`, and
+                `step_size`, which counts where neither step size nor objective were given. (Files of earlier versions
+                have an objective in all attacks: these keep the step size that they were trained with.)
+
+        Raises:
+            ValueError: if the attack as it was given, such as one from the clean image, does not go with the objective.
+        """
+        del defaults
         return self
 
     def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,6 +145,17 @@ class PGD(Attack):
         """The name of the start: as given, or "uniform"."""
         return "uniform" if self.random_start is None else str(self.random_start)
 
+    def with_defaults(self, **defaults: Any) -> Self:
+        """Returns this attack with the objective, start and step size of a training method: see `Attack`."""
+        changes: dict[str, Any] = {}
+        if self.objective is None:
+            changes["objective"] = defaults.get("objective")
+        if self.random_start is None:
+            changes["random_start"] = defaults.get("random_start")
+        if self.objective is None and self.step_size is None:
+            changes["step_size"] = defaults.get("step_size") or None  # 0 steps of PGD are refused
+        return dataclasses.replace(self, **changes)
+
     def resolved(self) -> Self:
         """Returns this attack with objective and start said."""
         objective = "cross_entropy" if self.objective is None else self.objective

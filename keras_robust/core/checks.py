@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 TOLERANCE = 1e-6
 """By how much a pixel may leave the bounds: the rounding of float32."""
@@ -16,6 +18,9 @@ BYTES = (0.0, 255.0)
 
 WIDE = 100.0
 """Bounds so far apart are those of bytes or of longer integers, not of images scaled to [0, 1] or [-1, 1]."""
+
+EXAMPLES = 32
+"""At most so many examples are checked by running the classifier."""
 
 MANY_IMAGES = 32
 """So many images whose pixels are all 0 or 1 are taken for scaled ones where the bounds are wide. Fewer may be dark."""
@@ -265,3 +270,97 @@ def check_kind(name: str, value: Any, kind: type) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is None or an instance of `kind`."""
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"{name} is of type {kind.__name__}, or None. Received: {name}={value!r}")
+
+
+def check_batch(
+    classifier: keras.Layer, images: Any, labels: Any, bounds: tuple[float, float], all_labels: Any = None
+) -> None:
+    """Checks images, labels and what the classifier makes of them.
+
+    Args:
+        classifier: maps images to logits.
+        images: the first batch.
+        labels: of it.
+        bounds: smallest and largest pixel value.
+        all_labels: those of all batches, where they are at hand.
+
+    Raises:
+        ValueError: if the images are not floats inside `bounds`, their shape is not what the classifier takes, its
+            output cannot be logits, or the labels do not fit.
+    """
+    if isinstance(images, dict):
+        raise ValueError(
+            "A robust model takes one array of images, and data sets are of pairs (images, labels): of TFDS's "
+            "dictionaries make pairs with dataset.map(lambda batch: (batch['image'], batch['label'])). "
+            f"Received: a dict with the keys {sorted(map(str, images))}"
+        )
+    if isinstance(images, list | tuple):
+        raise ValueError(f"A robust model takes one array of images. Received: a {type(images).__name__}")
+    check_images(images, bounds)
+    warn_of_scale(images, bounds)
+    if labels is None:
+        raise ValueError("Training needs labels: pass y, or a data set of (images, labels). Received: no labels")
+    check_image_shape(classifier, images.shape)
+    few = tf.convert_to_tensor(images[:EXAMPLES])
+    logits = check_output(classifier(few, training=False))
+    check_logits(logits, len(few))
+    check_labels(labels, logits.shape[1], len(images))
+    if all_labels is not None and len(all_labels):
+        check_labels(all_labels, logits.shape[1], len(all_labels))
+
+
+def check_image_shape(classifier: keras.Layer, shape: Any) -> None:
+    """Raises `ValueError` if the classifier knows its input shape and a batch of images of `shape` does not fit."""
+    expected = getattr(classifier, "input_shape", None)
+    if isinstance(expected, tuple) and not tf.TensorShape(expected).is_compatible_with(shape):
+        raise ValueError(
+            f"The classifier {classifier.name!r} takes images of shape {expected[1:]}. "
+            f"Received: images of shape {tuple(shape[1:])}"
+        )
+
+
+def check_ends_in_logits(classifier: keras.Layer) -> None:
+    """Raises `ValueError` unless `classifier` is a Keras layer of one input, which ends in two logits or more.
+
+    Classifiers that cannot be looked into are checked by their output at the first batch.
+    """
+    if not isinstance(classifier, keras.Layer):
+        raise ValueError(
+            "classifier is a Keras model from images to logits. "
+            f"Received: classifier of type {type(classifier).__name__}"
+        )
+    check_one_in_one_out(classifier)
+    layers = getattr(classifier, "layers", [])
+    last = layers[-1] if layers else classifier
+    activation = getattr(last, "activation", None)
+    names = (type(last).__name__.lower(), getattr(activation, "__name__", ""))
+    count = _number_of_logits(classifier, last)
+    ends_in = f"Received: a classifier that ends in {last.name!r} with {names[1] or names[0]}"
+    if count == 1:
+        raise ValueError(f"A classifier returns two logits per image or more. {ONE_LOGIT}{ends_in} and 1 output")
+    if "softmax" in names or "sigmoid" in names:
+        raise ValueError(
+            "A classifier returns logits: remove the softmax (or sigmoid) at its end, since attacks on probabilities "
+            f"are weak. {ends_in}"
+        )
+
+
+def _number_of_logits(classifier: keras.Layer, last: keras.Layer) -> int | None:
+    """Returns how many outputs per image a classifier has, or None where that is not seen."""
+    outputs = getattr(classifier, "outputs", None)
+    if outputs and len(outputs[0].shape) == 2:
+        return outputs[0].shape[1]
+    return getattr(last, "units", None) if isinstance(classifier, keras.Sequential) else None
+
+
+def check_one_in_one_out(classifier: keras.Layer) -> None:
+    """Raises `ValueError` if a Keras model is seen to have several inputs or outputs."""
+    for kind, meaning in (("inputs", "one batch of images"), ("outputs", "one tensor of logits")):
+        tensors = getattr(classifier, kind, None)
+        if isinstance(tensors, list | tuple) and len(tensors) > 1:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+            raise ValueError(
+                f"A classifier has {meaning} as its {kind}: make a model of the one that is meant, such as "
+                "keras.Model(model.inputs[0], model.outputs[0]). "
+                f"Received: {classifier.name!r} with {len(tensors)} {kind} of shapes {shapes}"
+            )

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.keras_private import without_tracing_warning
 from keras_robust.core.seeds import Tensor
 
 ROUNDS = 4
@@ -81,9 +82,7 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     Each attack and each model has functions of its own, which are traced once or twice. TensorFlow takes those of one
     place in the code for one and the same that is traced again and again, and has no public switch for its warning.
     """
-    traced = tf.function(function, autograph=False, **options)
-    traced._omit_frequent_tracing_warning = True
-    return traced
+    return without_tracing_warning(tf.function(function, autograph=False, **options))
 
 
 def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:

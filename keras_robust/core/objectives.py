@@ -45,6 +45,11 @@ def is_sparse(labels: Any) -> bool:
     return labels.shape.rank == 1 or labels.shape[-1] == 1
 
 
+def label_accuracy(labels: Tensor, logits: Tensor) -> Tensor:
+    """Returns 1.0 where the largest logit is that of the label, (batch,); labels are sparse or one-hot."""
+    return tf.cast(tf.equal(as_sparse(labels), tf.argmax(logits, axis=1, output_type=tf.int32)), tf.float32)
+
+
 def labels_are_valid(labels: Tensor, num_classes: int | Tensor) -> Tensor:
     """Returns for each label whether it is one of the classes, or a row of numbers >= 0 that add up to 1: (batch,)."""
     labels = tf.convert_to_tensor(labels)

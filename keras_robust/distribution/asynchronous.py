@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.checks import check_integer
+from keras_robust.distribution.crafted_batches import CRAFTED_AT, NOT_CRAFTED, TrainsOnCraftedBatches
 from keras_robust.distribution.crafter import Crafter, recipe
 from keras_robust.distribution.crafting_queue import CraftingQueue, Pool
 from keras_robust.distribution.ray_pool import RayPool
 from keras_robust.layers import ADVERSARIAL, CLEAN
 from keras_robust.methods import RobustModel, StaleAdversarialTraining
-from keras_robust.methods.crafted_batches import CRAFTED_AT, NOT_CRAFTED
 
 
 @contextlib.contextmanager
@@ -87,7 +87,8 @@ def asynchronous_generation(
         queue = CraftingQueue(pool, capacity=capacity, max_staleness=max_staleness, first_ticket=step)
         attacked = AttackedBatches(batches, queue, PublishWeights(queue, publish_every, step), steps_per_epoch)
         try:
-            yield attacked
+            with TrainsOnCraftedBatches(model):
+                yield attacked
         except tf.errors.OpError:
             if attacked.error is None:
                 raise
@@ -106,7 +107,7 @@ class AttackedBatches:
         steps_per_epoch: as of `asynchronous_generation`.
 
     Attributes:
-        data_set: for `fit`: each batch's images are a dict, see `methods.crafted_batches`.
+        data_set: for `fit`: each batch's images are a dict, see `TrainsOnCraftedBatches`.
         callback: for `fit`, before callbacks that log: publishes weights and logs counts.
         error: what ended the stream, or None.
     """

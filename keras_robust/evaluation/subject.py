@@ -10,12 +10,11 @@ import tensorflow as tf
 
 from keras_robust.attacks import as_model_fn, low_precision_of
 from keras_robust.attacks.attack import ModelFn
-from keras_robust.core.checks import check_output, check_weights
+from keras_robust.core.checks import check_one_in_one_out, check_output, check_weights
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.journal import digest
 from keras_robust.layers import branch_in_use, use_branch
-from keras_robust.methods.first_batch import check_one_in_one_out
-from keras_robust.methods.wrapped_classifier import WrappedClassifier
+from keras_robust.methods import RobustModel
 
 SIGNATURE = "serving_default"
 """Of a SavedModel: the one that every tool writes and calls where no other is named."""
@@ -97,7 +96,7 @@ def classifier_of(model: Any) -> Any:
 
     A model of a user's own may have a `classifier` that is a part of it alone, such as the one behind a denoiser.
     """
-    return model.classifier if isinstance(model, WrappedClassifier) else model
+    return model.classifier if isinstance(model, RobustModel) else model
 
 
 def _from_keras(model: keras.Layer, description: str) -> Subject:

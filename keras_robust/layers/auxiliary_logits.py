@@ -2,14 +2,19 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_robust.core.checks import check_weight
+from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+
+AUXILIARY = "/auxiliary/"
+"""Between the name of a pass of a training step and that of a layer, in the names of its logits."""
 
 _collected: contextvars.ContextVar[dict[str, Tensor] | None] = contextvars.ContextVar("collected", default=None)
 
@@ -67,4 +72,37 @@ def collect_auxiliary_logits() -> Iterator[dict[str, Tensor]]:
 
 def auxiliary_layers(classifier: keras.Layer) -> list[AuxiliaryLogits]:
     """Returns the `AuxiliaryLogits` in `classifier`."""
-    return [layer for layer in classifier._flatten_layers() if isinstance(layer, AuxiliaryLogits)]
+    return [layer for layer in flatten_layers(classifier) if isinstance(layer, AuxiliaryLogits)]
+
+
+def auxiliary_loss(
+    layers: Sequence[AuxiliaryLogits],
+    loss: Any,
+    labels: Tensor,
+    logits: dict[str, Tensor],
+    sample_weight: Tensor | None,
+) -> Tensor | float:
+    """Returns the sum over `layers` of their weight times the mean loss of their logits, of all passes together.
+
+    Args:
+        layers: of the classifier.
+        loss: that the model was compiled with.
+        labels: (batch,) or (batch, classes), of the pass with most images; others have the first of them.
+        logits: of the passes, with auxiliary ones.
+        sample_weight: (batch,) or None.
+
+    Raises:
+        ValueError: if there are auxiliary logits, and `loss` is no `keras.losses.Loss`.
+    """
+    total = 0.0
+    for layer in layers:
+        heads = [tensor for name, tensor in logits.items() if name.endswith(f"{AUXILIARY}{layer.name}")]
+        if not isinstance(loss, keras.losses.Loss):
+            raise ValueError(f"A classifier with auxiliary logits needs a keras.losses.Loss. Received: loss={loss!r}")
+
+        def of_all_passes(values: Tensor, heads: list[Tensor] = heads) -> Tensor:
+            return tf.concat([values[: tf.shape(head)[0]] for head in heads], axis=0)
+
+        weight = None if sample_weight is None else of_all_passes(sample_weight)
+        total += layer.weight * loss(of_all_passes(labels), tf.concat(heads, axis=0), weight)
+    return total

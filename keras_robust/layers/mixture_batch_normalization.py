@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
@@ -109,8 +110,7 @@ def branch_in_use(classifier: keras.Layer | None) -> str | None:
 
 def mixture_layers(classifier: keras.Layer) -> list[MixtureBatchNormalization]:
     """Returns the mixture batch normalisations in `classifier`, nested ones too."""
-    # The only way Keras has to list nested layers of any kind of model.
-    return [layer for layer in classifier._flatten_layers() if isinstance(layer, MixtureBatchNormalization)]
+    return [layer for layer in flatten_layers(classifier) if isinstance(layer, MixtureBatchNormalization)]
 
 
 def has_branches(classifier: keras.Layer) -> bool:

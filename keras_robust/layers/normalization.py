@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
 from keras_robust.layers.reversible_blocks import ReversibleBlocks
@@ -156,6 +157,6 @@ def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:
         weights: as of its `get_weights`.
     """
     layer.set_weights(weights)
-    for part in layer._flatten_layers():
+    for part in flatten_layers(layer):
         if isinstance(part, keras.layers.Normalization):
             part.finalize_state()

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_robust.core.keras_private import flatten_layers, own_call, replace_call
 from keras_robust.layers.mixture_batch_normalization import current_branch, use_branch
 
 
@@ -20,16 +21,16 @@ def frozen_statistics(classifier: keras.Layer, frozen: bool = True) -> Iterator[
         classifier: any model.
         frozen: whether to do so at all.
     """
-    layers = [layer for layer in classifier._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [layer for layer in flatten_layers(classifier) if isinstance(layer, keras.layers.BatchNormalization)]
     if not frozen:
         layers = []
     for layer in layers:
-        layer.__dict__["call"] = _in_inference_mode(layer.call)
+        replace_call(layer, _in_inference_mode(layer.call))
     try:
         yield
     finally:
         for layer in layers:
-            del layer.__dict__["call"]
+            replace_call(layer, None)
 
 
 def _in_inference_mode(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +51,7 @@ def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractCon
         layer: the settings are its own and those of the layers in it.
     """
     branch = current_branch()
-    settings = [(each, _settings_of(each)) for each in layer._flatten_layers()]
+    settings = [(each, _settings_of(each)) for each in flatten_layers(layer)]
 
     @contextlib.contextmanager
     def as_then() -> Iterator[None]:
@@ -69,12 +70,9 @@ def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractCon
 
 def _settings_of(layer: keras.Layer) -> tuple[keras.DTypePolicy, Callable[..., Any] | None]:
     """Returns the precision and, where `frozen_statistics` has replaced it, the call of `layer`."""
-    return layer.dtype_policy, layer.__dict__.get("call")
+    return layer.dtype_policy, own_call(layer)
 
 
 def _set(layer: keras.Layer, dtype_policy: keras.DTypePolicy, call: Callable[..., Any] | None) -> None:
     layer.dtype_policy = dtype_policy
-    if call is None:
-        layer.__dict__.pop("call", None)
-    else:
-        layer.__dict__["call"] = call
+    replace_call(layer, call)

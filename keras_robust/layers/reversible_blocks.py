@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core.execution import custom_gradient, full_precision
+from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers.pass_settings import remember_settings
@@ -152,7 +153,7 @@ def stored_activations(classifier: keras.Layer) -> Iterator[None]:
 
     So that a SavedModel consists of TensorFlow's own operations, and whoever loads it can differentiate it.
     """
-    layers = [each for each in classifier._flatten_layers() if isinstance(each, ReversibleBlocks) and each.recompute]
+    layers = [each for each in flatten_layers(classifier) if isinstance(each, ReversibleBlocks) and each.recompute]
     for layer in layers:
         layer.recompute = False
     try:

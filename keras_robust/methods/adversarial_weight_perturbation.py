@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.core.checks import check_integer, check_weight
+from keras_robust.core.keras_private import add_losses
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE, Serializable
 
@@ -93,7 +94,7 @@ def moved_weights(classifier: keras.Layer, offsets: Offsets) -> Iterator[None]:
     moved = [(kernel, kernel.value + offset) for kernel, offset in offsets]
     with keras.StatelessScope(moved, collect_losses=True) as scope:
         yield
-    keras.Layer.add_loss(classifier, scope.losses)  # that of a functional model raises NotImplementedError
+    add_losses(classifier, scope.losses)
     for variable in classifier.non_trainable_variables:
         value = scope.get_current_value(variable)
         if value is not None:

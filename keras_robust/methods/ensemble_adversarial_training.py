@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
+from keras_robust.core.checks import check_ends_in_logits
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, use_branch
 from keras_robust.methods.adversarial_training import AdversarialTraining
-from keras_robust.methods.first_batch import check_ends_in_logits
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

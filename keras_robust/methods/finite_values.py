@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.execution import compiled
-from keras_robust.core.objectives import labels_are_valid
 from keras_robust.core.seeds import Tensor
-from keras_robust.methods.replica_state import ReplicaState
+from keras_robust.methods.replicas import ReplicaState
 from keras_robust.methods.weight_averages import statistics_of
 
 INTERVAL = 100
@@ -31,115 +30,82 @@ SMALLEST_LOSS_SCALE = 2.0**-20
 """Where loss scaling has come to when the gradients of all steps overflow, however small the loss is made."""
 
 
-class StopsAtNonFinite(keras.Model):
-    """A model whose `fit` and `evaluate` end with an error instead of training on, or judging, what is not a number."""
+class FiniteValues:
+    """What the steps of a model have noted, and a check of it and of all that can be seen from outside.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._noted = ReplicaState((1, 3), "float32", batch_axis=0)  # in how many steps; Keras looks for no state in it
+    Attributes:
+        noted: in how many steps each of `IMAGES`, `ATTACKED` and `LABELS` was bad, (1, 3) float32 on each replica.
+    """
+
+    def __init__(self) -> None:
+        self.noted = ReplicaState((1, 3), "float32", batch_axis=0)  # Keras looks for no state in it
         self._looked_at: tuple[list[int], Any] = ([], None)
 
-    def note_images(self, clean: Tensor, attacked: Tensor) -> None:
-        """Notes in a step whether its images are not finite."""
-        self._note(IMAGES, ~_is_finite(clean))
-        self._note(ATTACKED, _is_finite(clean) & ~_is_finite(attacked))
-
-    def forget_noted(self) -> None:
+    def forget(self) -> None:
         """Forgets what earlier steps noted."""
-        self._noted.from_array(np.zeros_like(self._noted.to_array()))
+        self.noted.clear()
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
-        """Returns the metrics, and notes whether labels are none of the classes; those of weight 0 may be anything."""
-        logits = next(iter(y_pred.values())) if isinstance(y_pred, dict) else y_pred
-        valid = labels_are_valid(y, tf.shape(logits)[-1])
-        if sample_weight is not None:
-            valid |= tf.reshape(sample_weight, (-1,)) == 0
-        self._note(LABELS, ~tf.reduce_all(valid))
-        return super().compute_metrics(x, y, y_pred, sample_weight)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates as `keras.Model.evaluate` does.
-
-        Raises:
-            ValueError: if a label was none of the classes.
-            FloatingPointError: if attacked images or weights are not finite.
-        """
-        with refused_labels_are_value_errors():
-            results = super().evaluate(*args, **kwargs)
-        self.check_finite()
-        return results
-
-    def check_finite(self, metrics: Mapping[str, Any] | None = None) -> None:
+    def check(self, model: keras.Model, metrics: Mapping[str, Any] | None = None) -> None:
         """Raises if a step since the last call noted something, or if something is not finite now.
 
         Args:
+            model: whose steps noted it.
             metrics: results by name, with the loss that has to be finite, too.
 
         Raises:
             ValueError: if a label was none of the classes.
             FloatingPointError: if images, attacked images, weights, gradients or the loss are not finite.
         """
-        noted = self._noted.to_array()
+        noted = self.noted.to_array()
         if noted.any():
-            self.forget_noted()
+            self.forget()
         of_images, of_attacked, of_labels = map(int, noted.max(axis=0))
         if of_labels:
             raise ValueError(
                 "Labels are integers from 0 to the number of classes - 1, or one-hot (or soft) rows that add up to 1. "
-                f"Received: a label outside of the classes in {self._where(of_labels)}. Look at the labels of the data "
-                "set."
+                f"Received: a label outside of the classes in {_where(model, of_labels)}. "
+                "Look at the labels of the data set."
             )
         if of_images:
             raise FloatingPointError(
-                f"Images hold NaN or infinity in {self._where(of_images)}. Look at the images of the data set."
+                f"Images hold NaN or infinity in {_where(model, of_images)}. Look at the images of the data set."
             )
-        variables = self._non_finite_variables()
+        variables = self._non_finite_variables(model)
         if of_attacked:
             weights = f" So do {variables}." if variables else ""
             raise FloatingPointError(
-                f"Attacked images hold NaN or infinity in {self._where(of_attacked)}.{weights} The gradient in the "
+                f"Attacked images hold NaN or infinity in {_where(model, of_attacked)}.{weights} The gradient in the "
                 "images is not finite: a square root or a norm has none at 0 (add 1e-12 below it), a weight may have "
                 "grown beyond bounds (lower the learning rate), and 16 bits may overflow in the attack (set "
                 'compute_dtype="float32" in it).'
             )
         if variables:
             raise FloatingPointError(
-                f"Weights hold NaN or infinity at {self._step()}: {variables}. A gradient was not finite: a square "
+                f"Weights hold NaN or infinity at {_step(model)}: {variables}. A gradient was not finite: a square "
                 "root or a norm has none at 0 (add 1e-12 below it), or the learning rate is too high (lower it, or "
                 "warm up)."
             )
-        scale = getattr(self.optimizer, "dynamic_scale", None)
+        scale = getattr(model.optimizer, "dynamic_scale", None)
         if scale is not None and float(scale) < SMALLEST_LOSS_SCALE:
             raise FloatingPointError(
-                f"Gradients hold NaN or infinity in every step up to {self._step()}, however small the loss is made: "
+                f"Gradients hold NaN or infinity in every step up to {_step(model)}, however small the loss is made: "
                 f"the scale of the loss has fallen to {float(scale):.2g}, and the weights stand still. A square root "
                 "or a norm has no gradient at 0 (add 1e-12 below it)."
             )
         if metrics and not np.isfinite(float(metrics.get("loss", 0.0))):
             results = ", ".join(f"{name}={float(value):.4g}" for name, value in metrics.items())
             raise FloatingPointError(
-                f"The loss is not finite at {self._step()}. Metrics of the epoch so far: {results}. A lower learning "
+                f"The loss is not finite at {_step(model)}. Metrics of the epoch so far: {results}. A lower learning "
                 "rate or a longer warm-up often helps."
             )
 
-    def _note(self, kind: int, is_bad: Tensor) -> None:
-        if tf.distribute.in_cross_replica_context():  # Keras builds a model there, of symbols alone
-            return
-        self._noted.assign(self._noted.value + tf.one_hot([kind], 3) * tf.cast(is_bad, tf.float32))
-
-    def _step(self) -> str:
-        return f"step {int(self.steps_taken.numpy())}"
-
-    def _where(self, count: int) -> str:
-        return f"{count} step{'s' * (count > 1)} up to {self._step()}"
-
-    def _non_finite_variables(self) -> str:
+    def _non_finite_variables(self, model: keras.Model) -> str:
         """Returns the paths of variables that are not finite; those that are no weights may be infinite."""
-        always = [*self.trainable_variables, *statistics_of(self.classifier)]
-        if self.optimizer is not None:
-            always += self.optimizer.variables
+        always = [*model.trainable_variables, *statistics_of(model.classifier)]
+        if model.optimizer is not None:
+            always += model.optimizer.variables
         known = {id(variable) for variable in always}
-        others = [variable for variable in self.non_trainable_variables if id(variable) not in known]
+        others = [variable for variable in model.non_trainable_variables if id(variable) not in known]
         variables = [v for v in (*always, *others) if "float" in v.dtype]
         ids = [id(variable) for variable in variables]
         if self._looked_at[0] != ids:
@@ -152,6 +118,14 @@ class StopsAtNonFinite(keras.Model):
         found = [v.path for v, is_bad in zip(variables, self._looked_at[1]().numpy(), strict=True) if is_bad]
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         return ", ".join(found[:5]) + more
+
+
+def _step(model: keras.Model) -> str:
+    return f"step {int(model.steps_taken.numpy())}"
+
+
+def _where(model: keras.Model, count: int) -> str:
+    return f"{count} step{'s' * (count > 1)} up to {_step(model)}"
 
 
 @contextlib.contextmanager
@@ -170,11 +144,6 @@ def refused_labels_are_value_errors() -> Iterator[None]:
 def _results_so_far(model: keras.Model) -> dict[str, Any]:
     """Returns the results of the metrics that have seen something, by name."""
     return {name: metric.result() for name, metric in model.metrics_by_name().items() if metric.variables}
-
-
-def _is_finite(images: Tensor) -> Tensor:
-    """Returns whether images are finite: one pass over them, as their pixels are too small for the sum to overflow."""
-    return tf.math.is_finite(tf.reduce_sum(images))
 
 
 def _all_finite(values: Tensor) -> Tensor:

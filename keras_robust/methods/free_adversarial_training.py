@@ -14,12 +14,12 @@ from keras_robust.core.execution import full_precision
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL
-from keras_robust.methods.attacking import unpack_batch
-from keras_robust.methods.robust_model import RobustModel
+from keras_robust.methods.replica_state import KeepsReplicaState
+from keras_robust.methods.robust_model import unpack_batch
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class FreeAdversarialTraining(RobustModel):
+class FreeAdversarialTraining(KeepsReplicaState):
     """Adversarial training at the cost of natural training (Shafahi et al., 2019, algorithm 1).
 
     Each batch is replayed m times. Each replay is one forward and one backward pass on x + d, whose gradients update
@@ -95,7 +95,7 @@ class FreeAdversarialTraining(RobustModel):
             perturbation = self._ball.project(perturbation + ascent, tf.zeros_like(perturbation))
         state.assign(tf.concat([perturbation, state.value[count:]], axis=0))
         self.steps_taken.assign_add(1)
-        self.follow_averages({ADVERSARIAL: adversarial})
+        self.averages.follow(self, {ADVERSARIAL: adversarial})
         return results
 
     def _update(
@@ -114,7 +114,7 @@ class FreeAdversarialTraining(RobustModel):
         *gradients, of_images = tape.gradient(scaled, [*weights, adversarial])
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.metrics[0].update_state(loss * replicas, sample_weight=tf.shape(adversarial)[0])  # Keras's "loss"
+        self.loss_metric.update_state(loss * replicas, sample_weight=tf.shape(adversarial)[0])
         return self.compute_metrics(None, labels, logits, sample_weight), of_images
 
     def get_config(self) -> dict[str, Any]:

@@ -9,19 +9,19 @@ import tensorflow as tf
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
 from keras_robust.core.execution import full_precision
+from keras_robust.core.objectives import label_accuracy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers import ADVERSARIAL, CLEAN, use_branch
-from keras_robust.methods.checked_fit import fit_arguments
-from keras_robust.methods.metric_sets import label_accuracy
-from keras_robust.methods.robust_model import RobustModel
+from keras_robust.methods.replica_state import KeepsReplicaState
+from keras_robust.methods.robust_model import fit_arguments
 
 KERAS_BATCH_SIZE = 32
 """Of `fit` on arrays, where none is given."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class StaleAdversarialTraining(RobustModel):
+class StaleAdversarialTraining(KeepsReplicaState):
     """Adversarial training on images that were attacked `staleness` updates ago (Bhat et al., 2018, section 5).
 
     A queue of that many batches is on the device, filled with the initial weights before the first update: the first

@@ -7,7 +7,6 @@ with averaged weights has others than the average of what each network had (`ben
 """
 
 import contextlib
-import types
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core.keras_private import averages_of_weights, flatten_layers
 from keras_robust.core.seeds import Tensor
 
 INTERVAL = 10
@@ -44,22 +44,29 @@ def statistics_of(classifier: keras.Layer) -> list[keras.Variable]:
     return [variable for variable in classifier.non_trainable_variables if variable.name in STATISTICS]
 
 
-class KeepsStatisticsOfAverages(keras.Model):
-    """A model with a `classifier`, which keeps statistics for averaged weights where its optimizer averages them."""
+class StatisticsOfAverages:
+    """Statistics of batch normalisation for the averaged weights of a model, where its optimizer averages them.
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        # Keras looks for no state in it: these values are saved beside the model's own variables.
-        self._averages = types.SimpleNamespace(statistics=[], values=[], known=True)
+    Keras looks for no state in it: the values are saved beside the model's own variables.
 
-    def make_statistics_of_averages(self) -> None:
-        """Makes the statistics that there are none of yet, where the optimizer averages weights."""
-        averages = self._averages
-        is_needed = averaging_optimizer(self) is not None and self.classifier.built
-        statistics = statistics_of(self.classifier) if is_needed else []
-        if list(map(id, statistics)) != list(map(id, averages.statistics)):
-            with self.distribute_strategy.scope():
-                averages.values = [
+    Attributes:
+        statistics: variables of the classifier, see `STATISTICS`.
+        values: those that belong to the averaged weights, in the same order; empty where there is nothing to keep.
+        known: whether they are: not after loading a file without them.
+    """
+
+    def __init__(self) -> None:
+        self.statistics: list[keras.Variable] = []
+        self.values: list[keras.Variable] = []
+        self.known = True
+
+    def make(self, model: keras.Model) -> None:
+        """Makes the statistics that there are none of yet, where the optimizer of `model` averages weights."""
+        is_needed = averaging_optimizer(model) is not None and model.classifier.built
+        statistics = statistics_of(model.classifier) if is_needed else []
+        if list(map(id, statistics)) != list(map(id, self.statistics)):
+            with model.distribute_strategy.scope():
+                self.values = [
                     keras.Variable(
                         np.asarray(statistic),
                         dtype=statistic.dtype,
@@ -69,73 +76,69 @@ class KeepsStatisticsOfAverages(keras.Model):
                     )
                     for statistic in statistics
                 ]
-            averages.statistics, averages.known = statistics, True
-        if not averages.known:  # loaded from a file without them
-            for statistic, value in zip(averages.statistics, averages.values, strict=True):
+            self.statistics, self.known = statistics, True
+        if not self.known:  # loaded from a file without them
+            for statistic, value in zip(self.statistics, self.values, strict=True):
                 value.assign(np.asarray(statistic))
-            averages.known = True
+            self.known = True
 
-    def follow_averages(self, inputs: Mapping[str, Tensor]) -> None:
-        """Lets the statistics of the averaged weights follow a batch, in every `INTERVAL`-th step, after its update.
+    def follow(self, model: keras.Model, inputs: Mapping[str, Tensor]) -> None:
+        """Lets the statistics follow a batch, in every `INTERVAL`-th step, after its update.
 
         Args:
+            model: which takes the step; it has `steps_taken` and `updates_per_batch`.
             inputs: images of the passes.
         """
-        if not self._averages.values or self.batch_statistics_frozen:
+        if not self.values or model.batch_statistics_frozen:
             return
-        optimizer = averaging_optimizer(self)
-        weights = zip(self.trainable_variables, optimizer._model_variables_moving_average, strict=True)
+        optimizer = averaging_optimizer(model)
+        weights = zip(model.trainable_variables, averages_of_weights(optimizer), strict=True)
         mapping = [(variable, average.value) for variable, average in weights if average is not None]
-        mapping += zip(self._averages.statistics, (value.value for value in self._averages.values), strict=True)
-        passes = tf.cast(self.steps_taken.value // INTERVAL, tf.float32)
+        mapping += zip(self.statistics, (value.value for value in self.values), strict=True)
+        passes = tf.cast(model.steps_taken.value // INTERVAL, tf.float32)
 
         def follow() -> list[Tensor]:
-            with _following_alone(self.classifier, passes), keras.StatelessScope(mapping, collect_losses=True) as scope:
-                self(dict(inputs), training=True)
-            return [tf.cast(scope.get_current_value(s), s.dtype) for s in self._averages.statistics]
+            with (
+                _following_alone(model.classifier, passes),
+                keras.StatelessScope(mapping, collect_losses=True) as scope,
+            ):
+                model(dict(inputs), training=True)
+            return [tf.cast(scope.get_current_value(s), s.dtype) for s in self.statistics]
 
-        is_time = (self.steps_taken.value - 1) % INTERVAL == 0
-        values = [value.value for value in self._averages.values]
-        for value, new in zip(self._averages.values, tf.cond(is_time, follow, lambda: values), strict=True):
+        is_time = (model.steps_taken.value - 1) % INTERVAL == 0
+        values = [value.value for value in self.values]
+        for value, new in zip(self.values, tf.cond(is_time, follow, lambda: values), strict=True):
             value.assign(new)
         if optimizer.ema_overwrite_frequency:
             frequency, updates = optimizer.ema_overwrite_frequency, keras.ops.convert_to_tensor(optimizer.iterations)
-            overwritten = updates // frequency > (updates - self.updates_per_batch) // frequency
-            for statistic, value in zip(self._averages.statistics, self._averages.values, strict=True):
+            overwritten = updates // frequency > (updates - model.updates_per_batch) // frequency
+            for statistic, value in zip(self.statistics, self.values, strict=True):
                 statistic.assign(tf.where(overwritten, value.value, statistic.value))
 
-    def use_averages(self) -> None:
-        """Replaces weights by their averages with their statistics, where there are any, as `fit` does at its end."""
-        self.optimizer.finalize_variable_values(self.trainable_variables)
-        self.use_statistics_of_averages()
-
-    def use_statistics_of_averages(self) -> None:
-        """Replaces the statistics alone."""
-        if self._averages.known:
-            for statistic, average in zip(self._averages.statistics, self._averages.values, strict=True):
+    def use(self) -> None:
+        """Replaces the statistics of the classifier by these."""
+        if self.known:
+            for statistic, average in zip(self.statistics, self.values, strict=True):
                 statistic.assign(np.asarray(average))
 
-    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.train_on_batch`."""
-        self.make_statistics_of_averages()
-        return super().train_on_batch(*args, **kwargs)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the model's own variables, and the statistics of averaged weights."""
-        super().save_own_variables(store)
-        if self._averages.known:
-            for index, value in enumerate(self._averages.values):
+    def save(self, store: Any) -> None:
+        """Saves them among the variables of the model."""
+        if self.known:
+            for index, value in enumerate(self.values):
                 store[f"{PREFIX}{index}"] = np.asarray(value)
 
-    def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved; a file without statistics of averages is as good."""
-        arrays = {key: np.asarray(store[key]) for key in store.keys()}  # noqa: SIM118 - an h5 group
-        saved = {key: arrays.pop(key) for key in list(arrays) if key.startswith(PREFIX)}
-        super().load_own_variables(arrays)
-        self.make_statistics_of_averages()
-        self._averages.known = len(saved) == len(self._averages.values)
-        if self._averages.known:
-            for index, value in enumerate(self._averages.values):
+    @staticmethod
+    def without(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what of a saved model's variables is not of these."""
+        return {key: array for key, array in arrays.items() if not key.startswith(PREFIX)}
+
+    def load(self, model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
+        """Loads what `save` saved; a file without is as good."""
+        self.make(model)
+        saved = {key: array for key, array in arrays.items() if key.startswith(PREFIX)}
+        self.known = len(saved) == len(self.values)
+        if self.known:
+            for index, value in enumerate(self.values):
                 value.assign(saved[f"{PREFIX}{index}"])
 
 
@@ -150,7 +153,7 @@ def _following_alone(classifier: keras.Layer, passes: Tensor) -> Iterator[None]:
         classifier: any model.
         passes: how many there were before; the first ones count alike, whatever the statistics began with.
     """
-    layers = [layer for layer in classifier._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [layer for layer in flatten_layers(classifier) if isinstance(layer, keras.layers.BatchNormalization)]
     before = [(layer.momentum, layer.synchronized) for layer in layers]
     for layer in layers:
         momentum = tf.minimum(layer.momentum**INTERVAL, passes / (passes + 1.0))
@@ -163,7 +166,7 @@ def _following_alone(classifier: keras.Layer, passes: Tensor) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def averaged_weights(model: KeepsStatisticsOfAverages) -> Iterator[None]:
+def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Gives the model its averaged weights with their statistics, and then its own back, bit for bit.
 
     Without averages it does nothing.
@@ -209,7 +212,7 @@ class EndWithAverages(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the statistics in; Keras has put the weights in."""
-        self.model.use_statistics_of_averages()
+        self.model.averages.use()
 
 
 def warn_of_swapped_weights(model: keras.Model, callbacks: Any) -> None:

@@ -73,7 +73,7 @@ def test_evaluate_and_fit_warn(linear_classifier):
     attack, labels = kr.attacks.FGSM(kr.Linf(8.0, BYTES)), np.arange(40) % 3
     with pytest.warns(UserWarning, match="tiny part"):
         kr.evaluate(linear_classifier(), (RANDOM, labels), attack, verbose=False)
-    model = kr.RobustModel(linear_classifier(), attack)
+    model = kr.AdversarialTraining(linear_classifier(), attack)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     with pytest.warns(UserWarning, match="tiny part"):
         model.fit(RANDOM, labels, verbose=0)

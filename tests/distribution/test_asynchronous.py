@@ -8,7 +8,7 @@ from fake_pool import FakePool
 
 import keras_robust as kr
 from keras_robust.distribution import asynchronous_generation
-from keras_robust.methods.crafted_batches import CRAFTED_AT
+from keras_robust.distribution.crafted_batches import CRAFTED_AT
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ATTACK = kr.attacks.PGD(kr.Linf(0.25), steps=1)

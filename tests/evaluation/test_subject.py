@@ -133,7 +133,7 @@ def test_nor_is_it_trained(case):
     make, received = MODELS[case]
 
     def train():
-        model = kr.RobustModel(make(), ATTACK)
+        model = kr.AdversarialTraining(make(), ATTACK)
         model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         model.fit(IMAGES, LABELS, verbose=0)
 

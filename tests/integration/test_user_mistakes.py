@@ -69,7 +69,7 @@ MISTAKES = {
         lambda _: kr.evaluate(classifier(), late(IMAGES * 3), ATTACK, verbose=False),
         "images from 1.5",
     ),
-    "softmax classifier, method": (lambda _: kr.RobustModel(classifier("softmax"), ATTACK), "softmax"),
+    "softmax classifier, method": (lambda _: kr.AdversarialTraining(classifier("softmax"), ATTACK), "softmax"),
     "softmax classifier, evaluate": (lambda _: evaluate(model=classifier("softmax")), "add up to 1"),
     "loss on probabilities": (lambda _: fit(loss="sparse_categorical_crossentropy"), "from_logits=False"),
     "labels out of range": (lambda _: fit(labels=LABELS + 1), "labels from 1 to 3"),
@@ -82,7 +82,7 @@ MISTAKES = {
     "objective": (lambda _: kr.attacks.PGD(kr.Linf(0.1), objective="accuracy"), "objective='accuracy'"),
     "target": (lambda _: kr.attacks.PGD(kr.Linf(0.1), target="easiest"), "target='easiest'"),
     "attack where a name was meant": (lambda _: kr.attacks.PGD(kr.Linf(0.1), objective=ATTACK), "objective=PGD("),
-    "name where an attack was meant": (lambda _: kr.RobustModel(classifier(), "pgd"), "attack='pgd'"),
+    "name where an attack was meant": (lambda _: kr.AdversarialTraining(classifier(), "pgd"), "attack='pgd'"),
     "clean_fraction": (
         lambda _: kr.AdversarialTraining(classifier(), ATTACK, clean_fraction=1.2),
         "clean_fraction=1.2",

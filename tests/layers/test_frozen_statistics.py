@@ -34,7 +34,7 @@ def test_the_last_epochs_leave_the_averages_alone(conv_classifier, batch):
     images, labels = batch(count=8)
 
     def train(epochs: int, callbacks: list) -> keras.Model:
-        model = kr.RobustModel(conv_classifier(batch_norm=True), ATTACK)
+        model = kr.AdversarialTraining(conv_classifier(batch_norm=True), ATTACK)
         model.compile(keras.optimizers.SGD(0.1), SPARSE)
         model.fit(images, labels, batch_size=4, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
         return model
@@ -52,7 +52,7 @@ def test_the_last_epochs_leave_the_averages_alone(conv_classifier, batch):
 def test_a_frozen_step_is_one_in_inference_mode(conv_classifier, batch):
     """The gradient is that of the classifier with its moving averages."""
     images, labels = batch(count=4)
-    model = kr.RobustModel(conv_classifier(batch_norm=True), ATTACK)
+    model = kr.AdversarialTraining(conv_classifier(batch_norm=True), ATTACK)
     model.compile(keras.optimizers.SGD(1.0), SPARSE)
     classifier = model.classifier
     x = ATTACK(kr.attacks.as_model_fn(classifier), images, labels, 0)
@@ -71,7 +71,7 @@ def test_the_averages_move_again_after_an_interruption(conv_classifier, batch):
         del batch, logs
         raise KeyboardInterrupt
 
-    model = kr.RobustModel(conv_classifier(batch_norm=True), ATTACK)
+    model = kr.AdversarialTraining(conv_classifier(batch_norm=True), ATTACK)
     model.compile(keras.optimizers.SGD(0.1), SPARSE)
     stop = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -82,7 +82,7 @@ def test_the_averages_move_again_after_an_interruption(conv_classifier, batch):
 
 
 def test_freezing_every_epoch_warns(conv_classifier, batch):
-    model = kr.RobustModel(conv_classifier(batch_norm=True), ATTACK)
+    model = kr.AdversarialTraining(conv_classifier(batch_norm=True), ATTACK)
     model.compile("sgd", SPARSE)
     with pytest.warns(UserWarning, match=r"All 1 epochs .*\(last_epochs=10\): zeros and ones if it is new"):
         model.fit(*batch(), verbose=0, callbacks=[kr.FreezeBatchStatistics()])

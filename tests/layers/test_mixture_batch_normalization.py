@@ -99,7 +99,7 @@ def test_the_attack_sees_the_adversarial_branch(classifier, batch):
     """With a clean branch that returns zeros, the attack still finds a direction."""
     images, labels = batch(count=8)
     mixture_layer(classifier).clean.gamma.assign(np.zeros(4))
-    model = kr.RobustModel(classifier, kr.attacks.FGSM(kr.Linf(0.3)))
+    model = kr.AdversarialTraining(classifier, kr.attacks.FGSM(kr.Linf(0.3)))
     inputs = (tf.constant(images), tf.constant(labels), tf.constant([0, 1]))
     moved = model.perturb(*inputs) - images
     assert np.abs(moved).max() > 0.2
@@ -148,7 +148,7 @@ def test_validation_is_of_the_selected_branch_alone(classifier, batch):
     assert 0 < np.mean(labels == 0) < 1
     for branch, accuracy in (("adversarial", 1.0), ("clean", np.mean(labels == 0))):
         select_branch(classifier, branch)
-        model = kr.RobustModel(classifier, ATTACK, validation_attack=kr.attacks.FGSM(kr.Linf(0.0)))
+        model = kr.AdversarialTraining(classifier, ATTACK, validation_attack=kr.attacks.FGSM(kr.Linf(0.0)))
         model.compile("sgd", SPARSE, metrics=["accuracy"])
         logs = model.evaluate(images, labels, verbose=0, return_dict=True)
         assert logs["accuracy"] == logs["robust_accuracy"] == pytest.approx(accuracy)

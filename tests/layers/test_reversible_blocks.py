@@ -171,7 +171,7 @@ def test_training_is_the_same(method):
             model = kr.AdversarialLogitPairing(make_classifier(recompute, "mixture_batch"), ATTACK)
         else:
             perturbation = kr.AdversarialWeightPerturbation(gamma=0.1)
-            model = kr.RobustModel(make_classifier(recompute), ATTACK, weight_perturbation=perturbation)
+            model = kr.AdversarialTraining(make_classifier(recompute), ATTACK, weight_perturbation=perturbation)
         model.compile(keras.optimizers.SGD(0.1), SPARSE)
         model.fit(*data(), batch_size=4, shuffle=False, verbose=0)
         weights.append(model.get_weights())
@@ -186,7 +186,7 @@ def test_two_replicas_train_as_one(two_replicas, normalization):
     weights = []
     for scope in (two_replicas.scope, tf.distribute.get_strategy().scope):
         with scope():
-            model = kr.RobustModel(make_classifier(normalization=normalization), kr.attacks.FGSM(kr.Linf(0.1)))
+            model = kr.AdversarialTraining(make_classifier(normalization=normalization), kr.attacks.FGSM(kr.Linf(0.1)))
             model.compile(keras.optimizers.SGD(0.1), SPARSE)
             model.fit(*data(), batch_size=8, shuffle=False, verbose=0)
         weights.append(model.get_weights())

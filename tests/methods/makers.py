@@ -36,13 +36,13 @@ def make_perturbed(classifier: keras.Model, **options) -> keras.Model:
 
 def make_warm_up(classifier: keras.Model, **options) -> keras.Model:
     schedule = kr.optimizers.PiecewiseLinear([0, 4], [0.0, 1.0])
-    return kr.RobustModel(classifier, ATTACK, epsilon_schedule=schedule, **options)
+    return kr.AdversarialTraining(classifier, ATTACK, epsilon_schedule=schedule, **options)
 
 
 KL_ATTACK = kr.attacks.PGD(BALL, steps=2, objective="kl_divergence", random_start="normal")
 
 METHODS: dict[str, Callable[..., keras.Model]] = {
-    "robust": lambda classifier, **options: kr.RobustModel(classifier, ATTACK, **options),
+    "robust": lambda classifier, **options: kr.AdversarialTraining(classifier, ATTACK, **options),
     "mixture": lambda classifier, **options: kr.AdversarialTraining(
         classifier, ATTACK, clean_fraction=0.5, clean_weight=0.3, **options
     ),

@@ -131,7 +131,7 @@ def test_two_replicas_train_as_one(two_replicas, batch):
 
 
 def test_a_loss_that_is_only_a_function(batch):
-    model = kr.RobustModel(make_classifier(), ATTACK)
+    model = kr.AdversarialTraining(make_classifier(), ATTACK)
     model.compile(loss=lambda y, logits: -tf.gather(logits, tf.cast(y, tf.int32), axis=1, batch_dims=1))
     with pytest.raises(ValueError, match=r"needs a keras\.losses\.Loss\. Received: loss=<function"):
         model.fit(*batch(), verbose=0)

@@ -46,28 +46,28 @@ class OneLogit(keras.Model):
 
 
 CONSTRUCTORS = {
-    "softmax activation": (lambda: kr.RobustModel(classifier("softmax"), ATTACK), "softmax"),
+    "softmax activation": (lambda: kr.AdversarialTraining(classifier("softmax"), ATTACK), "softmax"),
     "softmax layer": (
-        lambda: kr.RobustModel(keras.Sequential([classifier(), keras.layers.Softmax()]), ATTACK),
+        lambda: kr.AdversarialTraining(keras.Sequential([classifier(), keras.layers.Softmax()]), ATTACK),
         "softmax",
     ),
-    "sigmoid": (lambda: kr.RobustModel(classifier("sigmoid"), ATTACK), "sigmoid"),
-    "no model": (lambda: kr.RobustModel(lambda x: x, ATTACK), "function"),
-    "a path": (lambda: kr.RobustModel("model.keras", ATTACK), "str"),
-    "attack by name": (lambda: kr.RobustModel(classifier(), "pgd"), "attack='pgd'"),
-    "no attack": (lambda: kr.RobustModel(classifier(), None), "attack=None"),
-    "attack is a threat model": (lambda: kr.RobustModel(classifier(), BALL), "attack=Linf("),
+    "sigmoid": (lambda: kr.AdversarialTraining(classifier("sigmoid"), ATTACK), "sigmoid"),
+    "no model": (lambda: kr.AdversarialTraining(lambda x: x, ATTACK), "function"),
+    "a path": (lambda: kr.AdversarialTraining("model.keras", ATTACK), "str"),
+    "attack by name": (lambda: kr.AdversarialTraining(classifier(), "pgd"), "attack='pgd'"),
+    "no attack": (lambda: kr.AdversarialTraining(classifier(), None), "attack=None"),
+    "attack is a threat model": (lambda: kr.AdversarialTraining(classifier(), BALL), "attack=Linf("),
     "validation attack": (
-        lambda: kr.RobustModel(classifier(), ATTACK, validation_attack="pgd"),
+        lambda: kr.AdversarialTraining(classifier(), ATTACK, validation_attack="pgd"),
         "validation_attack='pgd'",
     ),
-    "validation attack class": (lambda: kr.RobustModel(classifier(), ATTACK, validation_attack=PGD), "PGD"),
+    "validation attack class": (lambda: kr.AdversarialTraining(classifier(), ATTACK, validation_attack=PGD), "PGD"),
     "validation attack of another pixel range": (
-        lambda: kr.RobustModel(classifier(), ATTACK, validation_attack=FGSM(Linf(8, (0, 255)))),
+        lambda: kr.AdversarialTraining(classifier(), ATTACK, validation_attack=FGSM(Linf(8, (0, 255)))),
         "bounds=(0.0, 255.0) of validation_attack",
     ),
-    "negative seed": (lambda: kr.RobustModel(classifier(), ATTACK, seed=-1), "seed=-1"),
-    "seed of the wrong type": (lambda: kr.RobustModel(classifier(), ATTACK, seed=1.5), "seed=1.5"),
+    "negative seed": (lambda: kr.AdversarialTraining(classifier(), ATTACK, seed=-1), "seed=-1"),
+    "seed of the wrong type": (lambda: kr.AdversarialTraining(classifier(), ATTACK, seed=1.5), "seed=1.5"),
     "clean_fraction": (
         lambda: kr.AdversarialTraining(classifier(), ATTACK, clean_fraction=1.2),
         "clean_fraction=1.2",
@@ -141,7 +141,7 @@ COMPILE = {
 def test_compile(case):
     options, received = COMPILE[case]
     with pytest.raises(ValueError, match="Received: ") as error:
-        kr.RobustModel(classifier(), ATTACK).compile("sgd", **options)
+        kr.AdversarialTraining(classifier(), ATTACK).compile("sgd", **options)
     assert received in str(error.value).partition("Received: ")[2]
 
 
@@ -201,7 +201,7 @@ def test_fit_before_compile():
     ("hidden", "received"), [(HiddenSoftmax, "add up to 1"), (OneLogit, "shape (6, 1)")], ids=["softmax", "one logit"]
 )
 def test_fit_looks_at_outputs(hidden, received):
-    model = kr.RobustModel(hidden(), ATTACK)
+    model = kr.AdversarialTraining(hidden(), ATTACK)
     model.compile("sgd", SPARSE)
     assert received in failing_fit(model, IMAGES, LABELS)
 
@@ -209,7 +209,7 @@ def test_fit_looks_at_outputs(hidden, received):
 @pytest.mark.parametrize("kind", ["arrays", "data set"])
 def test_fit_looks_at_validation_data(kind):
     """And takes nothing from a generator."""
-    model = kr.RobustModel(classifier(), ATTACK)
+    model = kr.AdversarialTraining(classifier(), ATTACK)
     model.compile("sgd", SPARSE)
     data = (IMAGES * 255, LABELS)
     if kind == "data set":
@@ -224,11 +224,11 @@ def test_fit_looks_at_validation_data(kind):
 
 def test_bounds_are_those_of_the_threat_model():
     """Images in [0, 255] are right where the threat model says so, and others are then too."""
-    model = kr.RobustModel(classifier(), FGSM(Linf(8, (0, 255))))
+    model = kr.AdversarialTraining(classifier(), FGSM(Linf(8, (0, 255))))
     model.compile("sgd", SPARSE)
     assert model.bounds == (0.0, 255.0)
     model.fit(IMAGES * 255, LABELS, verbose=0)
-    model = kr.RobustModel(classifier(), FGSM(Linf(8, (0, 255))))
+    model = kr.AdversarialTraining(classifier(), FGSM(Linf(8, (0, 255))))
     model.compile("sgd", SPARSE)
     assert "300" in failing_fit(model, IMAGES * 0 + 300, LABELS)
 

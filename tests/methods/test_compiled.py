@@ -61,4 +61,4 @@ def test_run_eagerly_gives_the_same(conv_classifier, batch):
 @pytest.mark.parametrize("compile_attack", [None, "yes", 2])
 def test_compile_attack_is_checked(linear_classifier, compile_attack):
     with pytest.raises(ValueError, match=f"Received: compile_attack={compile_attack!r}"):
-        kr.RobustModel(linear_classifier(), ATTACK, compile_attack=compile_attack)
+        kr.AdversarialTraining(linear_classifier(), ATTACK, compile_attack=compile_attack)

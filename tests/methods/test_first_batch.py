@@ -93,7 +93,7 @@ def test_every_kind_gives_the_same_weights(linear_classifier, batch, kind):
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "generator"])
 def test_bad_batches_are_seen_in_every_kind(linear_classifier, batch, kind):
     images, labels = batch(count=COUNT, shape=(4, 4, 1))
-    model = kr.RobustModel(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.1)))
+    model = kr.AdversarialTraining(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.1)))
     model.compile("sgd", SPARSE)
     with pytest.raises(ValueError, match="Received: images from "):
         model.fit(**KINDS[kind](images * 255, labels), shuffle=False, verbose=0)

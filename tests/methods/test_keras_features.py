@@ -62,7 +62,7 @@ def test_the_attack_leaves_batch_statistics_alone(conv_classifier, batch, traini
     plain = conv_classifier(batch_norm=True)
     fit(plain, data)
     classifier = conv_classifier(batch_norm=True)
-    model = kr.RobustModel(classifier, attack, validation_attack=attack, attack_in_training_mode=training_mode)
+    model = kr.AdversarialTraining(classifier, attack, validation_attack=attack, attack_in_training_mode=training_mode)
     fit(model, data)
     for old, new in zip(plain.get_weights(), classifier.get_weights(), strict=True):
         np.testing.assert_allclose(old, new, atol=1e-6)
@@ -78,7 +78,7 @@ def test_attack_in_training_mode_uses_batch_statistics(normalizing, batch):
     attack = kr.attacks.FGSM(kr.Linf(0.1))
     found = {}
     for training in (False, True):
-        model = kr.RobustModel(normalizing, attack, attack_in_training_mode=training)
+        model = kr.AdversarialTraining(normalizing, attack, attack_in_training_mode=training)
         found[training] = np.asarray(model.perturb(tf.constant(images), tf.constant(labels), tf.constant([0, 0])))
         with tf.GradientTape() as tape:
             x = tf.constant(images)
@@ -95,7 +95,7 @@ def test_frozen_statistics_are_frozen_in_attacks_in_training_mode_too(normalizin
     images, labels = batch(shape=(4, 4, 1))
     found = []
     for training in (False, True):
-        model = kr.RobustModel(normalizing, kr.attacks.FGSM(kr.Linf(0.1)), attack_in_training_mode=training)
+        model = kr.AdversarialTraining(normalizing, kr.attacks.FGSM(kr.Linf(0.1)), attack_in_training_mode=training)
         model.batch_statistics_frozen = True
         found.append(np.asarray(model.perturb(tf.constant(images), tf.constant(labels), tf.constant([0, 0]))))
     np.testing.assert_array_equal(*found)
@@ -137,7 +137,7 @@ def test_low_precision_attack_in_fit(conv_classifier, batch):
     losses = []
     for compute_dtype in (None, "bfloat16"):
         attack = kr.attacks.PGD(kr.Linf(0.1), steps=2, compute_dtype=compute_dtype)
-        model = kr.RobustModel(conv_classifier(), attack)
+        model = kr.AdversarialTraining(conv_classifier(), attack)
         losses.append(fit(model, batch())["loss"][0])
         assert model.predict(batch()[0], verbose=0).dtype == np.float32
     assert losses[0] == pytest.approx(losses[1], abs=0.05)
@@ -178,9 +178,9 @@ def test_a_classifier_in_float16_is_trained_with_loss_scaling(batch, method):
 def test_gradient_accumulation(conv_classifier, batch):
     """Two steps of half a batch make one update of their mean; the draws' counter counts each of them."""
     attack = kr.attacks.FGSM(kr.Linf(0.1))
-    whole = kr.RobustModel(conv_classifier(), attack)
+    whole = kr.AdversarialTraining(conv_classifier(), attack)
     fit(whole, batch(), batch_size=8, optimizer=keras.optimizers.SGD(0.1))
-    halves = kr.RobustModel(conv_classifier(), attack)
+    halves = kr.AdversarialTraining(conv_classifier(), attack)
     fit(halves, batch(), batch_size=4, optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     assert int(whole.steps_taken) == 1
     assert int(halves.steps_taken) == 2
@@ -189,7 +189,7 @@ def test_gradient_accumulation(conv_classifier, batch):
 
 
 def test_steps_per_execution(conv_classifier, batch):
-    models = [kr.RobustModel(conv_classifier(), ATTACK) for _ in range(2)]
+    models = [kr.AdversarialTraining(conv_classifier(), ATTACK) for _ in range(2)]
     for steps, model in enumerate(models, start=1):
         fit(model, batch(count=16), steps_per_execution=steps)
         assert int(model.steps_taken) == 4
@@ -202,7 +202,7 @@ def test_random_starts_differ_from_step_to_step_and_with_the_seed(linear_classif
     attack = kr.attacks.PGD(kr.Linf(0.3), steps=1, step_size=1e-6)
     losses = []
     for seed in (0, 0, 1):
-        model = kr.RobustModel(linear_classifier(), attack, seed=seed)
+        model = kr.AdversarialTraining(linear_classifier(), attack, seed=seed)
         data = batch(shape=(4, 4, 1))
         losses.append(fit(model, data, batch_size=8, optimizer=keras.optimizers.SGD(0.0), epochs=3)["loss"])
     assert losses[0] == losses[1]

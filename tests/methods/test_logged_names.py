@@ -160,7 +160,7 @@ def test_validation_draws_are_the_same_in_every_epoch(linear_classifier, batch):
     """From a random start, and unlike the training draws."""
     images, labels = batch(count=32, shape=(4, 4, 1))
     attack = kr.attacks.PGD(kr.Linf(0.3), steps=1, step_size=0.01)
-    model = kr.RobustModel(linear_classifier(), attack, validation_attack=attack)
+    model = kr.AdversarialTraining(linear_classifier(), attack, validation_attack=attack)
     model.compile(keras.optimizers.SGD(0.0), SPARSE, metrics=[top_logit])
     history = model.fit(images, labels, epochs=3, batch_size=32, validation_data=(images, labels), verbose=0).history
     assert len(set(history["val_robust_top_logit"])) == 1
@@ -190,7 +190,7 @@ def test_callbacks_know_which_way_is_better(linear_classifier, batch, tmp_path, 
     """By the names of Keras's own metrics and without a mode, also after loading, and before anything is logged."""
     images, labels = batch(shape=(4, 4, 1))
     data = (images, np.eye(3, dtype=np.float32)[labels])
-    model = kr.RobustModel(linear_classifier(), ATTACK, validation_attack=ATTACK)
+    model = kr.AdversarialTraining(linear_classifier(), ATTACK, validation_attack=ATTACK)
     metrics = [
         "accuracy",
         keras.metrics.TopKCategoricalAccuracy(2, name="top"),
@@ -219,7 +219,7 @@ def test_model_metrics_are_as_in_keras(linear_classifier, batch):
     """The loss and one container; `evaluate` without `return_dict` gives the values in the order of the metrics."""
     images, labels = batch(shape=(4, 4, 1))
     top = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")
-    model = kr.RobustModel(linear_classifier(), ATTACK, validation_attack=ATTACK)
+    model = kr.AdversarialTraining(linear_classifier(), ATTACK, validation_attack=ATTACK)
     model.compile("sgd", SPARSE, metrics=[top, "accuracy"])
     assert [metric.name for metric in model.metrics] == ["loss", "compile_metrics"]
     logs = model.evaluate(images, labels, verbose=0, return_dict=True)

@@ -29,7 +29,7 @@ from softmax_regression import (
 
 import keras_robust as kr
 from keras_robust.core import seeds
-from keras_robust.methods.mixup import beta_quantile
+from keras_robust.methods.natural_training import beta_quantile
 
 CROSS_ENTROPY_STEP = kr.attacks.FGSM(STEP.threat_model, objective="cross_entropy")
 

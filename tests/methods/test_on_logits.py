@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.methods.on_logits import why_on_probabilities
+from keras_robust.methods.loss_and_metrics import why_on_probabilities
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 OPTIONS = {
@@ -172,7 +172,7 @@ def test_compile_refuses_what_would_log_nonsense(two_replicas, linear_classifier
 def test_precision_of_the_largest_logit_is_logged(linear_classifier, batch):
     """Of one-hot labels, over all classes, it is the accuracy; F1 of the largest logits is between 0 and 1."""
     images, labels = batch(count=32, shape=(4, 4, 1))
-    model = kr.RobustModel(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.1)))
+    model = kr.AdversarialTraining(linear_classifier(), kr.attacks.FGSM(kr.Linf(0.1)))
     metrics = ["accuracy", keras.metrics.Precision(top_k=1, name="precision"), keras.metrics.F1Score(average="macro")]
     model.compile(keras.optimizers.SGD(1e-9), keras.losses.CategoricalCrossentropy(from_logits=True), metrics=metrics)
     history = model.fit(images, np.eye(3, dtype=np.float32)[labels], verbose=0).history

@@ -61,8 +61,8 @@ MEETINGS = {
     "evaluate probabilities": lambda: kr.evaluate(functional("sigmoid"), (IMAGES, LABELS), ATTACK, verbose=False),
     "a method": lambda: kr.TRADES(functional(), ATTACK),
     "a method, sigmoid": lambda: kr.TRADES(functional("sigmoid"), ATTACK),
-    "a method, sequential": lambda: kr.RobustModel(sequential("sigmoid"), ATTACK),
-    "a method, not built": lambda: kr.RobustModel(
+    "a method, sequential": lambda: kr.AdversarialTraining(sequential("sigmoid"), ATTACK),
+    "a method, not built": lambda: kr.AdversarialTraining(
         keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)]), ATTACK
     ),
     "fit": lambda: fit(built()),

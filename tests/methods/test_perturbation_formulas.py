@@ -66,7 +66,7 @@ def test_weight_perturbation_in_float16(scale, moved):
     dense = keras.layers.Dense(CLASSES, dtype="mixed_float16", kernel_initializer="ones")
     classifier = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), dense])
     dense.bias.assign([16.0, 0.0, 0.0])  # 1e-7 is left of the probability of the other classes
-    model = kr.RobustModel(classifier, STEP)
+    model = kr.AdversarialTraining(classifier, STEP)
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(RATE), initial_scale=scale)
     model.compile(optimizer, SPARSE)
     model.steps_taken.assign(1)
@@ -264,7 +264,7 @@ def test_epsilon_schedule(linear_classifier, taken):
     classifier = linear_classifier()
     p, x = parameters(classifier), attacked(parameters(classifier), epsilon=EPSILON * min(taken / 4, 1))
     schedule = kr.optimizers.PiecewiseLinear([0, 4], [0.0, 1.0])
-    model = kr.RobustModel(classifier, STEP, epsilon_schedule=schedule)
+    model = kr.AdversarialTraining(classifier, STEP, epsilon_schedule=schedule)
     model.steps_taken.assign(taken)
     check(train(model), lambda q: cross_entropies(q, x).mean(), p)
 

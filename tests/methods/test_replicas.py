@@ -12,7 +12,7 @@ pytestmark = pytest.mark.multi_device
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 STILL = kr.attacks.PGD(kr.Linf(0.1), steps=2, random_start="none")
 MAKERS = {
-    "robust": lambda classifier, **options: kr.RobustModel(classifier, STILL, **options),
+    "robust": lambda classifier, **options: kr.AdversarialTraining(classifier, STILL, **options),
     "mixture": lambda classifier, **options: kr.AdversarialTraining(
         classifier, STILL, clean_fraction=0.5, clean_weight=0.3, **options
     ),
@@ -74,7 +74,7 @@ def test_logs_are_over_the_examples_of_all_replicas(two_replicas, linear_classif
     Evaluation without an attack logs no robust metrics, so not all metrics.
     """
     images, labels = batch(count=5, shape=(4, 4, 1))
-    model = build(lambda: kr.RobustModel(linear_classifier(), STILL), two_replicas)
+    model = build(lambda: kr.AdversarialTraining(linear_classifier(), STILL), two_replicas)
     logs = model.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
     logits = linear_classifier()(images).numpy()
     assert logs == {
@@ -87,7 +87,7 @@ def test_a_classifier_is_built_in_the_scope_by_fit_outside_of_it(two_replicas, b
 
     def make() -> keras.Model:
         unbuilt = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer="zeros")])
-        return kr.RobustModel(unbuilt, STILL)
+        return kr.AdversarialTraining(unbuilt, STILL)
 
     one, two = (build(make, s) for s in (None, two_replicas))
     for model in (one, two):
@@ -102,7 +102,7 @@ def test_synchronized_batch_normalisation_sees_the_global_batch(two_replicas, ba
     def make() -> keras.Model:
         layers = [keras.Input((8, 8, 1)), kr.layers.make_normalization(normalization, 1), keras.layers.Flatten()]
         dense = keras.layers.Dense(3, kernel_initializer="ones")
-        return kr.RobustModel(keras.Sequential([*layers, dense]), STILL)
+        return kr.AdversarialTraining(keras.Sequential([*layers, dense]), STILL)
 
     images, labels = batch(count=8)
     images[:4] *= 0.1
@@ -134,7 +134,7 @@ def test_random_starts_differ_per_replica(two_replicas, linear_classifier, batch
     """
     images, labels = batch(count=4, shape=(4, 4, 1))
     attack = kr.attacks.PGD(kr.Linf(0.3), steps=1, step_size=1e-6, random_start=random_start)
-    one, two = (build(lambda: kr.RobustModel(linear_classifier(), attack), s) for s in (None, two_replicas))
+    one, two = (build(lambda: kr.AdversarialTraining(linear_classifier(), attack), s) for s in (None, two_replicas))
     run(one, images, labels, 4)
     run(two, np.concatenate([images, images]), np.concatenate([labels, labels]), 8)
     apart = max(np.abs(a - b).max() for a, b in zip(one.get_weights(), two.get_weights(), strict=True))
@@ -145,7 +145,7 @@ def test_save_and_load_under_a_strategy(two_replicas, conv_classifier, batch, tm
     """One epoch, save, load in the scope, one epoch equals two epochs, with random starts."""
     images, labels = batch(count=16)
     attack = kr.attacks.PGD(kr.Linf(0.1), steps=1)
-    through, model = (build(lambda: kr.RobustModel(conv_classifier(), attack), two_replicas) for _ in range(2))
+    through, model = (build(lambda: kr.AdversarialTraining(conv_classifier(), attack), two_replicas) for _ in range(2))
     run(through, images, labels, 8, 2)
     run(model, images, labels, 8)
     model.save(tmp_path / "model.keras")

@@ -56,7 +56,7 @@ CASES = {
         lambda: keras.optimizers.SGD(1e-1, momentum=0.9, nesterov=True),
     ),
     "robust, subclassed, RMSprop": (
-        lambda: kr.RobustModel(Subclassed(), ATTACK, joint_pass=False, attack_in_training_mode=True),
+        lambda: kr.AdversarialTraining(Subclassed(), ATTACK, joint_pass=False, attack_in_training_mode=True),
         lambda: keras.optimizers.RMSprop(1e-2),
     ),
 }
@@ -110,7 +110,7 @@ def test_hyper_parameters_come_back(case):
 @pytest.mark.parametrize("given", ["auto", True, False])
 def test_whether_to_compile_comes_back_as_it_was_given(tmp_path, given):
     """What "auto" means depends on the machine: XLA on one GPU, none under a strategy of several or on a CPU."""
-    model = kr.RobustModel(functional(), ATTACK)
+    model = kr.AdversarialTraining(functional(), ATTACK)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=given)
     model.jit_compile = True  # as Keras resolves it on a GPU
     model.save(tmp_path / "model.keras")
@@ -152,7 +152,7 @@ def test_metrics_come_back(tmp_path, batch):
 def test_clone_of_the_classifier_is_plain_keras(tmp_path, batch, make):
     """The classifier inside is the user's own model: it can be saved and used without the toolkit."""
     images, labels = batch()
-    model = kr.RobustModel(make(), ATTACK)
+    model = kr.AdversarialTraining(make(), ATTACK)
     model.compile("sgd", SPARSE)
     model.fit(images, labels, verbose=0)
     model.classifier.save(tmp_path / "classifier.keras")

@@ -136,7 +136,7 @@ def test_epsilon_0_is_natural_training(linear_classifier, fraction):
 
 
 METHODS = {
-    "robust": lambda classifier: kr.RobustModel(classifier, ATTACK),
+    "robust": lambda classifier: kr.AdversarialTraining(classifier, ATTACK),
     "mixture": lambda classifier: kr.AdversarialTraining(classifier, ATTACK, clean_fraction=0.4, clean_weight=0.3),
     "pairing": lambda classifier: kr.AdversarialLogitPairing(classifier, ATTACK),
 }

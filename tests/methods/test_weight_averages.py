@@ -61,7 +61,7 @@ def assert_close(got, wanted, atol=1e-5):
 
 MODELS = {
     "natural": lambda classifier, **options: kr.NaturalTraining(classifier, **options),
-    "adversarial": lambda classifier, **options: kr.RobustModel(classifier, NOTHING, **options),
+    "adversarial": lambda classifier, **options: kr.AdversarialTraining(classifier, NOTHING, **options),
     "free": lambda classifier, **options: kr.FreeAdversarialTraining(classifier, NOTHING, replays=3, **options),
     "perturbed": lambda classifier, **options: kr.AdversarialTraining(
         classifier, NOTHING, clean_fraction=1.0, weight_perturbation=kr.AdversarialWeightPerturbation(0.1), **options

@@ -1,14 +1,21 @@
-"""Losses and metrics are on logits: what one does to logits and to their softmax shows whether it is."""
+"""Loss and metrics of a robust model: on logits, and each metric for clean and for attacked images.
+
+What a function does to logits and to their softmax shows whether it takes logits.
+"""
 
 import concurrent.futures
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_robust.core.checks import ONE_LOGIT
+from keras_robust.core.keras_private import copy_metric, set_direction, wrapped_function
+from keras_robust.core.objectives import label_accuracy
 
 EXAMPLES, CLASSES = 64, 10
 """Of each draw of a probe; as many classes as the classifier has, where that is known."""
@@ -65,22 +72,12 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 
 
-def copy_of(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric:
-    """Returns a metric of its own that computes the same, and is better where the first one is."""
-    if type(metric) is keras.metrics.MeanMetricWrapper:  # its config would need the function registered
-        copy = keras.metrics.MeanMetricWrapper(metric._fn, name=name, dtype=metric.dtype, **metric._fn_kwargs)
-    else:
-        copy = type(metric).from_config({**metric.get_config(), "name": name})
-    if hasattr(metric, "_direction"):  # Keras's: what callbacks with mode="auto" go by
-        copy._direction = metric._direction
-    return copy
-
-
 def _option_from_logits(function: Any) -> bool | None:
     """Returns the option, or None where there is none."""
     options: dict[str, Any] = {}
-    if type(function) is keras.metrics.MeanMetricWrapper:
-        function, options = function._fn, function._fn_kwargs
+    wrapped = wrapped_function(function)
+    if wrapped is not None:
+        function, options = wrapped
     if isinstance(function, keras.losses.Loss | keras.metrics.Metric):
         try:
             return function.get_config().get("from_logits")
@@ -157,6 +154,125 @@ def _value(function: Any, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray
 
 
 def _updated(metric: keras.metrics.Metric, labels: tf.Tensor, outputs: tf.Tensor) -> Any:
-    copy = copy_of(metric, metric.name)
+    copy = copy_metric(metric, metric.name)
     copy.update_state(labels, outputs)
     return copy.result()
+
+
+ROBUST_PREFIX, WEIGHTED_PREFIX = "robust_", "weighted_"
+
+
+class MetricSets:
+    """Clean and robust metrics made from what a user passes to `compile`.
+
+    Args:
+        metrics: names, functions or `keras.metrics.Metric` objects, updated without sample weights.
+        weighted_metrics: likewise, updated with sample weights; with the prefix `weighted_` where one of `metrics` has
+            the same name.
+        classes: of the classifier, where they are known.
+        refuse: what happens to a metric that takes logits for probabilities; it is called with a message.
+
+    Raises:
+        ValueError: if they are not lists, or one takes logits for probabilities or is no metric of labels and logits.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Any] | None,
+        weighted_metrics: Sequence[Any] | None,
+        classes: int | None = None,
+        refuse: Callable[[str], None] = raise_value_error,
+    ) -> None:
+        for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            if value is not None and not isinstance(value, list | tuple):
+                raise ValueError(f"{name} is a list, as the model has one output. Received: {name}={value!r}")
+        self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        plain, weighted = (
+            [_as_metric(metric, classes, refuse) for metric in given or ()] for given in (metrics, weighted_metrics)
+        )
+        names = {metric.name for metric in plain}
+        weighted = [copy_metric(m, WEIGHTED_PREFIX + m.name) if m.name in names else m for m in weighted]
+        self.clean = [(metric, False) for metric in plain] + [(metric, True) for metric in weighted]
+        self.robust = [(copy_metric(m, ROBUST_PREFIX + m.name), is_weighted) for m, is_weighted in self.clean]
+
+    @property
+    def plain(self) -> list[keras.metrics.Metric]:
+        """The metric objects without sample weights, clean before robust."""
+        return [metric for metric, is_weighted in (*self.clean, *self.robust) if not is_weighted]
+
+    @property
+    def weighted(self) -> list[keras.metrics.Metric]:
+        """The metric objects with sample weights, clean before robust."""
+        return [metric for metric, is_weighted in (*self.clean, *self.robust) if is_weighted]
+
+
+def _as_metric(metric: Any, classes: int | None, refuse: Callable[[str], None]) -> keras.metrics.Metric:
+    """Returns a `Metric` from one, from its name, or from a function of labels and logits."""
+    if metric in ("accuracy", "acc"):
+        accuracy = keras.metrics.MeanMetricWrapper(label_accuracy, name=metric)
+        set_direction(accuracy, "up")
+        return accuracy
+    if metric in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
+        metric = "sparse_categorical_crossentropy"
+    resolved = keras.metrics.get(metric)
+    reason = why_on_probabilities(resolved, classes)
+    if reason is not None:
+        refuse(
+            "Metrics take logits. Instead of one on probabilities pass it with from_logits=True where it has that "
+            "option, e.g. keras.metrics.SparseCategoricalCrossentropy(from_logits=True); or one that goes by the "
+            "largest logits, such as 'accuracy', Precision(top_k=1) or F1Score(threshold=None); or a function of "
+            "(labels, logits) that begins with a softmax. "
+            f"Received: metric {metric!r} with {reason}"
+        )
+    if isinstance(resolved, keras.metrics.Metric):
+        _check_signature(resolved)
+        return resolved
+    name = metric if isinstance(metric, str) else getattr(resolved, "__name__", type(resolved).__name__)
+    return keras.metrics.MeanMetricWrapper(resolved, name=name)
+
+
+def _check_signature(metric: keras.metrics.Metric) -> None:
+    try:
+        inspect.signature(metric.update_state).bind(None, None, sample_weight=None)
+    except TypeError as error:
+        raise ValueError(
+            "A metric is updated with labels, logits and sample_weight. "
+            f"Received: metric {metric!r}, whose update_state has other arguments: {error}"
+        ) from error
+
+
+def check_loss(loss: Any, classes: int | None, refuse: Callable[[str], None]) -> None:
+    """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
+    if loss is None:
+        raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
+    losses = loss if isinstance(loss, list | tuple) else [loss]
+    hint = ONE_LOGIT if any(is_binary(each) for each in losses) else ""
+    for each in losses:
+        if each in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
+            reason: str | None = "from_logits=False"
+        else:
+            reason = why_on_probabilities(keras.losses.get(each) if isinstance(each, str) else each, classes)
+        if reason is not None:
+            refuse(
+                "The loss must take logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True), or be a "
+                "function of (labels, logits) that begins with a softmax. "
+                f"{hint}Received: loss={loss!r} with {reason}"
+            )
+
+
+def check_binary_loss(loss: Any, has_class_indices: bool) -> None:
+    """Raises `ValueError` if a loss on one logit per label is used with class indices: Keras has it for binary labels.
+
+    With one-hot labels it is a loss of one class against the others, for each class.
+    """
+    losses = loss if isinstance(loss, list | tuple) else [loss]
+    if has_class_indices and any(is_binary(each) for each in losses):
+        raise ValueError(
+            f"Class indices go with SparseCategoricalCrossentropy(from_logits=True). {ONE_LOGIT}Received: loss={loss!r}"
+        )
+
+
+def is_binary(loss: Any) -> bool:
+    """Returns whether a loss is one of Keras's on one logit (or probability) per label."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return str(name).lower().replace("_", "") in ("binarycrossentropy", "binaryfocalcrossentropy")

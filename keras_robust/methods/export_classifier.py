@@ -1,4 +1,4 @@
-"""A model around a classifier."""
+"""A classifier exported as it predicts."""
 
 import pathlib
 from typing import Any
@@ -9,65 +9,6 @@ import tensorflow as tf
 from keras_robust.core.checks import check_weights
 from keras_robust.core.execution import full_precision
 from keras_robust.layers import stored_activations
-from keras_robust.methods.first_batch import check_ends_in_logits
-from keras_robust.methods.multi_worker import MultiWorkerModel
-
-
-class WrappedClassifier(MultiWorkerModel):
-    """A model that is built as its classifier is.
-
-    Args:
-        classifier: any Keras model of images to logits.
-        **kwargs: of `keras.Model`.
-
-    Raises:
-        ValueError: if the classifier is no Keras model or ends in a softmax.
-    """
-
-    def __init__(self, classifier: keras.Layer, **kwargs: Any) -> None:
-        check_ends_in_logits(classifier)
-        super().__init__(**kwargs)
-        self.classifier = classifier
-
-    def build(self, input_shape: Any) -> None:
-        """Builds the classifier for images of `input_shape`, (None, height, width, channels)."""
-        if not self.classifier.built:
-            self.classifier.build(input_shape)
-        self.built = True
-
-    def build_as_classifier(self) -> None:
-        """Builds the model of a built classifier.
-
-        Not in `__init__`: Keras lets a subclass add layers and metrics only before.
-        """
-        if self.classifier.built and isinstance(getattr(self.classifier, "input_shape", None), tuple):
-            self.build(self.classifier.input_shape)
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the model as `keras.Model.save` does, also one that was never compiled or called."""
-        self.build_as_classifier()
-        super().save(*args, **kwargs)
-
-    def save_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the weights as `keras.Model.save_weights` does."""
-        self.build_as_classifier()
-        super().save_weights(*args, **kwargs)
-
-    def load_weights(self, *args: Any, **kwargs: Any) -> None:
-        """Loads weights as `keras.Model.load_weights` does."""
-        self.build_as_classifier()
-        super().load_weights(*args, **kwargs)
-
-    def export(
-        self,
-        filepath: str | pathlib.Path,
-        format: str = "tf_saved_model",
-        verbose: bool | None = None,
-        input_signature: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Exports the classifier as it predicts: see `export_classifier` and `kr.export`."""
-        export_classifier(self.classifier, filepath, format, verbose, input_signature, **kwargs)
 
 
 def export_classifier(
