@@ -15,6 +15,9 @@ from keras_robust.methods import RobustModel
 CRAFTED_AT = "crafted_at"
 NOT_CRAFTED = -1
 
+REPLACED = ("attacked", "first_images")
+"""Of a method, while it trains on crafted batches."""
+
 
 class TrainsOnCraftedBatches:
     """Lets `fit` of a method read batches that are attacked already, beside plain images, inside a `with` block.
@@ -42,15 +45,16 @@ class TrainsOnCraftedBatches:
             self._staleness = keras.metrics.Mean(name="staleness")
 
     def __enter__(self) -> Self:
-        vars(self._model).update(attacked=self.attacked, first_images=self.first_images)
+        for name in REPLACED:
+            setattr(self._model, name, getattr(self, name))
         self._model.train_function = None  # one that was traced before attacks all batches
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for name in ("attacked", "first_images"):
-            del vars(self._model)[name]
+        for name in REPLACED:
+            delattr(self._model, name)
         self._model.log_in_training([])
         self._model.train_function = None
 

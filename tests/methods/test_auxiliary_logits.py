@@ -73,7 +73,7 @@ def test_nothing_else_sees_them(batch, tmp_path):
     images, labels = batch()
     results = []
     for weight in (0.0, 3.0):
-        model = compiled(kr.RobustModel(make_classifier(weight), ATTACK, validation_attack=ATTACK))
+        model = compiled(kr.AdversarialTraining(make_classifier(weight), ATTACK, validation_attack=ATTACK))
         history = model.fit(images, labels, batch_size=8, verbose=0, validation_data=(images, labels)).history
         report = kr.evaluate(model, (images, labels), ATTACK, checks=False, verbose=False)
         kr.export(model, tmp_path / str(weight))
@@ -123,7 +123,7 @@ def test_two_replicas_train_as_one(two_replicas, batch):
     weights = []
     for scope in (two_replicas.scope, tf.distribute.get_strategy().scope):
         with scope():
-            model = compiled(kr.RobustModel(make_classifier(), kr.attacks.FGSM(kr.Linf(0.1))))
+            model = compiled(kr.AdversarialTraining(make_classifier(), kr.attacks.FGSM(kr.Linf(0.1))))
             model.fit(images, labels, batch_size=8, shuffle=False, verbose=0)
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):

@@ -194,7 +194,7 @@ def test_fit(case):
 
 
 def test_fit_before_compile():
-    assert "never compiled" in failing_fit(kr.RobustModel(classifier(), ATTACK), IMAGES, LABELS)
+    assert "never compiled" in failing_fit(kr.AdversarialTraining(classifier(), ATTACK), IMAGES, LABELS)
 
 
 @pytest.mark.parametrize(

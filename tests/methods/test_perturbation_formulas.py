@@ -190,7 +190,7 @@ def test_stale_training_counts_the_images_that_a_validation_split_leaves(linear_
 def test_staleness_0_is_adversarial_training(linear_classifier):
     attack = kr.attacks.PGD(kr.Linf(EPSILON), steps=2)
     _, stale = train(kr.StaleAdversarialTraining(linear_classifier(), attack, staleness=0), batch_size=5)
-    _, fresh = train(kr.RobustModel(linear_classifier(), attack), batch_size=5)
+    _, fresh = train(kr.AdversarialTraining(linear_classifier(), attack), batch_size=5)
     np.testing.assert_array_equal(stale, fresh)
 
 
@@ -198,7 +198,7 @@ def test_fast_training_is_adversarial_training_of_one_step(linear_classifier):
     attack, strong = kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=0.125), kr.attacks.PGD(kr.Linf(EPSILON))
     model = kr.FastAdversarialTraining(linear_classifier(), attack, validation_attack=strong)
     _, fast = train(model, validation_data=(IMAGES, LABELS))
-    np.testing.assert_allclose(fast, train(kr.RobustModel(linear_classifier(), attack))[1], atol=1e-7)
+    np.testing.assert_allclose(fast, train(kr.AdversarialTraining(linear_classifier(), attack))[1], atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(4))
