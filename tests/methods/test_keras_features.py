@@ -169,8 +169,8 @@ def test_a_classifier_in_float16_is_trained_with_loss_scaling(batch, method):
     assert model.optimizer is optimizer
     assert 0 < float(optimizer.dynamic_scale) < 2.0**40
     assert np.abs(classifier.get_weights()[0] - before).max() > 1e-3
-    for state in model.replica_state.values():
-        assert np.isfinite(state.to_array()).all()
+    if method == "free":
+        assert np.isfinite(model.replica_state["perturbation"].to_array()).all()
     assert np.isfinite(model.evaluate(*batch(), verbose=0)).all()
     assert model.predict(batch()[0], verbose=0).dtype == np.float32
 

@@ -28,7 +28,7 @@ def mixed(*arguments, **options) -> keras.Model:
 @pytest.mark.parametrize(
     ("make", "training"),
     [
-        (kr.RobustModel, {"robust_accuracy"}),
+        (kr.AdversarialTraining, {"robust_accuracy"}),
         (madry, {"robust_accuracy"}),
         (mixed, {"accuracy", "robust_accuracy"}),
         (kr.AdversarialLogitPairing, {"accuracy", "robust_accuracy"}),
@@ -150,7 +150,7 @@ def test_metrics_start_anew_in_each_epoch(linear_classifier, batch):
 
 def test_early_stopping_follows_robust_accuracy(linear_classifier, batch):
     images, labels = batch(shape=(4, 4, 1))
-    model = compiled(kr.RobustModel, linear_classifier(), validation_attack=ATTACK)
+    model = compiled(kr.AdversarialTraining, linear_classifier(), validation_attack=ATTACK)
     stop = keras.callbacks.EarlyStopping("val_robust_accuracy", patience=1, restore_best_weights=True)
     history = model.fit(images, labels, epochs=5, validation_data=(images, labels), callbacks=[stop], verbose=0)
     assert len(history.epoch) == 2

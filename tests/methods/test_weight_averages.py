@@ -162,7 +162,7 @@ def test_a_file_without_them_loads(batch, tmp_path):
     images, labels = data(batch, 2 * BATCH)
     model = compiled(kr.NaturalTraining(batch_normalized()), ema())
     fit(model, images, labels)
-    model._averages.known = False  # as files were written before
+    model.averages.known = False  # as files were written before
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     own = statistics(loaded)
@@ -202,4 +202,4 @@ def test_without_an_average_of_the_weights_nothing_is_kept(batch):
     model = compiled(kr.NaturalTraining(batch_normalized()), keras.optimizers.SGD(0.1))
     fit(model, images, labels)
     assert np.abs(statistics(model)[1] - 1).max() < 0.02
-    assert not model._averages.values
+    assert not model.averages.values
