@@ -13,7 +13,8 @@ from keras_robust.training.config import DEFAULTS, REQUIRED
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+FINDINGS = ROOT / "findings"
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", FINDINGS / "README.md", *PAGES]
 
 
 def anchors_of(page):
@@ -22,7 +23,7 @@ def anchors_of(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_exist(page):
     for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
         linked = page.parent / target if target else page
@@ -30,7 +31,7 @@ def test_links_exist(page):
         assert not anchor or anchor in anchors_of(linked), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_exist(page):
     for path in re.findall(r"\b(?:configs|launch|benchmarks)/[\w/]+\.(?:py|sh|yaml)\b", page.read_text()):
         assert (ROOT / path).exists(), path
@@ -40,6 +41,15 @@ def test_every_page_is_in_the_navigation():
     assert set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) == {
         page.name for page in PAGES
     }
+
+
+def test_every_finding_is_listed():
+    listed = re.findall(r"^\| `(\w+\.sh)` \|", (FINDINGS / "README.md").read_text(), re.MULTILINE)
+    assert listed == sorted(path.name for path in FINDINGS.glob("*.sh"))
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 def test_the_page_of_configs_has_every_field_and_name():
