@@ -69,20 +69,22 @@ def _weight_rows():
 
 
 WORST = (
-    "The columns are of the worst case per example; the paper's numbers seem to be the lowest accuracy under any one "
-    "attack, which cannot be lower."
+    "The columns here count the worst case per example. The paper's numbers seem to be the lowest accuracy under any "
+    "one attack, which cannot be lower."
 )
-NOISE_REMARK = "The paper's text has about 25 % for noise alone, weight 0, and no number for the points of the figure."
+NOISE_REMARK = (
+    "The paper's text gives about 25 % for noise alone (weight 0), and no numbers for the points of the figure."
+)
 
 EXPERIMENTS = {
     "alp_table1": {
         "title": "adversarial logit pairing on MNIST",
         "source": PAPER + "table 1",
         "remarks": {
-            "small": "One run each of five minutes, on the first 1,000 test images. M-PGD makes 850 updates on PGD-16 "
-            "and ALP 1,350 on PGD-8, chosen for the same time, so the difference is not that of the pairing alone. ALP "
-            "is ahead as in the paper, and stays so under AutoAttack, which costs M-PGD 4 points and ALP 3. The "
-            "black-box attacks come from a second M-PGD model, of another seed."
+            "small": "One run each of five minutes, on the first 1,000 test images. M-PGD makes 850 updates on "
+            "PGD-16, ALP 1,350 on PGD-8. They were chosen to take the same time, so the pairing alone does not "
+            "explain the difference. ALP is ahead, as in the paper. It stays ahead under AutoAttack, which costs "
+            "M-PGD 4 points and ALP 3. The black-box attacks come from a second M-PGD model with another seed."
         },
         "columns": MNIST_COLUMNS,
         "rows": {
@@ -113,8 +115,8 @@ EXPERIMENTS = {
         },
         "remarks": {
             "paper": f"{WORST} Under 1,000 targeted steps the released ALP model, a ResNet-v2-50 for images of 64 "
-            "pixels, keeps 0.6 % (Engstrom et al., 2018). The model of Tramèr et al. is theirs; "
-            "configs/mnist_ensemble.py trains in their way."
+            "pixels, keeps 0.6 % (Engstrom et al., 2018). The row of Tramèr et al. is their own model; "
+            "configs/mnist_ensemble.py trains in the same way."
         },
     },
     "alp_table4": {
@@ -128,8 +130,8 @@ EXPERIMENTS = {
             "Tramèr et al. (2018)": _imagenet("", 47.1, 74.3),
         },
         "remarks": {
-            "paper": f"{WORST} The attacks come from an ALP model, as the paper says of the row of Tramèr et al. (66.6 "
-            "before); it does not say it of the others. Its text has 47.1 % for ALP."
+            "paper": f"{WORST} The attacks come from an ALP model. The paper says so for the row of Tramèr et al. "
+            "(66.6 before), and not for the others. Its text gives 47.1 % for ALP."
         },
     },
     "alp_table5": {
@@ -159,8 +161,9 @@ EXPERIMENTS = {
         "source": PAPER + "table 7",
         "remarks": {
             "paper": "Table 1 has 98.5 % for the same model on clean images.",
-            "small": "One run each, on the first 1,000 test images; M-PGD is that of table 1. Logit squeezing keeps "
-            "67 % under the attack of the paper and 1 % under AutoAttack: it masks gradients, and does not defend.",
+            "small": "One run each, on the first 1,000 test images. M-PGD is the model of table 1. Logit squeezing "
+            "keeps 67 % under the attack of the paper and 1 % under AutoAttack: it masks gradients and does not "
+            "defend.",
         },
         "columns": MNIST_COLUMNS,
         "rows": {
@@ -188,7 +191,8 @@ EXPERIMENTS = {
             "ALP": _imagenet("alp,resnet101", 30.2, 55.8),
         },
         "remarks": {
-            "paper": "The text says that all rows are under PGD; that of ALP is the worst of eight in table 5."
+            "paper": "The text says that all rows are under PGD. The row of ALP equals the worst of eight attacks in "
+            "table 5."
         },
     },
     "alp_figure1": {
@@ -199,8 +203,8 @@ EXPERIMENTS = {
         "figure": {"x": "rows", "columns": ["PGD-40", "AutoAttack, 300 images"], "label": "weight of the penalty"},
         "remarks": {
             "paper": NOISE_REMARK,
-            "small": f"{NOISE_REMARK} Here, after five minutes each and one seed, noise alone leaves 4 % under PGD-40, "
-            "and what a penalty adds is not there under AutoAttack, whatever the weight.",
+            "small": f"{NOISE_REMARK} Here, after five minutes each and with one seed, noise alone leaves 4 % under "
+            "PGD-40. A penalty adds to this under PGD-40, but not under AutoAttack, whatever its weight.",
         },
     },
 }

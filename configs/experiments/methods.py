@@ -27,7 +27,7 @@ ROWS = {
 EXPERIMENTS = {
     "methods_mnist": {
         "title": "every method on MNIST at Linf 0.3, five minutes of training on 2 CPU cores unless said otherwise",
-        "source": "Of this toolkit; PGD-40 is the attack of Kannan et al. (2018)",
+        "source": "This toolkit; PGD-40 is the attack of Kannan et al. (2018)",
         "columns": {
             "Clean": {"attack": PGD40, "measure": "clean_accuracy"},
             "PGD-40": {"attack": PGD40},
@@ -37,14 +37,14 @@ EXPERIMENTS = {
             "Training (minutes)": {"measure": "minutes"},
         },
         "remarks": {
-            "small": "One seed each, batches of 64, as many as take five minutes, validations included, where a "
-            "natural step takes 43 ms. Validations were on 1,000 images where the configs now take 500, which changed "
-            "no weight of the models that were trained again. Masked: the checks for gradient masking call the row "
-            "suspicious; of MART they do so because Square finds 10 points that gradients miss. The hour of "
-            "clean logit pairing is 72,000 updates, which took 58 minutes in a first run. All rows, trained twice "
-            "alone on both cores, repeated bit for bit; on another number of threads sums differ, and rows by points: "
-            "a second M-PGD, on one thread, had 81.7 % under PGD-100 and 82.7 % under AutoAttack. AutoAttack saw fewer "
-            "images, so it can lie above PGD-100."
+            "small": "One seed each, batches of 64, as many as take five minutes with validations, on a machine "
+            "where a natural step takes 43 ms. Validations used 1,000 images; the configs now use 500. The models "
+            "that were trained again have the same weights as before. Masked: the checks for gradient masking call "
+            "the row suspicious. For MART the reason is that Square finds 10 points that gradients miss. The hour of "
+            "clean logit pairing is 72,000 updates, which took 58 minutes in a first run. All rows were trained "
+            "twice, alone on both cores, and repeated bit for bit. With another number of threads sums differ, and "
+            "rows differ by points: a second M-PGD, on one thread, had 81.7 % under PGD-100 and 82.7 % under "
+            "AutoAttack. AutoAttack saw fewer images, so it can lie above PGD-100."
         },
         "rows": {label: {"model": {"small": f"mnist_methods:{variant}"}} for label, variant in ROWS.items()},
     },

@@ -11,7 +11,7 @@ CLEAN_IMAGES = PGD10 | {"measure": "clean_accuracy"}
 EXPERIMENTS = {
     "scale_resnet20": {
         "title": "the branches of mixture batch normalisation after 46 minutes of training on 2 CPU cores",
-        "source": "Of this toolkit; after table 1 and figure 5 of Xie & Yuille (2020)",
+        "source": "This toolkit; after table 1 and figure 5 of Xie & Yuille (2020)",
         "split": {"small": "test[:1000]"},
         "columns": {
             "Clean, clean branch": CLEAN_IMAGES | {"branch": "clean"},
@@ -34,9 +34,9 @@ EXPERIMENTS = {
             }
         },
         "remarks": {
-            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training. [The plots](methods.md#normalisation) are of the "
+            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training. [The plots](methods.md#normalisation) show the "
             "layer in the middle of the network. The training does not repeat bit for bit: another run had 80.0 and "
-            "59.0 % on clean images, 0.0 and 35.0 % under PGD-500."
+            "59.0 % on clean images, and 0.0 and 35.0 % under PGD-500."
         },
     },
 }

@@ -113,7 +113,7 @@ def _statistics():
     return {"Statistics": _column(30, **fields), "Statistics (small)": _small_column(10, **fields)}
 
 
-OF_RES3 = "The layer is the one in the middle of the network; the paper's is of the block res3, which comes before."
+OF_RES3 = "The layer is in the middle of the network. The paper's layer is in the block res3, which comes before it."
 
 
 def _depth_rows():
@@ -154,11 +154,12 @@ EXPERIMENTS = {
         },
         "figure": {"x": "rows", "columns": [LAST, "PGD-500 (small)"], "label": "clean images (%)"},
         "remarks": {
-            "small": "CIFAR-10 at Linf 8/255, a ResNet-8, PGD-3 in training, one seed each, at most five minutes on 2 "
-            "cores: 836 updates on attacked images alone, 528 with as many clean ones. On the first 1,000 test images "
-            "all clean images instead of none bring 3 points of clean accuracy and cost 4 under PGD-500; 16 and 18 in "
-            "the paper, at PGD-2000. There more iterations than 100 go on to find adversarial examples where clean "
-            "images were trained on; after so short a training none."
+            "small": "CIFAR-10 at Linf 8/255, a ResNet-8, PGD-3 in training, one seed each, at most five minutes on "
+            "2 cores: 836 updates on attacked images alone, 528 with as many clean images. On the first 1,000 test "
+            "images, 100% clean instead of 0% clean adds 3 points of clean accuracy and costs 4 points under "
+            "PGD-500. In the paper it adds 16 and costs 18, under PGD-2000. In the paper, more than 100 iterations "
+            "find further adversarial examples in networks that also trained on clean images. After this short "
+            "training they find none."
         },
     },
     "scale_figure2": {
@@ -183,7 +184,7 @@ EXPERIMENTS = {
         "split": SPLIT,
         "columns": _statistics(),
         "rows": _pictures("mixture"),
-        "remarks": {"paper": OF_RES3, "small": f"Plots of a longer training are those of scale_resnet20. {OF_RES3}"},
+        "remarks": {"paper": OF_RES3, "small": f"scale_resnet20 has plots of a longer training. {OF_RES3}"},
     },
     "scale_figure6": {
         "title": "batch and running statistics",
@@ -201,8 +202,9 @@ EXPERIMENTS = {
         "rows": _depth_rows(),
         "figure": {"x": "rows", "columns": [CLEAN, LAST], "label": "depth"},
         "remarks": {
-            "paper": "The paper's axis is in operations. Its section 5 has 68.7 % clean images for ResNet-638, table 7 "
-            "67.2 %; and 0.5 points more for natural training with 338 layers than with 152."
+            "paper": "The paper's axis shows operations. For ResNet-638 on clean images, its section 5 gives 68.7 % "
+            "and table 7 gives 67.2 %. It also gives 0.5 points more for natural training with 338 layers than with "
+            "152."
         },
     },
     "scale_table1": {
@@ -217,12 +219,12 @@ EXPERIMENTS = {
             LABELS["mixture_alp"]: _branches("mixture_alp", clean=78.4, attacked=35.3),
         },
         "remarks": {
-            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training, one seed each: a ResNet-8 for at most five minutes on "
-            "2 cores; scale_resnet20 is a longer training. As in the paper the clean branch is the better one on clean "
-            "images, without pairing 7 % of it is left under attack, and the adversarial branch falls little behind "
-            "training on attacked images alone. Unlike there so few updates leave the clean branch far behind the "
-            "network of clean images only, and logit pairing makes the branches alike. A network without branches has "
-            "the same number in both columns."
+            "small": "CIFAR-10 at Linf 8/255, PGD-3 in training, one seed each: a ResNet-8 for at most five minutes "
+            "on 2 cores. scale_resnet20 is a longer training. As in the paper, the clean branch is better on clean "
+            "images; without pairing it keeps 7 % under attack; and the adversarial branch is little worse than "
+            "training on attacked images alone. Unlike in the paper, after so few updates the clean branch is far "
+            "worse than the network trained on clean images only, and logit pairing makes the branches alike. A "
+            "network without branches has the same number in both columns."
         },
     },
     "scale_table2": {
@@ -245,7 +247,9 @@ EXPERIMENTS = {
             "PGD-10 trained": _row("alp", 10, ("PGD-10", LAST)),
             "PGD-30 trained": _row("alp", 30, ("PGD-10", LAST)),
         },
-        "remarks": {"paper": "The paper changes one setting at a time between its first two rows; those are not here."},
+        "remarks": {
+            "paper": "Between its first two rows the paper changes one setting at a time. Those rows are not here."
+        },
     },
     "scale_table4": {
         "title": "attack steps in training",
@@ -261,7 +265,7 @@ EXPERIMENTS = {
         "columns": LAST_COLUMN,
         "rows": _rows(FROZEN_OR_NOT, (5, 10, 20, 30), titles=(LAST,)),
         "remarks": {
-            "paper": "The paper's rows of mixture BN say 0% clean; their numbers are those of 100% in table 7."
+            "paper": "The paper's rows of mixture BN say 0% clean, but their numbers are those of 100% in table 7."
         },
     },
     "scale_table6": {

@@ -60,29 +60,31 @@ def _stale_rows(published):
 
 
 STALE = (
-    "Here a staleness of 32 is too much already, and 8 costs 23 points: five minutes, 888 updates on embedded digits, "
-    "not 60,000, at a rate of 1e-3, where the paper's is unknown. [The plots](methods.md#staleness) are of 2,220."
+    "Here a staleness of 32 is already too much, and 8 costs 23 points. The training is five minutes, 888 updates on "
+    "embedded digits instead of 60,000, with a learning rate of 1e-3; the paper does not give its rate. [The "
+    "plots](methods.md#staleness) show a training of 2,220 updates."
 )
 STALE_COLUMNS = {
     "Stale, training images": {"measure": "history/robust_accuracy"},
     "Fresh, training images": {"measure": "history/fresh_robust_accuracy"},
 }
 
-DIGITS = "Of embedded digits, and steps 1, 4 and 8: [transfer matrix](evaluation.md#transfer-matrix)."
+DIGITS = "The same for embedded digits and steps 1, 4 and 8: [transfer matrix](evaluation.md#transfer-matrix)."
 FIVE_MINUTES = (
     "One run each of about five minutes, on the first 1,000 test images: 3,500, 2,350, 1,600 and 975 updates of 64 "
     "images with 1, 4, 8 and 16 steps, instead of 60,000 of 128."
 )
 NO_TRANSFER = (
-    "Where the paper's networks of 1 and 4 steps withstand their own attack and not the one that another network "
-    "hands on, these withstand both. That of 1 step is not robust for all that: 8 steps of its own leave 0 %."
+    "The paper's networks of 1 and 4 steps withstand their own attack, but not attacks made on another network. The "
+    "networks here withstand both. The network of 1 step is nevertheless not robust: 8 steps made on itself leave "
+    "0 %."
 )
 ONE_STEP = (
-    "The network of 1 step has overfitted to it, as in the paper. That of 4 steps has not: it withstands 16 steps as "
-    "well as 8, where the paper says of its own that it is not robust to all of them."
+    "The network of 1 step has overfitted to this step, as in the paper. The network of 4 steps has not: it "
+    "withstands 16 steps as well as 8. The paper says that its own network of 4 steps is not robust to all of them."
 )
 
-ABOUT = "The published numbers are those of the paper's text, which says about; the figure has none in writing."
+ABOUT = "The published numbers come from the paper's text, where they are approximate. The figure prints none."
 
 EXPERIMENTS = {
     "strength_table1": {
@@ -126,7 +128,7 @@ EXPERIMENTS = {
             for staleness in (32, 64)
         },
         "remarks": {
-            "small": "In the paper fresh accuracy follows the stale one at 32, and is much lower at 64. " + STALE
+            "small": "In the paper, fresh accuracy follows stale accuracy at 32, and is much lower at 64. " + STALE
         },
     },
     "strength_figure6": {
@@ -143,7 +145,7 @@ EXPERIMENTS = {
         "source": PAPER + "figure 7",
         "columns": STALE_COLUMNS,
         "rows": {"s = 64": {"model": {"paper": {"config": "mnist_strength:8,64", "epochs": 300}}}},
-        "remarks": {"paper": "Fresh accuracy rises to that of stale examples half-way, in the paper."},
+        "remarks": {"paper": "In the paper, fresh accuracy rises to stale accuracy half-way."},
     },
     "strength_figure8": {
         "title": "robust and natural accuracy by staleness",
@@ -162,8 +164,8 @@ EXPERIMENTS = {
         "columns": {},
         "rows": {},
         "remarks": {
-            "paper": "[Asynchronous generation](asynchronous.md#when-it-pays) has a simulation from measured costs, "
-            "beside what the paper's text says."
+            "paper": "[Asynchronous generation](asynchronous.md#when-it-pays) has a simulation from measured times, "
+            "and the numbers of the paper's text."
         },
     },
 }
