@@ -4,9 +4,9 @@
     targeted = APGD(Linf(0.3), objective="dlr", targeted=9)
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
-A run costs `steps` + 1 forward passes and input gradients: of its start, and after each step (+ 3 with `larger_radii`),
-times `eot_iter`.
-There are `restarts` runs, times the number of target classes; finding those costs one forward pass.
+A run costs `steps` + 1 forward passes and input gradients, at its start and after each step (`steps` + 3 with
+`larger_radii`), times `eot_iter`. The number of runs is `restarts` times the number of target classes. Finding these
+classes costs one forward pass.
 """
 
 import dataclasses
@@ -34,31 +34,32 @@ from keras_robust.core.threat_models import per_example
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class APGD(IterativeAttack):
-    """Auto-PGD (Croce & Hein, 2020), and for L1 that of Croce & Hein (2021).
+    """Auto-PGD (Croce & Hein, 2020; for L1, Croce & Hein, 2021).
 
-    Returned is, per example, the first misclassified point that was met, or the one with the largest objective where
-    there was none. A point whose logits are not finite counts as misclassified.
+    It returns, per example, the first misclassified point that it met. If there was none, it returns the point with the
+    largest objective. A point whose logits are not finite counts as misclassified.
 
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         steps: gradient steps per run, at least 1.
-        objective: what is maximised: "cross_entropy", "dlr", "margin", "kl_divergence" or an `Objective`. None leaves
-            it to the method that trains with the attack: the divergence in `TRADES`, the cross-entropy elsewhere.
-        targeted: 0, or the number of classes to run towards one after the other, the most likely wrong class of the
-            clean image first. 9 with "dlr" is APGD-T.
+        objective: what is maximised: "cross_entropy", "dlr", "margin", "kl_divergence" or an `Objective`. None lets the
+            method that trains with the attack choose: the divergence in `TRADES`, the cross-entropy elsewhere.
+        targeted: 0, or the number of target classes. The attack runs towards one after the other, the most likely wrong
+            class of the clean image first. 9 with "dlr" is APGD-T.
         restarts: independent runs (per target), at least 1.
-        rho: the step size is halved at a checkpoint unless more than this share of the steps increased the
-            objective, in [0, 1]; for Linf and L2.
-        larger_radii: for L1: run 30 % of the steps in three times epsilon and 30 % in twice epsilon first, each
-            going on from the best point before (Croce & Hein, 2021, section 4.3). AutoAttack does.
-        eot_iter: passes over which a gradient is averaged, at least 1: more than 1 is for classifiers that are random
-            at inference (expectation over transformation, Athalye et al., 2018). The last pass gives the objective.
+        rho: in [0, 1], for Linf and L2. A checkpoint halves the step size unless more than this share of the steps
+            increased the objective.
+        larger_radii: for L1: first run 30 % of the steps within three times epsilon and 30 % within twice epsilon, each
+            from the best point so far (Croce & Hein, 2021, section 4.3). AutoAttack does this.
+        eot_iter: number of passes over which a gradient is averaged, at least 1. More than 1 is for classifiers that
+            are random at inference (expectation over transformation, Athalye et al., 2018). The last pass gives the
+            objective.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
-            "float32" in full precision where the classifier computes in 16 bits, "auto" in the faster of "bfloat16" and
+            "float32" in full precision if the classifier computes in 16 bits, "auto" in the faster of "bfloat16" and
             "float32" on this machine: see `PGD`.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is out of its range. The message says what was received.
     """
 
     threat_model: ThreatModel
@@ -74,14 +75,14 @@ class APGD(IterativeAttack):
     def __post_init__(self) -> None:
         if not isinstance(self.threat_model, ThreatModel) or self.threat_model.norm not in RULES:
             raise ValueError(
-                "threat_model is Linf, L2 or L1, such as Linf(0.3). "
+                "threat_model must be Linf, L2 or L1, such as Linf(0.3). "
                 f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
             )
         for name, least in (("steps", 1), ("restarts", 1), ("eot_iter", 1), ("targeted", 0)):
             value = getattr(self, name)
             check_integer(name, value, least)
         if isinstance(self.rho, bool) or not isinstance(self.rho, int | float) or not 0 <= self.rho <= 1:
-            raise ValueError(f"rho is in [0, 1]. Received: rho={self.rho!r}")
+            raise ValueError(f"rho must be in [0, 1]. Received: rho={self.rho!r}")
         check_compute_dtype(self.compute_dtype)
         get_objective(self.resolved_objective)
         if self.targeted and not self.resolved_objective.takes_targets:
@@ -90,11 +91,13 @@ class APGD(IterativeAttack):
 
     def _check_radii(self) -> None:
         if not isinstance(self.larger_radii, bool):
-            raise ValueError(f"larger_radii is a bool. Received: larger_radii={self.larger_radii!r}")
+            raise ValueError(f"larger_radii must be a bool. Received: larger_radii={self.larger_radii!r}")
         if self.larger_radii and self.threat_model.norm != "l1":
-            raise ValueError(f"larger_radii is for L1. Received: threat_model={self.threat_model}")
+            raise ValueError(f"larger_radii works only with L1. Received: threat_model={self.threat_model}")
         if any(steps < 1 for steps, _ in legs(self.steps, self.larger_radii)):
-            raise ValueError(f"larger_radii needs a step in each of three radii. Received: steps={self.steps}")
+            raise ValueError(
+                f"larger_radii needs a step in each of three radii: use more steps. Received: steps={self.steps}"
+            )
 
     @property
     def resolved_objective(self) -> Objective:
@@ -106,7 +109,7 @@ class APGD(IterativeAttack):
         return self if self.objective is not None else dataclasses.replace(self, objective=defaults.get("objective"))
 
     def resolved(self) -> Self:
-        """Returns this attack with the objective said."""
+        """Returns this attack with its objective filled in."""
         return dataclasses.replace(self, objective="cross_entropy" if self.objective is None else self.objective)
 
     @property
@@ -129,7 +132,7 @@ class APGD(IterativeAttack):
 
     @property
     def total_steps(self) -> int:
-        """Steps of all runs: those of a run, times restarts, times target classes."""
+        """Steps of all runs: steps of a run, times restarts, times target classes."""
         return self.steps * self.restarts * max(self.targeted, 1)
 
     @property
@@ -143,7 +146,7 @@ class APGD(IterativeAttack):
     def start(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> State:
-        """Returns the state before the first step; runs draw their starts when they begin.
+        """Returns the state before the first step. Runs draw their starts when they begin.
 
         Raises:
             ValueError: if targets are given, or the classifier has too few classes.
@@ -165,7 +168,7 @@ class APGD(IterativeAttack):
         return state | self._rule.extra(images)
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
-        """Returns the state after `steps` more steps, which may cross from run to run."""
+        """Returns the state after `steps` more steps, which may continue from one run into the next."""
         schedule = self._schedule
         first = tf.convert_to_tensor(first_step, tf.int32)
         begin, end = schedule.evaluation_before(first), schedule.evaluation_before(first + steps)
@@ -210,7 +213,7 @@ class APGD(IterativeAttack):
         return state | self._rule.enter(state, moment, radius, self.larger_radii)
 
     def _differentiate(self, model_fn: ModelFn, state: State, run: Tensor) -> tuple[State, Tensor, Tensor]:
-        """Returns the state with the gradient at its point, the logits and the objective per example."""
+        """Returns the state with the gradient at its point, the logits, and the objective per example."""
         targets = tf.gather(state["targets"], run // self.restarts, axis=1) if self.targeted else None
         goal = Goal(state["labels"], targets, state.get("clean_logits"))
         point = state["point"]
@@ -236,7 +239,7 @@ class APGD(IterativeAttack):
         return state | {"gradient": gradient}, logits, loss
 
     def _observe(self, state: State, moment: Moment, logits: Tensor, loss: Tensor) -> State:
-        """Keeps the best point of the leg, and the result of all runs, which stays once it is misclassified."""
+        """Keeps the best point of the leg, and the result of all runs. A misclassified result stays."""
         point = state["point"]
         improved = moment.enters | (loss > state["best_loss"])
         rows = per_example(improved, point)

@@ -1,7 +1,7 @@
 """How Auto-PGD starts, steps and adapts its step size: one rule for Linf and L2, one for L1.
 
-A rule works on the rows of a state. Keys that every rule has: `images`, `point`, `gradient` (at the point),
-`best`, `best_gradient` and `best_loss` (of the leg), `step_size`. All draws are for the shape of the batch.
+A rule works on the rows of a state. Every rule has the keys `images`, `point`, `gradient` (at the point), `best`,
+`best_gradient` and `best_loss` (of the leg), and `step_size`. All draws have the shape of the batch.
 """
 
 import math
@@ -17,18 +17,18 @@ from keras_robust.core.threat_models import flatten, per_example
 
 FIRST_STEP_IN_FULL = 1.0
 KEPT_OF_STEP = 0.75
-"""alpha of Croce & Hein (2020), section 3: the share of the new step; the rest is the step before."""
+"""alpha of Croce & Hein (2020), section 3: the weight of the new step. The rest is the weight of the last step."""
 LARGER_RADII = (3.0, 2.0, 1.0)
-"""In units of epsilon, for 30, 30 and 40 % of the steps (Croce & Hein, 2021, section 4.3)."""
+"""Radii in units of epsilon, for 30, 30 and 40 % of the steps (Croce & Hein, 2021, section 4.3)."""
 
 
 class Moment(NamedTuple):
-    """Scalars that say what happens at one evaluation.
+    """Scalars that describe one evaluation.
 
     Attributes:
-        enters: bool: a leg begins: no step, only the loss and the gradient at its start.
-        draws: bool: that start is drawn at random (the first leg of a run).
-        kept_of_step: float32, 1 where there is no step before.
+        enters: bool: a leg begins. There is no step, only the loss and the gradient at the start.
+        draws: bool: this start is drawn at random (first leg of a run).
+        kept_of_step: float32 weight of the new step; 1 if there is no step before it.
         steps_since_check: int32: steps since the last checkpoint if this is a checkpoint, otherwise 0.
         radius: float32, in units of epsilon.
         counts: bool: points of this leg are inside the threat model.
@@ -45,12 +45,13 @@ class Moment(NamedTuple):
 class Schedule(NamedTuple):
     """The table of a run: `moments` holds arrays with one entry per evaluation.
 
-    A run has one leg, or three with shrinking radius. A leg of n steps has n + 1 evaluations (forward and input
-    gradient): of its start, and after each step.
+    A run has one leg, or three legs with a shrinking radius. A leg of n steps has n + 1 evaluations (forward pass and
+    input gradient): one at its start and one after each step.
 
     Attributes:
-        moments: of arrays.
-        before_step: (steps,) int32: the evaluation with which each step begins, that of a leg's start included.
+        moments: one array per field.
+        before_step: (steps,) int32: number of the evaluation with which each step begins. For the first step of a leg
+            this is the evaluation of the start.
     """
 
     moments: Moment
@@ -67,15 +68,15 @@ class Schedule(NamedTuple):
         return step // steps * self.evaluations + tf.gather(self.before_step, step % steps)
 
     def at(self, evaluation: Tensor) -> Moment:
-        """Returns what happens at an evaluation of a run."""
+        """Returns the `Moment` of an evaluation of a run."""
         return Moment(*(tf.gather(values, evaluation) for values in self.moments))
 
 
 def checkpoints(steps: int, sparse: bool) -> list[int]:
-    """Returns after which steps the step size is looked at.
+    """Returns the checkpoints: after which steps the step size is adapted.
 
-    For Linf and L2 after 22 % of the steps, then in periods that shrink by 3 % of the steps down to 6 % (Croce & Hein,
-    2020, section 3.1); for L1 (`sparse`) every 4 % (Croce & Hein, 2021, section 4.2).
+    For Linf and L2, the first one comes after 22 % of the steps. The periods then shrink by 3 % of the steps, down to 6
+    %     (Croce & Hein, 2020, section 3.1). For L1 (`sparse`) they come every 4 % (Croce & Hein, 2021, section 4.2).
     """
     period = max(steps * 4 // 100, 1) if sparse else max(steps * 22 // 100, 1)
     shrink, smallest = (0, period) if sparse else (max(steps * 3 // 100, 1), max(steps * 6 // 100, 1))
@@ -88,7 +89,7 @@ def checkpoints(steps: int, sparse: bool) -> list[int]:
 
 
 def legs(steps: int, larger_radii: bool) -> list[tuple[int, float]]:
-    """Returns (steps, radius in units of epsilon) of each leg of a run; some steps may be 0 where there are few."""
+    """Returns (steps, radius in units of epsilon) of each leg of a run. With few steps in all, a leg may have 0."""
     if not larger_radii:
         return [(steps, 1.0)]
     third = -(-steps * 3 // 10)
@@ -118,7 +119,7 @@ def make_schedule(steps: int, *, sparse: bool, larger_radii: bool) -> Schedule:
 
 
 class Rule(Protocol):
-    """What the loop of Auto-PGD asks of a rule; each function returns the entries of the state that change."""
+    """The interface of a rule. Each function returns the entries of the state that change."""
 
     sparse: ClassVar[bool]
 
@@ -129,7 +130,7 @@ class Rule(Protocol):
         """Returns a random start."""
 
     def shrink(self, ball: ThreatModel, points: Tensor, images: Tensor, radius: Tensor) -> Tensor:
-        """Returns the points, moved into a smaller ball."""
+        """Returns the points moved into a smaller ball."""
 
     def enter(self, state: State, moment: Moment, radius: Tensor, larger_radii: bool) -> State:
         """Returns step size and counters at the start of a leg, whose start is `state["point"]`."""
@@ -150,7 +151,7 @@ class MomentumRule:
     sparse: ClassVar[bool] = False
 
     def extra(self, images: Tensor) -> State:
-        """The point before, and what the two conditions of section 3.1 look at."""
+        """The previous point, and the counters of the two conditions of section 3.1."""
         zeros = per_row_zeros(images)
         return {
             "point_before": images,
@@ -161,7 +162,7 @@ class MomentumRule:
         }
 
     def draw(self, ball: ThreatModel, images: Tensor, radius: Tensor, seed: Tensor) -> Tensor:
-        """Returns a point on the surface of the ball, cut to the pixel range, as the original code."""
+        """Returns a point on the surface of the ball, clipped to the pixel range, as the original code does."""
         if ball.norm == "linf":
             noise = 2.0 * seeds.uniform(tf.shape(images), seed) - 1.0
             largest = tf.reduce_max(tf.abs(flatten(noise)), axis=1)
@@ -201,7 +202,7 @@ class MomentumRule:
         return {"point": self.shrink(ball, there, images, radius), "point_before": point}
 
     def observe(self, state: State, moment: Moment, loss: Tensor) -> State:
-        """Counts steps that increased the loss; the first one, as in the original code, if its loss is above 0."""
+        """Counts steps that increased the loss. As in the original code, the first counts if its loss is above 0."""
         grew = ~moment.enters & (loss > state["loss_before"])
         return {
             "increases": state["increases"] + tf.cast(grew, tf.int32),
@@ -209,10 +210,10 @@ class MomentumRule:
         }
 
     def check(self, state: State, moment: Moment, radius: Tensor, rho: float) -> State:
-        """Halves the step size, and goes back to the best point, where either condition of section 3.1 holds.
+        """Halves the step size and returns to the best point if one of the conditions of section 3.1 holds.
 
         1. Fewer than a share `rho` of the steps since the last checkpoint increased the loss.
-        2. It was not halved at the last checkpoint, and the best loss has not grown since then.
+        2. The step size was not halved at the last checkpoint, and the best loss has not grown since then.
         """
         few = tf.cast(state["increases"], tf.float32) <= rho * tf.cast(moment.steps_since_check, tf.float32)
         stuck = ~state["was_halved"] & (state["checked_loss"] >= state["best_loss"])
@@ -232,7 +233,7 @@ class SparseRule:
     sparse: ClassVar[bool] = True
 
     def extra(self, images: Tensor) -> State:
-        """`density`: the share of pixels that a step moves; `support`: how many the best point had moved."""
+        """`density`: share of pixels that a step moves. `support`: number of pixels that the best point moved."""
         zeros = per_row_zeros(images)
         return {"density": zeros, "support": zeros}
 
@@ -241,11 +242,11 @@ class SparseRule:
         return self.shrink(ball, images + seeds.normal(tf.shape(images), seed), images, radius)
 
     def shrink(self, ball: ThreatModel, points: Tensor, images: Tensor, radius: Tensor) -> Tensor:
-        """Returns the closest points of the ball cut with the pixel range."""
+        """Returns the closest points of the threat model."""
         return project_l1(points, images, radius, ball.bounds)
 
     def enter(self, state: State, moment: Moment, radius: Tensor, larger_radii: bool) -> State:
-        """Starts with steps of the radius; in a run of one leg dense ones, as the original code."""
+        """Starts with steps of the radius. In a run of one leg they are dense, as in the original code."""
         zeros, size = tf.zeros_like(state["step_size"]), math.prod(state["images"].shape[1:])
         if larger_radii:
             support = count_moved(state["point"], state["images"])
@@ -261,7 +262,7 @@ class SparseRule:
         size = absolute.shape[1]
         skipped = tf.cast(tf.clip_by_value((1.0 - state["density"]) * size, 0.0, size - 1.0), tf.int32)
         threshold = kth_largest(absolute, size - skipped)
-        # A sum over signs, not over booleans: it passes NaN on.
+        # A sum over signs, not over booleans, because it passes NaN on.
         sign = tf.sign(gradient) * tf.reshape(tf.cast(absolute >= threshold[:, None], tf.float32), tf.shape(gradient))
         moved = tf.reduce_sum(tf.abs(flatten(sign)), axis=1)
         step = sign * per_example(tf.math.divide_no_nan(state["step_size"], moved), point)
@@ -272,7 +273,7 @@ class SparseRule:
         return {}
 
     def check(self, state: State, moment: Moment, radius: Tensor, rho: float) -> State:
-        """Large steps from the best point while it gets sparser by 5 %; smaller ones, down to a tenth, otherwise."""
+        """Steps from the best point: large while it gets sparser by 5 %, otherwise smaller, down to a tenth."""
         support = count_moved(state["best"], state["images"])
         sparser = support / state["support"] < 0.95
         smaller = tf.maximum(state["step_size"] / 1.5, radius / 10.0)
@@ -285,11 +286,11 @@ class SparseRule:
 
 
 RULES: dict[str, Rule] = {"linf": MomentumRule(), "l2": MomentumRule(), "l1": SparseRule()}
-"""By norm."""
+"""Rules by norm."""
 
 
 def back_to_best(state: State, chosen: Tensor) -> State:
-    """Returns point and gradient, those of the best point where `chosen`, (batch,) bool."""
+    """Returns point and gradient; where `chosen`, (batch,) bool, those of the best point."""
     rows = per_example(chosen, state["point"])
     return {
         "point": tf.where(rows, state["best"], state["point"]),
@@ -303,14 +304,14 @@ def euclidean(rows: Tensor) -> Tensor:
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Returns `L2.steepest_ascent` of (batch, size), in operations that are fast on CPU too; rows of 0 stay 0."""
-    # Scaled by the largest entry first: the square of a small one would underflow.
+    """Returns `L2.steepest_ascent` of (batch, size), by operations that are also fast on CPU. Rows of 0 stay 0."""
+    # Scale by the largest entry first: the square of a small one would underflow.
     rows = divide_rows(rows, tf.reduce_max(tf.abs(rows), axis=1))
     return divide_rows(rows, euclidean(rows))
 
 
 def divide_rows(rows: Tensor, by: Tensor) -> Tensor:
-    """Returns each row divided by its entry of `by`, (batch,), or as it is where that is 0."""
+    """Returns each row divided by its entry of `by`, (batch,). A row with the entry 0 stays as it is."""
     return rows / tf.where(by == 0, 1.0, by)[:, None]
 
 
@@ -327,7 +328,8 @@ def count_moved(points: Tensor, images: Tensor) -> Tensor:
 def kth_largest(values: Tensor, ranks: Tensor) -> Tensor:
     """Returns the value of rank `ranks` (from 1) of each row, exactly.
 
-    Bisects the bits, whose order as integers is that of non-negative floats: 31 passes, however long the row.
+    It bisects the bits, because non-negative floats and their bits as integers have the same order. This takes 31
+    passes, however long the row.
 
     Args:
         values: (batch, size) float32, at least 0.
@@ -348,8 +350,8 @@ def project_l1(points: Tensor, images: Tensor, radius: Tensor, bounds: tuple[flo
     """Returns argmin ||z - points||_2 over z in bounds with ||z - images||_1 <= radius, to float32 accuracy.
 
     The optimum moves each pixel by clip(|points - images| - theta, 0, room) (Croce & Hein, 2021, proposition 2.1), as
-    in `L1.project`; theta is found by Newton's method, kept inside a shrinking bracket, instead of by sorting. A row
-    that has its theta is left alone.
+    in `L1.project`; theta is found by Newton's method inside a shrinking bracket, instead of by sorting. A row
+    that has its theta does not change.
 
     Args:
         points: (batch, ...) float32.

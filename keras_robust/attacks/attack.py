@@ -1,7 +1,7 @@
-"""What every attack has in common: how it is called, the function that it differentiates, and that function's gradient.
+"""What all attacks share: how they are called, the function that they differentiate, and its gradient.
 
 x_adv = attack(classifier, images, labels)  # NumPy arrays, compiled and in batches
-x_adv = attack(as_model_fn(classifier), images, labels, seed)  # TensorFlow, inside a function of one's own
+x_adv = attack(as_model_fn(classifier), images, labels, seed)  # TensorFlow, inside a function of your own
 """
 
 import contextlib
@@ -40,26 +40,28 @@ ModelFn = Callable[[Tensor], Tensor]
 COMPUTE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 FLOAT16_SCALE = 2.0**10
-"""By which gradients are multiplied inside a classifier that computes in float16, whose smallest number is 2**-24."""
+"""Factor of gradients inside a float16 classifier. The smallest positive float16 number is 2**-24."""
 
 
 def check_compute_dtype(compute_dtype: str | None) -> None:
     """Raises `ValueError` unless `compute_dtype` is None or one of `COMPUTE_DTYPES`."""
     if compute_dtype is not None and compute_dtype not in COMPUTE_DTYPES:
-        raise ValueError(f"compute_dtype is one of {COMPUTE_DTYPES} or None. Received: compute_dtype={compute_dtype!r}")
+        raise ValueError(
+            f"compute_dtype must be one of {COMPUTE_DTYPES} or None. Received: compute_dtype={compute_dtype!r}"
+        )
 
 
 def low_precision_of(classifier: keras.Layer) -> str | None:
-    """Returns the 16-bit dtype in which layers of `classifier` compute, or None where there is no such layer."""
+    """Returns the 16-bit dtype in which layers of `classifier` compute, or None if there is no such layer."""
     dtypes = {layer.compute_dtype for layer in flatten_layers(classifier)}
     return next((dtype for dtype in ("float16", "bfloat16") if dtype in dtypes), None)
 
 
 @contextlib.contextmanager
 def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator[None]:
-    """Runs the layers of `classifier` in `compute_dtype` over their float32 weights; those in 16 bits in float32 alone.
+    """Runs the layers of `classifier` in `compute_dtype` over their float32 weights; 16-bit layers only in float32.
 
-    It acts while a function is traced, so a compiled attack keeps its precision after the policies are back.
+    It acts while a function is traced. A compiled attack keeps its precision after the policies are restored.
     """
     layers: list[keras.Layer] = []
     if compute_dtype is not None:
@@ -78,16 +80,16 @@ def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator
 
 
 def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtype: str | None = None) -> ModelFn:
-    """Returns the function that attacks differentiate, of images to logits: float64 for float64 images, else float32.
+    """Returns the function from images to logits that attacks differentiate: float64 for float64 images, else float32.
 
     Args:
-        classifier: any Keras model of images to logits, built.
+        classifier: any built Keras model from images to logits.
         training: run it in training mode, as some published code does (batch statistics in batch normalisation, active
-            dropout). What the pass would change in the classifier, such as moving averages, is dropped; so is the state
-            of its random draws, and all passes of an attack drop out the same.
-        compute_dtype: "bfloat16" or "float16" to run the layers that compute in float32 in low precision over their
-            float32 weights; "float32" to run those in full precision that compute in 16 bits (mixed precision);
-            "auto" for the faster of "bfloat16" and "float32" on this machine: see `core.execution.bfloat16_pays`.
+            dropout). Nothing in the classifier changes: neither moving averages nor the state of its random draws. All
+            passes of an attack therefore drop the same units.
+        compute_dtype: "bfloat16" or "float16" runs float32 layers in low precision over their float32 weights.
+            "float32" runs 16-bit layers (mixed precision) in full precision. "auto" chooses the faster of "bfloat16"
+            and "float32" on this machine: see `core.execution.bfloat16_pays`.
 
     Raises:
         ValueError: if `compute_dtype` is unknown.
@@ -111,20 +113,20 @@ def as_model_fn(classifier: keras.Layer, *, training: bool = False, compute_dtyp
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """Returns `x`, whose gradient is `scale` times that of what it is used for."""
+    """Returns `x`. Its gradient is multiplied by `scale`."""
     return x if scale == 1.0 else custom_gradient(lambda x: (tf.identity(x), lambda gradient: scale * gradient))(x)
 
 
 NO_GRADIENT = (
     "Gradient attacks need a classifier that is differentiable in its images. Use an attack without gradients (Square, "
-    "SPSA, HopSkipJump), or craft on a differentiable classifier, with `source=` of `evaluate`."
+    "SPSA, HopSkipJump), or make the images on a differentiable classifier, with `source=` of `evaluate`."
 )
 
 
 def with_whole_gradient(model_fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Returns the same function of images, whose gradient has the shape of the images where TensorFlow's is a scalar.
+    """Returns the same function with a gradient of the shape of the images where TensorFlow's gradient is a scalar.
 
-    TensorFlow gives code inside `tf.py_function` that is not its own the gradient 0, without a shape.
+    TensorFlow gives foreign code inside `tf.py_function` the gradient 0, of shape ().
     """
 
     @custom_gradient
@@ -135,11 +137,11 @@ def with_whole_gradient(model_fn: Callable[[Tensor], Tensor]) -> Callable[[Tenso
 
 
 def own_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `function` as a function of its own in the graph that is being built; eagerly it is left alone.
+    """Returns `function` as a separate function of the current graph. In eager mode it is unchanged.
 
-    TensorFlow on CPU exchanges the gradient of a max-pooling for oneDNN's, which is ten times as fast, if it finds the
-    pooling first. Inside a loop, where there is no first, it often does not: then the attack takes 1.5 times as long
-    (in 5 of 16 traces of LeNet). A function that is not inlined into the loop's body is without a loop.
+    On CPU, TensorFlow replaces the gradient of a max-pooling by oneDNN's, which is ten times as fast, if it visits the
+    pooling before the gradient. Inside a loop it often does not, and the attack takes 1.5 times as long (in 5 of 16
+    traces of LeNet). A function that is not inlined into the loop's body contains no loop.
     """
     if tf.executing_eagerly():
         return function
@@ -150,15 +152,15 @@ def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tup
     """Returns `function(points)` and the gradient of its first result, summed, of the shape and dtype of `points`.
 
     Args:
-        function: maps images to a value () or (batch,), or to a tuple of it and further tensors; it may use tensors
-            from outside.
+        function: maps images to a value () or (batch,), or to a tuple of this value and further tensors. It may use
+            tensors from outside.
         points: (batch, ...).
 
     Raises:
-        ValueError: if there is no gradient, as with quantised inputs, or it is not of the shape of `points`, as the
-            scalar 0 that TensorFlow gives code inside `tf.py_function`: an attack would stand still, and seem
-            withstood. Where the shape is known only when it runs, that is a `tf.errors.InvalidArgumentError` at the
-            node `differentiable_in_its_images`.
+        ValueError: if there is no gradient (for example with quantised inputs), or its shape differs from that of
+            `points` (TensorFlow gives code inside `tf.py_function` the scalar 0). The attack would not move, and the
+            classifier would seem robust. If the shape is known only at run time, the error is a
+            `tf.errors.InvalidArgumentError` at the node `differentiable_in_its_images`.
     """
 
     def run(points: Tensor) -> tuple[Any, Tensor]:
@@ -172,10 +174,10 @@ def value_and_gradient(function: Callable[[Tensor], Any], points: Tensor) -> tup
 
 
 def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
-    """Returns the gradient in `points`.
+    """Returns the gradient with respect to `points`.
 
     Raises:
-        ValueError: if there is none, or it is of another shape: see `value_and_gradient`.
+        ValueError: if there is none, or it has another shape: see `value_and_gradient`.
     """
     if gradient is None or not gradient.shape.is_compatible_with(points.shape):
         received = "without a gradient" if gradient is None else f"with a gradient of shape {gradient.shape}"
@@ -186,17 +188,17 @@ def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
 
 
 LENGTHS = ("step_size", "start_radius")
-"""Settings of attacks that grow with epsilon, where they are not None."""
+"""Settings of attacks that are proportional to epsilon, unless they are None."""
 
 LATER_BATCH = 2**30
-"""Folded into the seed of a later batch, before its number: no attack folds it."""
+"""Folded into the seed of each later batch, before the batch number. No attack folds this number."""
 
 
 class Attack(Serializable):
     """Base class of attacks: immutable, serialisable by Keras, pure TensorFlow.
 
-    A subclass is a frozen dataclass with a `threat_model`, a `name` for reports and `perturb`. One that uses logits
-    alone says so by `follows_gradients = False`: evaluations refuse other attacks where a classifier has no gradients.
+    A subclass is a frozen dataclass with a `threat_model`, a `name` for reports, and `perturb`. A subclass that uses
+    only logits must set `follows_gradients = False`: evaluations refuse other attacks if a classifier has no gradients.
     """
 
     follows_gradients: ClassVar[bool] = True
@@ -211,12 +213,12 @@ class Attack(Serializable):
 
     @property
     def resolved_compute_dtype(self) -> str | None:
-        """`compute_dtype`, with the one that is faster on this machine for "auto"."""
+        """`compute_dtype`. For "auto", the faster dtype on this machine."""
         return resolve_compute_dtype(self.compute_dtype)
 
     @property
     def aim(self) -> str | None:
-        """How each example gets the one class that it is attacked towards, such as "given" or "random", or None."""
+        """How the target class of each example is chosen, such as "given" or "random". None without a target."""
         return None
 
     def __call__(
@@ -229,35 +231,35 @@ class Attack(Serializable):
         *,
         batch_size: int = 128,
     ) -> Any:
-        """Returns attacked images, inside the ball around `images` and inside the pixel range.
+        """Returns attacked images, inside the threat model around `images` and inside the pixel range.
 
-        With a Keras model, outside of `tf.function`, arguments are checked, and the attack runs in batches: with XLA
-        where there is a GPU. Each call compiles it, which takes seconds: pass all images at once. Nothing of it is kept
-        afterwards.
+        With a Keras model, outside of `tf.function`, arguments are checked, and the attack runs compiled, in batches,
+        with XLA if there is a GPU. Each call compiles the attack, which takes seconds, so pass all images at once.
+        Nothing is kept afterwards.
 
-        With a function of images to logits, or inside `tf.function`, it is `perturb`: plain TensorFlow, on the one
-        batch that it is given, with nothing checked.
+        With a function from images to logits, or inside `tf.function`, the call equals `perturb`: plain TensorFlow on
+        one batch, without checks.
 
         Args:
-            model: a Keras model of images to logits (a `RobustModel`, too), or a differentiable function of them.
-            images: (examples, ...) floats inside the threat model's bounds; with a Keras model an array or a tensor.
+            model: a Keras model from images to logits (also a `RobustModel`), or a differentiable function.
+            images: (examples, ...) floats inside the threat model's bounds. With a Keras model an array or a tensor.
             labels: sparse (examples,) or one-hot (examples, classes).
-            seed: an integer in [0, 2**31) or an int32 tensor of shape (2,); the same seed gives the same images. It may
-                be left out with a Keras model, and is 0 then.
-            targets: for attacks on given targets, sparse or one-hot, none of them the label.
-            batch_size: with a Keras model, examples attacked at a time.
+            seed: an integer in [0, 2**31) or an int32 tensor of shape (2,). The same seed gives the same images. With a
+                Keras model the default is 0.
+            targets: for attacks towards given targets, sparse or one-hot. A target must not be the label.
+            batch_size: with a Keras model, examples per batch.
 
         Returns:
-            A float32 NumPy array of the shape of `images` with a Keras model; otherwise a tensor of the shape and dtype
-            of `images`, with no gradient.
+            With a Keras model, a float32 NumPy array of the shape of `images`. Otherwise a tensor with the shape and
+            dtype of `images`, through which no gradient flows.
 
         Raises:
-            ValueError: if images, labels, targets, seed or classifier are not what they must be.
+            ValueError: if images, labels, targets, seed or classifier break the rules above.
         """
         if isinstance(model, keras.Layer) and tf.executing_eagerly():
             return self._on_arrays(model, images, labels, 0 if seed is None else seed, targets, batch_size)
         if seed is None:
-            raise ValueError("A function of images to logits is attacked with a seed of your own. Received: seed=None")
+            raise ValueError("An attack on a function from images to logits needs a seed. Received: seed=None")
         return self.perturb(model, images, labels, seed, targets)
 
     def perturb(
@@ -274,30 +276,30 @@ class Attack(Serializable):
             model_fn: maps images to logits (batch, classes).
             images: (batch, ...) floats inside the threat model's bounds.
             labels: sparse (batch,) or one-hot (batch, classes).
-            seed: an integer or an int32 tensor of shape (2,); the same seed gives the same images.
-            targets: for attacks on given targets, sparse or one-hot.
+            seed: an integer or an int32 tensor of shape (2,). The same seed gives the same images.
+            targets: for attacks towards given targets, sparse or one-hot.
 
         Returns:
-            Of the shape and dtype of `images`, with no gradient.
+            A tensor with the shape and dtype of `images`, through which no gradient flows.
         """
         raise NotImplementedError
 
     def aimed_at(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: int | Tensor, targets: Tensor | None = None
     ) -> Tensor:
-        """Returns the classes that `perturb` goes towards so, (batch,) int32, where there is an `aim`."""
+        """Returns the target classes of `perturb`, (batch,) int32, for an attack with an `aim`; arguments as there."""
         raise NotImplementedError
 
     def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
-        """Raises `ValueError` if the attack cannot run: asked before anything is measured.
+        """Raises `ValueError` if the attack cannot run. Evaluations call it before they measure anything.
 
         Args:
-            image_shape: of one image, such as (height, width, channels).
-            classes: of the classifier.
+            image_shape: shape of one image, such as (height, width, channels).
+            classes: number of classes of the classifier.
         """
 
     def resolved(self) -> Self:
-        """Returns this attack with what was left to the default said, as it runs where no method says otherwise."""
+        """Returns this attack with its defaults filled in, as it runs outside of a method with other defaults."""
         return self
 
     def with_defaults(self, **defaults: Any) -> Self:
@@ -315,19 +317,19 @@ class Attack(Serializable):
         return self
 
     def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns logits and the gradient that the attack follows, where it starts: whether it has one to follow.
+        """Returns logits and the gradient that the attack follows at its start, which shows whether it has one.
 
-        Here it is that of the margin at a random point of the ball. A subclass whose objective can be flat where the
-        margin is not, as the cross-entropy of large logits is, returns that of its own.
+        The base class uses the gradient of the margin at a random point of the ball. A subclass whose objective can be
+        flat where the margin is not, such as the cross-entropy of large logits, must return its own gradient.
 
         Args:
-            model_fn: see `perturb`.
+            model_fn: maps images to logits (batch, classes).
             images: (batch, ...) floats inside the threat model's bounds.
             labels: sparse (batch,) or one-hot (batch, classes).
             seed: int32 tensor of shape (2,).
 
         Returns:
-            (batch, classes) and, of the shape of `images`, the gradient.
+            The logits, (batch, classes), and the gradient, of the shape of `images`.
         """
 
         def value(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -338,27 +340,27 @@ class Attack(Serializable):
         return logits, gradient
 
     def scaled(self, fraction: Tensor) -> Self:
-        """Returns this attack with `fraction`, a float scalar in [0, 1], of its epsilon: a part of a training step.
+        """Returns this attack with epsilon times `fraction`, a float scalar in [0, 1] that may be a tensor.
 
-        What is in `LENGTHS` is scaled, too.
+        The settings in `LENGTHS` are scaled as well.
         """
         lengths = {name: fraction * length for name, length in self._lengths().items()}
         ball = replace_unchecked(self.threat_model, epsilon=fraction * self.threat_model.epsilon)
         return replace_unchecked(self, threat_model=ball, **lengths)
 
     def resized(self, epsilon: float | Tensor) -> Self:
-        """Returns this attack in balls of another size, with what is in `LENGTHS` in proportion to it.
+        """Returns this attack with another epsilon. The settings in `LENGTHS` change in proportion.
 
         Args:
-            epsilon: a number, or one for each example: (batch,) float32.
+            epsilon: a number, or (batch,) float32 with one radius per example.
 
         Raises:
-            ValueError: if there are lengths, and this attack's epsilon is 0.
+            ValueError: if such a setting is given and this attack's epsilon is 0.
         """
         own, lengths = self.threat_model.epsilon, self._lengths()
         if lengths and own == 0:
             raise ValueError(
-                f"{next(iter(lengths))} grows in proportion to epsilon, which is above 0 in attack. "
+                f"{next(iter(lengths))} grows in proportion to epsilon, so epsilon of attack must be above 0. "
                 f"Received: attack={self!r}"
             )
         in_proportion = {name: length / own * epsilon for name, length in lengths.items()}
@@ -372,11 +374,11 @@ class Attack(Serializable):
     def _on_arrays(
         self, classifier: keras.Layer, images: Any, labels: Any, seed: int | Tensor, targets: Any, batch_size: int
     ) -> np.ndarray:
-        """Attacks all images, checked, in batches of one compiled function."""
+        """Checks the arguments and attacks all images with one compiled function, in batches."""
         check_integer("batch_size", batch_size)
         images, labels, seed = np.asarray(images), np.asarray(labels), seeds.as_seed(seed)
         if not len(images):
-            raise ValueError("There is nothing to attack. Received: 0 images")
+            raise ValueError("Give at least one image to attack. Received: 0 images")
         check_images(images, self.threat_model.bounds)
         images = images.astype(np.float32)
         batch_size = min(batch_size, len(images))
@@ -386,7 +388,7 @@ class Attack(Serializable):
         arrays = {"images": images, "labels": labels}
         if (targets is not None) != (self.aim == "given"):
             raise ValueError(
-                "targets go with an attack towards given targets, such as PGD(target='given'), and only with it. "
+                "Give targets exactly if the attack aims at given targets, such as PGD(target='given'). "
                 f"Received: {self.name} and targets={'None' if targets is None else 'an array'}"
             )
         if targets is not None:
@@ -406,11 +408,11 @@ class Attack(Serializable):
 
 
 def mean_of_passes(run: Callable[[], Any], passes: int) -> Any:
-    """Returns the mean of so many calls of `run`, which differ where a classifier is random at inference.
+    """Returns the mean of several calls of `run`, which differ if the classifier is random at inference.
 
     Args:
-        run: returns a nest of float tensors, of the same shapes in each call.
-        passes: at least 1; of a single one the results are returned as they are.
+        run: returns a nest of float tensors with the same shapes in each call.
+        passes: number of calls, at least 1. The results of a single call are returned as they are.
     """
     first = run()
     if passes == 1:
@@ -424,27 +426,27 @@ def mean_of_passes(run: Callable[[], Any], passes: int) -> Any:
 
 
 State = dict[str, Tensor]
-"""Tensors with the batch as first dimension: rows can be dropped and batches of rows put together anew."""
+"""Tensors with the batch as first dimension. Rows can be dropped and regrouped into other batches."""
 
 
 class IterativeAttack(Attack):
-    """Base class of attacks with a state per example that is advanced step by step.
+    """Base class of attacks with a state per example that advances step by step.
 
-    A subclass defines `total_steps`, `start`, `advance` and `finish`; calling the attack is running all its steps. The
-    state holds at least `broken`, (batch,) bool: a misclassified point was found, and `finish` returns it.
+    A subclass defines `total_steps`, `start`, `advance` and `finish`. A call of the attack runs all steps. The state
+    holds at least `broken`, (batch,) bool: a misclassified point was found, and `finish` returns it.
 
-    What an attack does to an example depends on that example, the seed and the step, and never on its neighbours in
-    the batch, as far as the source of the attack allows.
+    The result for an example depends on that example, the seed and the step. It does not depend on the other examples
+    of the batch, as far as the source of the attack allows.
 
-    Above 1, `eot_iter` says that the attack is for classifiers that are random at inference: its examples are judged
-    once, at its end, since a look after each block would be a chance more for the noise.
+    `eot_iter` above 1 means that the attack is for classifiers that are random at inference. Its examples are judged
+    once, at its end, because every further look would give the noise another chance.
     """
 
     eot_iter: int = 1
 
     @property
     def total_steps(self) -> int:
-        """The number of steps, of all runs."""
+        """The number of steps of all runs."""
         raise NotImplementedError
 
     def start(
@@ -457,7 +459,7 @@ class IterativeAttack(Attack):
             images: (batch, height, width, channels) float32 inside the threat model's bounds.
             labels: sparse (batch,) or one-hot (batch, classes).
             seed: int32 tensor of shape (2,).
-            targets: for attacks on given targets, sparse or one-hot.
+            targets: for attacks towards given targets, sparse or one-hot.
         """
         raise NotImplementedError
 
@@ -470,9 +472,9 @@ class IterativeAttack(Attack):
         raise NotImplementedError
 
     def go_on(self, state: State) -> State:
-        """Returns the state of examples of which none is broken, whatever it says: another judge finds them right.
+        """Returns the state with no example broken, because another judge finds these examples correct.
 
-        Such a judge classifies in another precision than the attack, or looks for the label among the top k.
+        Such a judge uses another precision than the attack, or looks for the label among the top k.
         """
         return {**state, "broken": tf.zeros_like(state["broken"])}
 

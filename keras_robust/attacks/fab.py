@@ -3,16 +3,15 @@
     attack = FAB(Linf(0.3), targets=9)  # FAB-T as in AutoAttack
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
-A run makes `steps` steps. Each linearises the classifier at the current point, goes past the closest linear boundary
-by `project_linf` and its like, biased towards the image, and where that point is misclassified, goes part of
-the way back to the image. The norm ball plays no part in the search; an example counts as broken when a misclassified
-point within epsilon was found.
+A run makes `steps` steps. Each step linearises the classifier at the current point and goes past the closest linear
+boundary (`project_linf` and related functions), biased towards the image. If the new point is misclassified, the step
+goes part of the way back to the image. The search ignores the norm ball. An example counts as broken when a
+misclassified point within epsilon was found.
 
-Cost: one forward pass of the clean images; per step a forward pass and an input gradient, and another forward pass,
-which classifies the new point. (That pass cannot serve the next step too: where it finds the point misclassified, the
-next step starts elsewhere.) A targeted step needs the gradient of one difference of logits. An untargeted step needs
-one for each wrong class: that many backward passes after its forward pass, one after the other, so that memory does not
-grow with the number of classes.
+Cost: one forward pass of the clean images. Per step, a forward pass, an input gradient, and another forward pass, which
+classifies the new point. (The next step cannot reuse this pass: if the point is misclassified, the next step starts
+elsewhere.) A targeted step needs the gradient of one difference of logits. An untargeted step needs one gradient per
+wrong class; they are computed one after the other, so that memory does not grow with the number of classes.
 """
 
 import dataclasses
@@ -45,26 +44,27 @@ LARGEST_KEY = 2**24
 class FAB(IterativeAttack):
     """Fast adaptive boundary attack, FAB and FAB-T (Croce & Hein, 2020, algorithm 1).
 
-    The numbers are those of the code of AutoAttack. One run per target class and restart; the first run per class
-    starts at the image, further ones at half of epsilon from it, or at half the distance of the closest misclassified
-    point so far if that is less.
+    The constants are those of the code of AutoAttack. There is one run per target class and restart. The first run per
+    class starts at the image. Later runs start at half of epsilon from it, or at half the distance of the closest
+    misclassified point so far if that is less.
 
-    The state has, beside `broken`, `closest`, the closest misclassified point found so far, and its `distance`
-    (infinite where there is none, 0 where the image itself is misclassified).
+    Besides `broken`, the state holds `closest`, the closest misclassified point so far, and its `distance` (infinite if
+    there is none, 0 if the image itself is misclassified).
 
     Args:
-        threat_model: `Linf`, `L2` or `L1`. Its norm is what is minimised.
-        steps: per run, at least 1.
-        targets: how many of the most likely wrong classes are aimed at, one after the other (FAB-T); None is
+        threat_model: `Linf`, `L2` or `L1`. FAB minimises its norm.
+        steps: steps per run, at least 1.
+        targets: the number of target classes: the most likely wrong ones, one after the other (FAB-T). None is
             untargeted: each step goes to the closest linear boundary of any class.
         alpha_max: largest weight of the projection of the image against that of the point, in [0, 1].
         eta: how far to go beyond a boundary, as a multiple of the way to it, at least 1.
-        beta: which part of its way from the image a misclassified point keeps, in (0, 1).
-        restarts: runs per target class, at least 1. Their starts do not depend on the neighbours in a batch.
-        compute_dtype: as in `PGD`. Low precision makes a gross boundary; it is not advised.
+        beta: the part of its way from the image that a misclassified point keeps, in (0, 1).
+        restarts: runs per target class, at least 1. Their starts do not depend on the other examples of a batch.
+        compute_dtype: "bfloat16", "float16", "float32" or "auto": see `PGD`. Low precision is not recommended, because
+            it makes the boundary coarse.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is out of its range. The message says what was received.
     """
 
     threat_model: ThreatModel
@@ -79,7 +79,7 @@ class FAB(IterativeAttack):
     def __post_init__(self) -> None:
         if not isinstance(self.threat_model, ThreatModel) or self.threat_model.norm not in PROJECTIONS:
             raise ValueError(
-                f"threat_model is a ThreatModel such as Linf(0.3), its norm one of {sorted(PROJECTIONS)}. "
+                f"threat_model must be a ThreatModel, such as Linf(0.3), with one of the norms {sorted(PROJECTIONS)}. "
                 f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
             )
         for name in ("steps", "restarts", "targets"):
@@ -88,11 +88,11 @@ class FAB(IterativeAttack):
                 continue
             check_integer(name, value)
         if not 0 <= self.alpha_max <= 1:
-            raise ValueError(f"alpha_max is in [0, 1]. Received: alpha_max={self.alpha_max!r}")
+            raise ValueError(f"alpha_max must be in [0, 1]. Received: alpha_max={self.alpha_max!r}")
         if not 1 <= self.eta < math.inf:
-            raise ValueError(f"eta is finite and at least 1. Received: eta={self.eta!r}")
+            raise ValueError(f"eta must be finite and at least 1. Received: eta={self.eta!r}")
         if not 0 < self.beta < 1:
-            raise ValueError(f"beta is between 0 and 1. Received: beta={self.beta!r}")
+            raise ValueError(f"beta must be between 0 and 1. Received: beta={self.beta!r}")
         check_compute_dtype(self.compute_dtype)
 
     @property
@@ -102,7 +102,7 @@ class FAB(IterativeAttack):
 
     @property
     def name(self) -> str:
-        """Such as "FAB-T-100 (Linf 0.3, 9 targets)"; what is not the default is said."""
+        """Such as "FAB-T-100 (Linf 0.3, 9 targets)". It contains every setting that is not the default."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         parts = [str(self.threat_model)]
         if self.targets:
@@ -151,7 +151,7 @@ class FAB(IterativeAttack):
         needed = (self.targets or 1) + 1
         if classes < needed:
             raise ValueError(
-                f"{self.targets or 1} target classes need {needed} classes. "
+                f"{self.targets or 1} target classes need a classifier of at least {needed} classes. "
                 f"Received: targets={self.targets} and a classifier of {classes} classes"
             )
 
@@ -179,23 +179,23 @@ class FAB(IterativeAttack):
         return {**state, "point": point, "closest": closest, "distance": distance, "broken": broken}
 
     def finish(self, state: State) -> Tensor:
-        """Returns the misclassified point within epsilon, else the clean image; NaN where the search met NaN."""
+        """Returns the misclassified point within epsilon, otherwise the clean image; NaN if the search met NaN."""
         numbers = _all_finite(state["point"])
         kept = tf.where(per_example(numbers, state["images"]), state["images"], state["point"])
         return tf.where(per_example(state["broken"], kept), state["closest"], kept)
 
     def go_on(self, state: State) -> State:
-        """See `IterativeAttack.go_on`: what was closest does not count."""
+        """See `IterativeAttack.go_on`. The closest point so far no longer counts."""
         return {**super().go_on(state), "distance": tf.fill(tf.shape(state["distance"]), float("inf"))}
 
     def _first_point(self, state: State, run: Tensor, seed: Tensor) -> Tensor:
-        """Returns where a run starts; a point that is not finite stays, so that a later run does not hide it."""
+        """Returns the start of a run. A point that is not finite stays, so that a later run does not hide it."""
         images = state["images"]
         start = images if self.restarts == 1 else self._random_start(state, run, seeds.fold(seed, run))
         return tf.where(per_example(_all_finite(state["point"]), images), start, state["point"])
 
     def _random_start(self, state: State, run: Tensor, seed: Tensor) -> Tensor:
-        """Returns the image in the first run per class, later a random point around it, cut to the pixel range."""
+        """Returns the image in the first run per class, later a random point around it, clipped to the range."""
         images, ball = state["images"], self.threat_model
         shape = images.shape[1:]
 
@@ -241,7 +241,7 @@ class FAB(IterativeAttack):
     def _closest_boundary(self, model_fn: ModelFn, point: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z_k - z_y and its gradient for the wrong class k whose linear boundary is closest.
 
-        Each class has a backward pass of its own, and of all only the closest so far is kept.
+        Each class has its own backward pass. Only the closest boundary so far is kept.
         """
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(point)

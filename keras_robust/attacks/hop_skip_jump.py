@@ -1,9 +1,9 @@
-"""HopSkipJump: an attack that sees nothing but the predicted class.
+"""HopSkipJump: an attack that sees only the predicted class.
 
     attack = HopSkipJump(L2(1.5), queries=5000)
     report = kr.evaluate(remote_classifier, test, attack)  # images to logits, or to one-hot rows of predicted classes
 
-It walks along the boundary between the label and the other classes, ever closer to the image.
+It walks along the boundary between the label and the other classes, closer and closer to the image.
 """
 
 import dataclasses
@@ -22,54 +22,54 @@ from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.threat_models import L2, flatten, per_example
 
 TRIALS = 100
-"""So many random images are tried as a start."""
+"""Number of random images that are tried as a start."""
 
 GRAINS = 6
-"""Blocks of equal pixels in them are 1, 2, 4, ... 32 wide, in turn: of single pixels, most networks see one class."""
+"""Widths of their blocks of equal pixels, in turn. For noise of single pixels, most networks see one class."""
 
 FIRST_DELTA = 0.1
-"""How far from the boundary it is probed in the first round, as a share of the pixel range (the authors' code)."""
+"""Distance of the probes from the boundary in the first round, as a share of the pixel range (the authors' code)."""
 
 MOST_SAMPLES = 10_000
-"""In one estimate of a direction (the authors' code)."""
+"""Largest number of samples in one estimate of a direction (the authors' code)."""
 
 MOST_HALVINGS = 22
-"""Of an interval whose ends are float32."""
+"""Largest number of halvings of an interval with float32 ends."""
 
 TINY = 1e-6
-"""The boundary is probed no closer, as a share of the pixel range: float32 would lose the difference."""
+"""Smallest distance of the probes, as a share of the pixel range. Below it, float32 loses the difference."""
 
 STEP_HALVINGS = 20
-"""So often is a step halved until it ends at a misclassified image; then the round is without one."""
+"""A step is halved at most this often until it ends at a misclassified image. Otherwise the round has no step."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class HopSkipJump(IterativeAttack):
-    """HopSkipJump (Chen, Jordan & Wainwright, 2020, algorithm 2), untargeted: it uses the predicted class alone.
+    """HopSkipJump (Chen, Jordan & Wainwright, 2020, algorithm 2), untargeted. It uses only the predicted class.
 
-    From a random image of another class, bisection leads to the boundary. Then each round estimates the direction into
-    the other classes from the classes of random points nearby, makes a step along it, halved until it ends at a
-    misclassified image, and bisects back to the boundary. For black boxes that return no scores; where there are
-    scores, `Square` finds more with fewer queries, and where there are gradients, they do.
+    Bisection from a random image of another class leads to the boundary. Each round then estimates the direction into
+    the other classes from the classes of random points nearby, makes a step along it (halved until it ends at a
+    misclassified image), and bisects back to the boundary. Use it for black boxes that return no scores. With scores,
+    `Square` finds more with fewer queries; with gradients, use attacks that follow them.
 
-    An example is given up when its queries are spent, and left alone when it is misclassified inside the ball. If none
-    was found, what is returned is the projection of the closest misclassified image: it is classified as before.
+    The attack gives an example up when its queries are spent, and stops when it is misclassified inside the ball. If it
+    found no such point, it returns the projection of the closest misclassified image, which is classified correctly.
 
-    The random points of a round are the same for the whole batch, and their number is rounded to whole passes. The
-    authors' code tries single pixels of noise alone as a start; here coarser noise is tried in turn, and the image
-    itself stays where none of 100 is misclassified.
+    The random points of a round are the same for the whole batch. Their number is rounded to whole passes. The authors'
+    code starts only from noise of single pixels. Here coarser noise is tried as well, in turn. If none of 100 random
+    images is misclassified, the image stays as it is.
 
     Args:
         threat_model: `Linf` or `L2`.
-        queries: images of an example that are classified, at most, at least 1.
-        samples: random points of the first round; the t-th has sqrt(t) times as many, and 10,000 at most.
-        samples_per_pass: of them for each example in one forward pass: a matter of memory, and of the size of the
-            batches that a remote classifier is sent.
-        compute_dtype: see `PGD`.
+        queries: largest number of classified images per example, at least 1.
+        samples: random points of the first round. Round t has sqrt(t) times as many, at most 10,000.
+        samples_per_pass: random points per example in one forward pass. It changes memory, and the size of the batches
+            that a remote classifier receives.
+        compute_dtype: "bfloat16", "float16", "float32" or "auto": see `PGD`.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is out of its range. The message says what was received.
     """
 
     threat_model: ThreatModel
@@ -84,7 +84,7 @@ class HopSkipJump(IterativeAttack):
 
     @property
     def name(self) -> str:
-        """Such as "HopSkipJump-5000 (L2 1.5)"; what is not the default is said."""
+        """Such as "HopSkipJump-5000 (L2 1.5)". It contains every setting that is not the default."""
         parts = [str(self.threat_model)]
         if self.samples != 100:
             parts.append(f"{self.samples} samples")
@@ -96,7 +96,7 @@ class HopSkipJump(IterativeAttack):
 
     @property
     def total_steps(self) -> int:
-        """Rounds that the queries may last for; an example whose queries are spent takes no part in the last ones."""
+        """Largest number of rounds. An example whose queries are spent takes no part in the last ones."""
         spent, rounds = 0, 0
         while spent < self.queries:
             rounds += 1
@@ -106,13 +106,13 @@ class HopSkipJump(IterativeAttack):
     def start(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> State:
-        """Returns the state at the boundary, seen from a random image: see `IterativeAttack.start`.
+        """Returns the state at the boundary, found from a random image: see `IterativeAttack.start`.
 
         Raises:
             ValueError: if targets are given.
         """
         if targets is not None:
-            raise ValueError(f"{self.name} is untargeted. Received: targets={targets!r}")
+            raise ValueError(f"{self.name} is untargeted: give no targets. Received: targets={targets!r}")
         images, labels = tf.convert_to_tensor(images), as_sparse(labels)
         low, high = self.threat_model.bounds
 
@@ -142,7 +142,7 @@ class HopSkipJump(IterativeAttack):
         return {**state, "broken": found & self._is_inside(state)}
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
-        """Returns the state after so many more rounds: see `IterativeAttack.advance`."""
+        """Returns the state after `steps` more rounds: see `IterativeAttack.advance`."""
 
         def more(done: Tensor, state: State) -> Tensor:
             return (done < steps) & tf.reduce_any(self._takes_part(state, first_step + done + 1))
@@ -159,7 +159,7 @@ class HopSkipJump(IterativeAttack):
         return self.threat_model.project(state["points"], state["images"])
 
     def _is_wrong(self, model_fn: ModelFn, points: Tensor, labels: Tensor) -> Tensor:
-        """Whether the predicted class is not the label, (batch,) bool; outputs that are not finite are no class."""
+        """Returns whether the predicted class is not the label, (batch,) bool. Outputs that are not finite count."""
         outputs = model_fn(points)
         finite = tf.reduce_all(tf.math.is_finite(outputs), axis=1)
         wrong = ~finite | (tf.argmax(outputs, axis=1, output_type=tf.int32) != labels)
@@ -169,12 +169,12 @@ class HopSkipJump(IterativeAttack):
         return self.threat_model.distance(state["points"], state["images"]) <= self.threat_model.epsilon
 
     def _takes_part(self, state: State, number: Tensor) -> Tensor:
-        """Whether an example is not broken, and has the queries of a round, (batch,) bool."""
+        """Returns whether an example is not broken and has enough queries for a round, (batch,) bool."""
         needed = self._passes(number) * self.samples_per_pass + 1 + self._halvings(state["images"])
         return ~state["broken"] & (state["queries"] + needed <= self.queries)
 
     def _passes(self, number: Tensor) -> Tensor:
-        """The forward passes of an estimate in round `number` (from 1)."""
+        """Returns the number of forward passes of an estimate in round `number` (from 1)."""
         samples = tf.minimum(self.samples * tf.sqrt(tf.cast(number, tf.float32)), float(MOST_SAMPLES))
         return tf.maximum(tf.cast(tf.round(samples / self.samples_per_pass), tf.int32), 1)
 
@@ -214,8 +214,8 @@ class HopSkipJump(IterativeAttack):
     def _estimate(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> Tensor:
         """Returns the direction in which images become misclassified, estimated at the boundary (equation 16).
 
-        How far from the boundary it is probed is in proportion to `far`, the distance from which bisection came there:
-        so is the precision of bisection.
+        The distance of the probes is proportional to `far`, the distance from which bisection came to the boundary. So
+        is the precision of bisection.
         """
         points, labels, count = state["points"], state["labels"], self.samples_per_pass
         shape, size, (low, high) = points.shape[1:], points[0].shape.num_elements(), self.threat_model.bounds
@@ -242,24 +242,24 @@ class HopSkipJump(IterativeAttack):
         loop = (tf.constant(0), zeros, zeros, tf.zeros_like(zeros[:, 0]))
         _, of_wrong, of_all, share = tf.while_loop(lambda index, *_: index < passes, probe, loop)
         share = (share / tf.cast(passes, share.dtype))[:, None]
-        # Where all are of one kind, their mean less its own mean would be 0.
+        # If all are of one kind, subtracting the mean would leave 0.
         direction = tf.where(tf.abs(share) == 1.0, of_wrong, of_wrong - share * of_all)
         return tf.reshape(direction, tf.shape(points))
 
     def _halvings(self, images: Tensor) -> int:
-        """How often an interval is halved: down to d^-3/2 (L2) or d^-2 (Linf) of it, d numbers in an image."""
+        """Returns the number of halvings of an interval: down to d^-3/2 (L2) or d^-2 (Linf), d numbers per image."""
         power = 1.5 if self.threat_model.norm == "l2" else 2.0
         return min(math.ceil(power * math.log2(math.prod(images.shape[1:]))), MOST_HALVINGS)
 
     def _towards(self, images: Tensor, points: Tensor, share: Tensor) -> Tensor:
-        """Returns the points moved towards the images, so that this share of their distance is left."""
+        """Returns the points moved towards the images until this share of their distance is left."""
         if self.threat_model.norm == "l2":
             return blend(images, points, share)
         radius = per_example(share * self.threat_model.distance(points, images), images)
         return tf.clip_by_value(points, images - radius, images + radius)
 
     def _bisect(self, model_fn: ModelFn, state: State, points: Tensor, towards: Any) -> tuple[Tensor, int]:
-        """Returns misclassified images next to the boundary, between images and misclassified points, and its cost."""
+        """Returns misclassified images at the boundary, between images and misclassified points; and the queries."""
         images, labels = state["images"], state["labels"]
         halvings = self._halvings(images)
 
@@ -276,13 +276,13 @@ class HopSkipJump(IterativeAttack):
 
 
 def blend(images: Tensor, points: Tensor, share: Tensor) -> Tensor:
-    """Returns images + share (points - images); the points themselves where the share is 1."""
+    """Returns images + share (points - images), and exactly the points where the share is 1."""
     share = per_example(share, images)
     return tf.where(share == 1.0, points, images + share * (points - images))
 
 
 def coarsen(image: Tensor, grain: Tensor) -> Tensor:
-    """Returns an image of blocks, `grain` pixels high and wide, that have the value of their first pixel."""
+    """Returns the image in blocks, `grain` pixels high and wide. Each block has the value of its first pixel."""
     for axis in range(min(2, len(image.shape))):
         places = tf.range(image.shape[axis])
         image = tf.gather(image, places - places % grain, axis=axis)

@@ -3,9 +3,9 @@
     attack = PGD(Linf(0.3), steps=40, step_size=0.01, restarts=5)
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
-A call costs exactly `steps` forward passes and input gradients per restart (and one forward pass per restart where
-there are several, to compare them), times `eot_iter`; and one forward pass where the objective or the target looks at
-the clean image.
+A call costs exactly `steps` forward passes and input gradients per restart. If there are several restarts, each costs
+one more forward pass, to compare them. All this is multiplied by `eot_iter`. An objective or target that looks at the
+clean image costs one more forward pass.
 """
 
 import dataclasses
@@ -45,31 +45,31 @@ class PGD(Attack):
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         steps: number of gradient steps, at least 1.
-        step_size: in the units of epsilon; None is 2.5 epsilon / steps (Bhat et al., 2018, section 6).
-        objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`. None leaves
-            it to the method that trains with the attack: the divergence in `TRADES`, the cross-entropy elsewhere.
+        step_size: in the units of epsilon. None is 2.5 epsilon / steps (Bhat et al., 2018, section 6).
+        objective: what is maximised: "cross_entropy", "margin", "dlr", "kl_divergence" or an `Objective`. None lets the
+            method that trains with the attack choose: the divergence in `TRADES`, the cross-entropy elsewhere.
         target: "untargeted", "untargeted_from_prediction" (away from the class predicted for the clean image), "given"
             (towards `targets`), "random" (towards a wrong class), "random_any" (any class) or "least_likely".
         random_start: "uniform" in the ball (or True), "none" (or False), "sign": `start_radius` times the signs of
             Gaussian noise (R+FGSM, Tramèr et al., 2018; Linf only), or "normal": `start_radius` times Gaussian noise
-            (TRADES, Zhang et al., 2019). None leaves it to the method likewise ("normal" in `TRADES` and `MART`); it is
-            "uniform" elsewhere.
-        start_radius: for "sign" and "normal", in the units of epsilon; None is epsilon for "sign", and the 0.001 of
-            TRADES's code for "normal".
-        clean_start_probability: with which the attack starts at the clean image instead (Xie & Yuille, 2020: 0.2).
-        clean_start_per: "example" draws that for each image; "batch" once per call, as their original code.
-        restarts: independent starts, at least 1. Per example the worst is kept: one that is misclassified before one
-            that is not, then the one with the largest objective.
-        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
-            "float32" in full precision where the classifier computes in 16 bits; "auto" is the faster of "bfloat16"
-            and "float32" on the machine that attacks, and `name` says which. Whoever makes `model_fn` obeys it, as
-            `RobustModel` and `evaluate` do.
-        eot_iter: passes over which each gradient is averaged, at least 1: more than 1 is for classifiers that are
-            random at inference (expectation over transformation, Athalye et al., 2018). Restarts are then compared by
-            the means of their margins and objectives over so many passes.
+            (TRADES, Zhang et al., 2019). None lets the method choose: "normal" in `TRADES` and `MART`, "uniform"
+            elsewhere.
+        start_radius: for "sign" and "normal", in the units of epsilon. None is epsilon for "sign", and 0.001, as in
+            the code of TRADES, for "normal".
+        clean_start_probability: probability of starting at the clean image instead (Xie & Yuille, 2020: 0.2).
+        clean_start_per: "example" draws this for each image, "batch" once per call, as their original code does.
+        restarts: independent starts, at least 1. The worst result per example is kept: a misclassified one if there is
+            any, then the one with the largest objective.
+        compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights.
+            "float32" runs them in full precision if the classifier computes in 16 bits. "auto" chooses the faster of
+            "bfloat16" and "float32" on the machine that attacks; `name` says which. It acts where `model_fn` is made:
+            `RobustModel` and `evaluate` do this.
+        eot_iter: number of passes over which each gradient is averaged, at least 1. More than 1 is for classifiers that
+            are random at inference (expectation over transformation, Athalye et al., 2018). Restarts are then compared
+            by the means of their margins and objectives over this number of passes.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is out of its range. The message says what was received.
     """
 
     threat_model: ThreatModel
@@ -88,7 +88,7 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         if not isinstance(self.threat_model, ThreatModel):
             raise ValueError(
-                "threat_model is a ThreatModel such as Linf(0.3). "
+                "threat_model must be a ThreatModel, such as Linf(0.3). "
                 f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
             )
         for name in ("steps", "restarts", "eot_iter"):
@@ -108,27 +108,31 @@ class PGD(Attack):
             object.__setattr__(self, "random_start", "uniform" if self.random_start else "none")
         start = "uniform" if self.random_start is None else self.random_start
         if start not in RANDOM_STARTS:
-            raise ValueError(f"random_start is a bool or one of {RANDOM_STARTS}. Received: random_start={start!r}")
+            raise ValueError(f"random_start must be a bool or one of {RANDOM_STARTS}. Received: random_start={start!r}")
         if start == "sign" and self.threat_model.norm != "linf":
-            raise ValueError(f"random_start='sign' is for Linf. Received: threat_model={self.threat_model}")
+            raise ValueError(f"random_start='sign' works only with Linf. Received: threat_model={self.threat_model}")
         if self.start_radius is not None and not 0 <= self.start_radius <= self.threat_model.epsilon:
-            raise ValueError(f"start_radius is in [0, epsilon], or None. Received: start_radius={self.start_radius!r}")
+            raise ValueError(
+                f"start_radius must be in [0, epsilon], or None. Received: start_radius={self.start_radius!r}"
+            )
         if not 0 <= self.clean_start_probability <= 1:
             raise ValueError(
-                "clean_start_probability is in [0, 1]. "
+                "clean_start_probability must be in [0, 1]. "
                 f"Received: clean_start_probability={self.clean_start_probability!r}"
             )
         if self.clean_start_per not in ("example", "batch"):
             raise ValueError(
-                f"clean_start_per is 'example' or 'batch'. Received: clean_start_per={self.clean_start_per!r}"
+                f"clean_start_per must be 'example' or 'batch'. Received: clean_start_per={self.clean_start_per!r}"
             )
         if self.resolved_objective.needs_clean_logits and (start == "none" or self.clean_start_probability > 0):
             raise ValueError(
-                f"{self.resolved_objective.name} has no gradient at the clean image: start elsewhere. Received: "
+                f"{self.resolved_objective.name} has no gradient at the clean image: use a random start. Received: "
                 f"random_start={start!r} and clean_start_probability={self.clean_start_probability!r}"
             )
         if self.restarts > 1 and start == "none":
-            raise ValueError(f"Without a random start all restarts are the same. Received: restarts={self.restarts}")
+            raise ValueError(
+                f"Without a random start all restarts are equal: use restarts=1. Received: restarts={self.restarts}"
+            )
 
     @property
     def resolved_step_size(self) -> float:
@@ -157,13 +161,13 @@ class PGD(Attack):
         return dataclasses.replace(self, **changes)
 
     def resolved(self) -> Self:
-        """Returns this attack with objective and start said."""
+        """Returns this attack with its objective and start filled in."""
         objective = "cross_entropy" if self.objective is None else self.objective
         return dataclasses.replace(self, objective=objective, random_start=self.resolved_random_start)
 
     @property
     def name(self) -> str:
-        """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)"; what is not the default is said."""
+        """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)". It contains every setting that is not the default."""
         parts = [str(self.threat_model), f"step {in_words(self.resolved_step_size)}"]
         if self.resolved_objective.name != "cross_entropy":
             parts.append(self.resolved_objective.label)
@@ -195,8 +199,8 @@ class PGD(Attack):
         """Returns attacked images: see `Attack.perturb`.
 
         Raises:
-            ValueError: if targets are given or missing against `target`, or the classifier has too few classes for
-                the objective.
+            ValueError: if targets and `target` do not fit together, or the classifier has too few classes for the
+                objective.
         """
         images, seed = tf.convert_to_tensor(images), seeds.as_seed(seed)
         goal = self.goal(model_fn, images, labels, seeds.fold(seed, 0), targets)
@@ -226,16 +230,16 @@ class PGD(Attack):
     def goal(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> Goal:
-        """Returns what to climb, from what `Attack.perturb` takes; the seed, of shape (2,), is for random targets.
+        """Returns the goal of the objective. Arguments as of `Attack.perturb`; the seed, (2,), is for random targets.
 
-        Where only the number of classes is used, the compiler drops the pass of the clean images.
+        If only the number of classes is used, the compiler drops the pass of the clean images.
 
         Raises:
-            ValueError: if targets are given or missing against `target`.
+            ValueError: if targets and `target` do not fit together.
         """
         if (targets is not None) != (self.target == "given"):
             raise ValueError(
-                "targets go with target='given', and only with it. "
+                "Give targets exactly if target='given'. "
                 f"Received: target={self.target!r} and targets={'None' if targets is None else 'a tensor'}"
             )
         look = self.resolved_objective.needs_clean_logits or self.target in NEEDS_CLEAN_LOGITS
@@ -246,7 +250,7 @@ class PGD(Attack):
 
     @property
     def aim(self) -> str | None:
-        """The name of the target, where there is one: see `Attack.aim`."""
+        """The name of the target, or None: see `Attack.aim`."""
         return None if self.target in ("untargeted", "untargeted_from_prediction") else self.target
 
     def aimed_at(
@@ -277,14 +281,14 @@ class PGD(Attack):
         return tf.where(per_example(clean, images), images, start)
 
     def ascend(self, model_fn: ModelFn, images: Tensor, points: Tensor, goal: Goal, steps: int | Tensor) -> Tensor:
-        """Returns `points` after so many more steps: each is forward, input gradient, step, projection.
+        """Returns `points` after `steps` more steps. Each step is a forward pass, an input gradient, and a projection.
 
         Args:
-            model_fn: see `Attack.perturb`.
+            model_fn: maps images to logits (batch, classes).
             images: (batch, ...), the centres of the balls.
-            points: in these balls: of `start`, or of an earlier call.
-            goal: of `goal`.
-            steps: an integer or an int32 scalar; with a tensor one compiled function serves any number.
+            points: (batch, ...), in these balls: from `start`, or from an earlier call.
+            goal: from `goal`.
+            steps: an integer or an int32 scalar. With a tensor, one compiled function serves any number.
 
         Raises:
             ValueError: if the classifier has too few classes for the objective.
@@ -309,7 +313,7 @@ class PGD(Attack):
         self._check_classes(classes, self.aim is not None)
 
     def first_gradient(self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns logits and the gradient of the objective at a start; away from the label where targets are given."""
+        """Returns logits and the gradient of the objective at a start; for given targets, away from the label."""
         known = self.target != "given"
         goal = self.goal(model_fn, images, labels, seeds.fold(seed, 0)) if known else Goal(labels)
 
@@ -322,14 +326,16 @@ class PGD(Attack):
         return logits, gradient
 
     def _run(self, model_fn: ModelFn, images: Tensor, goal: Goal, seed: Tensor) -> Tensor:
-        """One run from one start."""
+        """Runs the attack from one start."""
         return self.ascend(model_fn, images, self.start(images, seed), goal, self.steps)
 
     def _check_classes(self, classes: int, has_targets: bool) -> None:
         objective = self.resolved_objective
         needed = objective.min_classes + (has_targets and objective.name == "dlr")
         if classes < needed:
-            raise ValueError(f"{objective.name} needs {needed} classes. Received: a classifier of {classes} classes")
+            raise ValueError(
+                f"{objective.name} needs at least {needed} classes. Received: a classifier of {classes} classes"
+            )
 
 
 def FGSM(threat_model: ThreatModel, **options: Any) -> PGD:  # noqa: N802
@@ -337,7 +343,7 @@ def FGSM(threat_model: ThreatModel, **options: Any) -> PGD:  # noqa: N802
 
     Args:
         threat_model: `Linf`, or `L2` and `L1` for the fast gradient method.
-        **options: of `PGD`, such as `target`.
+        **options: arguments of `PGD`, such as `target`.
     """
     return PGD(threat_model, steps=1, step_size=threat_model.epsilon or None, random_start="none", **options)
 
@@ -348,10 +354,10 @@ def RFGSM(threat_model: ThreatModel, *, start_radius: float | None = None, **opt
     Args:
         threat_model: `Linf`.
         start_radius: alpha, below epsilon (or both 0); None is epsilon / 2.
-        **options: of `PGD`, such as `target`.
+        **options: arguments of `PGD`, such as `target`.
     """
     if start_radius is not None and start_radius != 0 and not 0 < start_radius < threat_model.epsilon:
-        raise ValueError(f"start_radius is in [0, epsilon), or None. Received: start_radius={start_radius!r}")
+        raise ValueError(f"start_radius must be in [0, epsilon), or None. Received: start_radius={start_radius!r}")
     alpha = threat_model.epsilon / 2 if start_radius is None else start_radius
     step_size = threat_model.epsilon - alpha or None
     return PGD(threat_model, steps=1, step_size=step_size, random_start="sign", start_radius=alpha, **options)
@@ -363,8 +369,8 @@ def BIM(threat_model: ThreatModel, *, steps: int = 10, step_size: float | None =
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         steps: number of gradient steps.
-        step_size: None is epsilon / steps, so that the path just reaches the edge of the ball.
-        **options: of `PGD`, such as `target`.
+        step_size: in the units of epsilon. None is epsilon / steps, so that the path just reaches the edge of the ball.
+        **options: arguments of `PGD`, such as `target`.
     """
     if step_size is None and steps:  # PGD refuses 0 steps
         step_size = threat_model.epsilon / steps or None
@@ -374,12 +380,12 @@ def BIM(threat_model: ThreatModel, *, steps: int = 10, step_size: float | None =
 def CW(threat_model: ThreatModel, *, steps: int = 100, kappa: float | None = 0.0, **options: Any) -> PGD:  # noqa: N802
     """CW-K of Shafahi et al. (2019) and Madry et al. (2018): K steps of PGD on the margin of Carlini & Wagner (2017).
 
-    It is not the attack of Carlini & Wagner, which looks for the smallest perturbation: `FAB` does.
+    It is not the attack of Carlini & Wagner, which looks for the smallest perturbation. `FAB` does that.
 
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         steps: K.
-        kappa: margin at which an example is left alone: 0 in the code of Shafahi et al., 50 in that of Madry et al.
-        **options: of `PGD`, such as `step_size` and `restarts`.
+        kappa: margin at which an example stops moving: 0 in the code of Shafahi et al., 50 in that of Madry et al.
+        **options: arguments of `PGD`, such as `step_size` and `restarts`.
     """
     return PGD(threat_model, steps=steps, objective=Margin(kappa), **options)

@@ -1,9 +1,9 @@
-"""SPSA: gradient ascent with a gradient estimated from logits alone.
+"""SPSA: gradient ascent with a gradient that is estimated from logits.
 
     attack = SPSA(Linf(0.3), steps=100, samples=128)
     x_adv = attack(as_model_fn(classifier), images, labels, seed=0)
 
-A step costs `samples` forward passes per example for the estimate, and one for the new point.
+A step costs `samples` forward passes per example for the estimate and one for the new point.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
 BETA_1, BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
-"""Of Adam (Kingma & Ba, 2015, section 2)."""
+"""Constants of Adam (Kingma & Ba, 2015, section 2)."""
 
 PAIRS_PER_PASS = 8
-"""The default: antithetic pairs of one example in one forward pass, at most."""
+"""Default limit of antithetic pairs of one example in one forward pass."""
 
 
 def estimate_gradient(
@@ -32,17 +32,17 @@ def estimate_gradient(
 ) -> Tensor:
     """Returns mean_s s (f(x + delta s) - f(x - delta s)) / (2 delta) over directions s (Spall, 1992, equation 2.2).
 
-    For a linear f and random signs its expectation is the gradient.
+    For a linear f and random signs, its expectation is the gradient.
 
     Args:
-        function: maps (batch * 2 * pairs_per_pass, ...) images, those of an example one after another, to their values.
+        function: maps (batch * 2 * pairs_per_pass, ...) images to values; those of one example follow each other.
         points: x, (batch, ...).
         directions: s, (pairs, ...) of -1 and 1, the same for all points.
         delta: distance of the samples in each coordinate, in the units of the images.
-        pairs_per_pass: directions in one call of `function`; a divisor of their number.
+        pairs_per_pass: directions per call of `function`; a divisor of their number.
 
     Returns:
-        Of the shape of `points`.
+        The estimate, of the shape of `points`.
     """
     shape = points.shape[1:]
     count = directions.shape[0]
@@ -64,24 +64,24 @@ def estimate_gradient(
 class SPSA(ScoreBasedAttack):
     """Simultaneous perturbation stochastic approximation with Adam (Uesato et al., 2018; Spall, 1992).
 
-    It climbs the margin from a uniform random point of the ball. The random signs of a step are the same for the whole
-    batch, so what happens to an example does not depend on its neighbours. Samples may leave ball and range by
-    `delta`, as in the published code; the points never do.
+    It maximises the margin from a uniform random point of the ball. The random signs of a step are the same for the
+    whole batch, so the result for an example does not depend on the others. Samples may leave ball and pixel range by
+    `delta`, as in the published code. The points never do.
 
     Args:
         threat_model: `Linf` or `L2`.
         steps: number of steps, at least 1.
-        samples: images classified for one estimate: antithetic pairs, so an even number.
-        delta: how far a sample is from the point in each pixel, in the units of the images.
-        learning_rate: of Adam, in the units of the images.
-        pairs_per_pass: antithetic pairs of each example in one forward pass, a divisor of samples / 2: a matter of
-            memory and speed, not of the result. None is the largest up to 8.
+        samples: images classified per estimate. They come in antithetic pairs, so the number must be even.
+        delta: distance of a sample from the point in each pixel, in the units of the images.
+        learning_rate: learning rate of Adam, in the units of the images.
+        pairs_per_pass: antithetic pairs of each example in one forward pass, a divisor of samples / 2. It changes
+            memory and speed, not the result. None is the largest divisor up to 8.
         restarts: independent starts, at least 1.
-        compute_dtype: "bfloat16", "float16" or "auto" runs the passes in low precision: see `PGD`. Differences of
-            logits `delta` apart then drown in rounding; choose a larger `delta`.
+        compute_dtype: "bfloat16", "float16" or "auto" runs the passes in low precision: see `PGD`. Differences
+            of logits `delta` apart then vanish in rounding; choose a larger `delta`.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is out of its range. The message says what was received.
     """
 
     threat_model: ThreatModel
@@ -96,13 +96,13 @@ class SPSA(ScoreBasedAttack):
     def __post_init__(self) -> None:
         check_options(self, ("linf", "l2"), ("steps", "samples", "restarts"), ("delta", "learning_rate"))
         if self.samples % 2:
-            raise ValueError(f"samples is even, as they come in pairs. Received: samples={self.samples}")
+            raise ValueError(f"samples must be even, because they come in pairs. Received: samples={self.samples}")
         per_pass: Any = self.pairs_per_pass
         if per_pass is None:
             return
         if isinstance(per_pass, bool) or not isinstance(per_pass, int) or per_pass < 1 or self.samples // 2 % per_pass:
             raise ValueError(
-                "pairs_per_pass is a divisor of samples / 2, or None. "
+                "pairs_per_pass must be a divisor of samples / 2, or None. "
                 f"Received: pairs_per_pass={per_pass!r} and samples={self.samples}"
             )
 
@@ -119,7 +119,7 @@ class SPSA(ScoreBasedAttack):
 
     @property
     def name(self) -> str:
-        """Such as "SPSA-100 (Linf 0.3, 128 samples)"; what is not the default is said."""
+        """Such as "SPSA-100 (Linf 0.3, 128 samples)". It contains every setting that is not the default."""
         parts = [str(self.threat_model), f"{self.samples} samples"]
         if self.delta != 0.01:
             parts.append(f"delta {self.delta:.4g}")
@@ -136,7 +136,7 @@ class SPSA(ScoreBasedAttack):
         return {"points": points, "mean": tf.zeros_like(points), "square": tf.zeros_like(points)}
 
     def _step(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> State:
-        """Returns what one step of Adam along the estimate, and the projection, change."""
+        """Returns the entries that one step of Adam along the estimate, and the projection, change."""
         images, points, labels = state["images"], state["points"], state["labels"]
         per_pass = self.resolved_pairs_per_pass
 

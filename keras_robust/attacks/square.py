@@ -22,16 +22,16 @@ from keras_robust.core.serialization import PACKAGE
 from keras_robust.core.threat_models import flatten, per_example
 
 KEYS = 2**24
-"""Number of different keys of examples: as many as `seeds.integers` can draw."""
+"""Number of different keys of examples: the largest that `seeds.integers` can draw."""
 
 BISECTIONS = 24
-"""As many as float32 has bits."""
+"""Number of bits of a float32."""
 
 ROUNDING = 1e-6
-"""By how much of epsilon an L1 norm may be above it."""
+"""How far an L1 norm may exceed epsilon, as a share of epsilon."""
 
 TINY = 1e-12
-"""Keeps quotients of norms finite, as in the original code."""
+"""Keeps quotients of norms finite; from the original code."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -39,22 +39,22 @@ TINY = 1e-12
 class Square(ScoreBasedAttack):
     """Square Attack (Andriushchenko et al., 2020), with the margin loss and the defaults of AutoAttack's class.
 
-    The squares of a query are at the same place for the whole batch; signs are drawn per example from a key in the
-    state, so what happens to an example does not depend on its neighbours. Two things differ from the code of
-    AutoAttack, where it departs from the paper: squares reach the last row and column, and the start for L2 and L1 is
+    The squares of a query have the same place in the whole batch. Signs are drawn per example from a key in the state,
+    so the result for an example does not depend on the others. This class differs from the code of AutoAttack in two
+    places where that code departs from the paper: squares reach the last row and column, and the start for L2 and L1 is
     centred in images that are not square.
 
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         queries: number of candidates after the start, at least 1.
         p_init: share of the pixels in the first squares, in (0, 1].
-        resc_schedule: stretch the schedule of sizes, made for 10000 queries, to `queries`. The suite AutoAttack does
-            not: its squares halve after the same queries however many there are.
+        resc_schedule: stretch the schedule of sizes, made for 10,000 queries, to `queries`. The suite AutoAttack does
+            not stretch it: its squares halve after the same numbers of queries, however many there are.
         restarts: independent starts, at least 1.
         compute_dtype: "bfloat16", "float16" or "auto" runs the passes in low precision: see `PGD`.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is out of its range. The message says what was received.
     """
 
     threat_model: ThreatModel
@@ -67,9 +67,9 @@ class Square(ScoreBasedAttack):
     def __post_init__(self) -> None:
         check_options(self, ("linf", "l2", "l1"), ("queries", "restarts"), ("p_init",))
         if self.p_init > 1:
-            raise ValueError(f"p_init is in (0, 1]. Received: p_init={self.p_init!r}")
+            raise ValueError(f"p_init must be in (0, 1]. Received: p_init={self.p_init!r}")
         if not isinstance(self.resc_schedule, bool):
-            raise ValueError(f"resc_schedule is a bool. Received: resc_schedule={self.resc_schedule!r}")
+            raise ValueError(f"resc_schedule must be a bool. Received: resc_schedule={self.resc_schedule!r}")
 
     @property
     def steps_per_run(self) -> int:
@@ -78,7 +78,7 @@ class Square(ScoreBasedAttack):
 
     @property
     def name(self) -> str:
-        """Such as "Square-5000 (Linf 0.3)"; what is not the default is said."""
+        """Such as "Square-5000 (Linf 0.3)". It contains every setting that is not the default."""
         parts = [str(self.threat_model)]
         if self.p_init != 0.8:
             parts.append(f"p {self.p_init:.4g}")
@@ -93,8 +93,8 @@ class Square(ScoreBasedAttack):
     def _check_image(self, image_shape: tuple[int, ...]) -> None:
         if len(image_shape) < 2:
             raise ValueError(
-                "Square Attack changes squares, so its images are (batch, height, width) or (batch, height, width, "
-                "channels). For vectors list the attacks without it, such as [APGD(ball), FAB(ball)], or take SPSA. "
+                "Square Attack changes squares, so images must be (batch, height, width) or (batch, height, width, "
+                "channels). For vectors, list the attacks without it, such as [APGD(ball), FAB(ball)], or use SPSA. "
                 f"Received: images of shape {image_shape}"
             )
 
@@ -110,7 +110,7 @@ class Square(ScoreBasedAttack):
         return {"key": key, "points": tf.reshape(points, shape)}
 
     def _step(self, model_fn: ModelFn, state: State, number: Tensor, seed: Tensor) -> State:
-        """Returns what one query changes: the candidate is kept where its margin is larger."""
+        """Returns the entries that one query changes. The candidate is kept if its margin is larger."""
         value, key, shape = state["value"], state["key"], tf.shape(state["images"])
         images, points = with_channels(state["images"]), with_channels(state["points"])
         firsts = tf.constant(first_queries(self.queries, self.resc_schedule))
@@ -124,14 +124,14 @@ class Square(ScoreBasedAttack):
             candidates = self._move_mass(points, images, key, size, tf.gather(tf.constant(table), level), seed)
         candidates, points = tf.reshape(candidates, shape), state["points"]
         found = margin(state["labels"], model_fn(candidates))
-        better = ~(found <= value)  # also where the classifier returns no number, which is misclassified
+        better = ~(found <= value)  # also for NaN, which counts as misclassified
         return {
             "points": tf.where(per_example(better, points), candidates, points),
             "value": tf.where(better, found, value),
         }
 
     def _change_square(self, points: Tensor, images: Tensor, key: Tensor, size: Tensor, seed: Tensor) -> Tensor:
-        """Linf: moves the channels of one square by + or - 2 epsilon (algorithm 2), back into ball and range."""
+        """Linf: moves each channel of one square by + or - 2 epsilon (algorithm 2) and projects."""
         ball, channels = self.threat_model, images.shape[3]
         draws = seeds.integers((2 + channels,), seed, maxima(images, size, squares=1, more=[KEYS] * channels))
         _, _, inside = window(images, size, draws[:2])
@@ -141,7 +141,7 @@ class Square(ScoreBasedAttack):
     def _move_mass(
         self, points: Tensor, images: Tensor, key: Tensor, size: Tensor, pattern: Tensor, seed: Tensor
     ) -> Tensor:
-        """L2 and L1: empties one window and adds its mass and the unused one to another (algorithm 3)."""
+        """L2 and L1: empties one window; its mass and the unused mass go into another one (algorithm 3)."""
         channels = images.shape[3]
         draws = seeds.integers((5 + channels,), seed, maxima(images, size, squares=2, more=[2] + [KEYS] * channels))
         rows, columns, inside = window(images, size, draws[:2])
@@ -166,7 +166,7 @@ class Square(ScoreBasedAttack):
         return tf.reduce_sum(tf.abs(delta), axis=(1, 2), keepdims=True)
 
     def _available(self, delta: Tensor, in_windows: Tensor, channels: int) -> Tensor:
-        """Returns the norm per channel that the window may have: of both windows, and what epsilon leaves unused."""
+        """Returns the norm per channel that the window may have: both windows plus the unused part of epsilon."""
         power = 2 if self.threat_model.norm == "l2" else 1
         used = self._length(delta) ** power
         most = per_example(self.threat_model.epsilon, delta) ** power
@@ -176,7 +176,7 @@ class Square(ScoreBasedAttack):
         return unused + channels * in_windows
 
     def _to_sphere(self, delta: Tensor, images: Tensor) -> Tensor:
-        """Returns points of the ball and the range: L2 scales to epsilon and clips, L1 projects onto both."""
+        """Returns points of the threat model: L2 scales to epsilon and clips, L1 projects."""
         ball = self.threat_model
         if ball.norm == "l1":
             return project_l1(delta, images, ball)
@@ -185,7 +185,7 @@ class Square(ScoreBasedAttack):
 
 
 def with_channels(images: Tensor) -> Tensor:
-    """Returns images as (batch, height, width, channels): one channel where there is no axis of them."""
+    """Returns images as (batch, height, width, channels), with one channel if they have no such axis."""
     if images.shape.rank == 4:
         return images
     height, width, *channels = images.shape[1:]
@@ -195,8 +195,8 @@ def with_channels(images: Tensor) -> Tensor:
 def project_l1(delta: Tensor, images: Tensor, ball: ThreatModel) -> Tensor:
     """Returns `ball.project(images + delta, images)` for `L1`, without its sort.
 
-    It bisects for the threshold. Where the range already cuts all perturbations to epsilon, as nearly always with one
-    channel, there is nothing to search.
+    It bisects for the threshold. If the pixel range already limits all perturbations to epsilon, as nearly always with
+    one channel, there is nothing to search.
     """
     low, high = ball.bounds
     moved, room = tf.abs(delta), tf.where(delta > 0, high - images, images - low)
@@ -227,8 +227,8 @@ def signs(key: Tensor, shape: tuple[int, ...], seed: Tensor) -> Tensor:
 def parity_signs(key: Tensor, masks: Tensor) -> Tensor:
     """Returns float32 (batch, *masks.shape) of -1 and 1: the parity of the bits that a key shares with a random mask.
 
-    It is fair, independent over masks, and independent between any two keys; and it is the same wherever the example
-    stands in the batch.
+    It is fair, independent over masks, and independent between any two keys. It does not depend on the position of the
+    example in the batch.
     """
     shared = tf.bitwise.bitwise_and(tf.reshape(key, (-1,) + (1,) * masks.shape.rank), masks)
     odd = tf.bitwise.bitwise_and(tf.cast(tf.raw_ops.PopulationCount(x=shared), tf.int32), 1)
@@ -236,22 +236,22 @@ def parity_signs(key: Tensor, masks: Tensor) -> Tensor:
 
 
 def maxima(images: Tensor, size: Tensor, squares: int, more: list[int]) -> Tensor:
-    """Returns what `seeds.integers` needs to draw the corners of squares inside the image, and `more`."""
+    """Returns the exclusive maxima of corners of squares inside the image, followed by `more`, for `seeds.integers`."""
     corner = [images.shape[1] - size + 1, images.shape[2] - size + 1]
     return tf.stack(corner * squares + more)
 
 
 def window(images: Tensor, size: Tensor, corner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns rows (height,) and columns (width,) counted from a square's corner, and its pixels (height, width)."""
+    """Returns rows (height,) and columns (width,) relative to a square's corner, and its pixels (height, width)."""
     rows, columns = tf.range(images.shape[1]) - corner[0], tf.range(images.shape[2]) - corner[1]
     inside = ((rows >= 0) & (rows < size))[:, None] & ((columns >= 0) & (columns < size))[None, :]
     return rows, columns, inside
 
 
 def tiles(key: Tensor, height: int, width: int, channels: int, norm: str, seed: Tensor) -> Tensor:
-    """Returns the start for L2 and L1, (batch, height, width, channels): a grid of patterns, each of random sign.
+    """Returns the start for L2 and L1, (batch, height, width, channels): a grid of patterns with random signs.
 
-    A pattern is a fifth of the image high. Whether it is turned is drawn once for all examples, its sign per example
+    A pattern has a fifth of the image's height. Its orientation is drawn once for all examples, its sign per example
     and channel.
     """
     size = min(max(height // 5, 1), width)
@@ -270,21 +270,21 @@ def tiles(key: Tensor, height: int, width: int, channels: int, norm: str, seed: 
 
 
 SCHEDULED_FOR = 10_000
-"""The number of queries that `CHANGES` was made for."""
+"""Number of queries that `CHANGES` is made for."""
 
 CHANGES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After which of these queries the share of changed pixels halves (Andriushchenko et al., 2020, section 4.1)."""
+"""The queries after which the share of changed pixels halves (Andriushchenko et al., 2020, section 4.1)."""
 
 DECAY = {"l2": 2, "l1": 4}
-"""Power with which a pattern falls off from its centres: of the paper for L2, of the code of AutoAttack for L1."""
+"""Power of the decay of a pattern from its centres: from the paper for L2, from AutoAttack's code for L1."""
 
 
 def first_queries(queries: int, rescale: bool) -> list[int]:
-    """Returns the numbers (from 0) of the queries from which on the share is halved once, twice, ... nine times.
+    """Returns the query numbers (from 0) from which on the share is halved once, twice, ... nine times.
 
     Args:
-        queries: that the attack has in all.
-        rescale: stretch the schedule to them. The Square class of AutoAttack does by default; its suite does not.
+        queries: queries of the attack in all.
+        rescale: stretch the schedule to them. AutoAttack's Square class does so by default, its suite does not.
     """
 
     def scheduled(query: int) -> int:
@@ -292,7 +292,7 @@ def first_queries(queries: int, rescale: bool) -> list[int]:
 
     firsts = []
     for change in CHANGES:
-        # Searched from just below, since rounding can move the first query by one.
+        # Search from just below, because rounding can move the first query by one.
         query = max(0, change * queries // SCHEDULED_FOR - 1) if rescale else change
         while scheduled(query) <= change:
             query += 1
@@ -303,7 +303,7 @@ def first_queries(queries: int, rescale: bool) -> list[int]:
 def square_sizes(height: int, width: int, p_init: float, norm: str) -> list[int]:
     """Returns the sides of the squares in pixels: before the first change, and after each.
 
-    A square covers the share p of the image. For L2 and L1 the side is odd, and 3 at least. No side is longer than the
+    A square covers the share p of the image. For L2 and L1 the side is odd and at least 3. No side is longer than the
     image.
     """
     sizes = []
@@ -330,7 +330,7 @@ def eta(size: int, norm: str) -> np.ndarray:
 
 
 def eta_table(sizes: list[int], norm: str) -> np.ndarray:
-    """Returns float32 (sizes, 2, largest, largest): each pattern and its transpose, filled up with 0."""
+    """Returns float32 (sizes, 2, largest, largest): each pattern and its transpose, padded with 0."""
     largest = max(sizes)
     table = np.zeros((len(sizes), 2, largest, largest), np.float32)
     for index, size in enumerate(sizes):

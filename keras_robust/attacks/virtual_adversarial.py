@@ -1,4 +1,4 @@
-"""The virtual adversarial perturbation: where the prediction changes most, whatever the label."""
+"""The virtual adversarial perturbation: the direction in which the prediction changes most, whatever the label."""
 
 import dataclasses
 
@@ -21,19 +21,19 @@ PROBE = 0.03
 class VirtualAdversarial(Attack):
     """Power iteration for the direction in which the prediction changes fastest (Miyato et al., 2017, algorithm 1).
 
-    From a random direction d, each iteration sets d to the gradient of KL(p(x) || p(x + probe d)) at unit length, which
-    tends to the first eigenvector of its Hessian; the image moves by epsilon along the last one. A training attack:
-    it is too weak to measure robustness.
+    From a random direction d, each iteration sets d to the gradient of KL(p(x) || p(x + probe d)) at unit length. This
+    tends to the first eigenvector of the Hessian. The image moves by epsilon along the last d. Use it for training: it
+    is too weak to measure robustness.
 
     Args:
-        threat_model: `L2` as the paper, or another, along whose steepest ascent the image moves.
-        power_iterations: at least 1.
-        probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, where float32 loses the
-            difference of the predictions; at 0.01 rounding still moves the loss of a ResNet-20 by 2e-4.
-            The longer, the further is the direction from the eigenvector of the Hessian at d = 0.
+        threat_model: `L2`, as in the paper, or another one. The image moves along its steepest ascent.
+        power_iterations: number of iterations, at least 1.
+        probe: xi, the length of d, in the units of the images. The authors' code has 1e-6, at which float32 loses the
+            difference of the predictions. At 0.01 rounding still changes the loss of a ResNet-20 by 2e-4. The longer d
+            is, the further the direction is from the eigenvector of the Hessian at d = 0.
         compute_dtype: "bfloat16" or "float16" runs the attack's passes in low precision over the float32 weights,
-            "float32" in full precision where the classifier computes in 16 bits, "auto" in the faster of "bfloat16" and
-            "float32" on the machine that attacks; whoever makes `model_fn` obeys it.
+            "float32" in full precision if the classifier computes in 16 bits, "auto" in the faster of "bfloat16" and
+            "float32" on the machine that attacks. It acts where `model_fn` is made.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -49,7 +49,7 @@ class VirtualAdversarial(Attack):
 
     @property
     def name(self) -> str:
-        """Such as "Virtual adversarial (L2 1.5, 1 power iteration)"; what is not the default is said."""
+        """Such as "Virtual adversarial (L2 1.5, 1 power iteration)". It contains settings that are not the default."""
         plural = "s" if self.power_iterations > 1 else ""
         parts = [str(self.threat_model), f"{self.power_iterations} power iteration{plural}"]
         if self.probe != PROBE:
@@ -66,10 +66,10 @@ class VirtualAdversarial(Attack):
         seed: int | Tensor,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Returns attacked images: see `Attack.perturb`; the labels play no part."""
+        """Returns attacked images: see `Attack.perturb`. The labels are ignored."""
         del labels
         if targets is not None:
-            raise ValueError("VirtualAdversarial takes no targets. Received: targets")
+            raise ValueError("VirtualAdversarial takes no targets: give none. Received: targets")
         images = tf.convert_to_tensor(images)
         unit = L2(1.0, self.threat_model.bounds).steepest_ascent
         clean_logits = tf.stop_gradient(model_fn(images))

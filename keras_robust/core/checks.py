@@ -1,4 +1,4 @@
-"""Checks of what users pass in. Each raises a `ValueError` that names what was received."""
+"""Checks of user input. Each raises a `ValueError` that says what is wrong, what was received, and how to fix it."""
 
 import math
 import numbers
@@ -11,33 +11,33 @@ import numpy as np
 import tensorflow as tf
 
 TOLERANCE = 1e-6
-"""By how much a pixel may leave the bounds: the rounding of float32."""
+"""How far a pixel may lie outside the bounds: rounding of float32."""
 
 BYTES = (0.0, 255.0)
-"""The bounds of pixels that are bytes."""
+"""Smallest and largest value of uint8 pixels."""
 
 WIDE = 100.0
-"""Bounds so far apart are those of bytes or of longer integers, not of images scaled to [0, 1] or [-1, 1]."""
+"""Bounds at least this far apart mean uint8 or longer integers, not images scaled to [0, 1] or [-1, 1]."""
 
 EXAMPLES = 32
 """At most so many examples are checked by running the classifier."""
 
 MANY_IMAGES = 32
-"""So many images whose pixels are all 0 or 1 are taken for scaled ones where the bounds are wide. Fewer may be dark."""
+"""At least this many images with only the pixels 0 and 1 count as scaled if the bounds are wide. Fewer may be dark."""
 
 ONE_LOGIT = (
-    "A classifier of two classes with one logit z returns [0, z], for labels 0 and 1 and "
+    "A classifier with one logit z must return the two logits [0, z]. Its labels are 0 and 1, its loss is "
     "SparseCategoricalCrossentropy(from_logits=True):\n"
     "    z = classifier.outputs[0]  # a logit: without a sigmoid\n"
     "    logits = keras.layers.Concatenate()([0 * z, z])\n"
     "    classifier = keras.Model(classifier.inputs[0], logits)\n"
-    "Of a subclassed model, with x = keras.Input(image_shape), take z = classifier(x) and keras.Model(x, logits).\n"
+    "For a subclassed model, use x = keras.Input(image_shape), z = classifier(x) and keras.Model(x, logits).\n"
 )
-"""What to do with a binary classifier, wherever one is refused. The probabilities and the gradients stay the same."""
+"""The advice for a binary classifier, wherever one is refused. Probabilities and gradients stay the same."""
 
 
 def check_images(images: Any, bounds: tuple[float, float]) -> None:
-    """Checks that `images` are floats inside `bounds`, and finite.
+    """Checks that `images` are finite floats inside `bounds`.
 
     Args:
         images: (batch, ...) array or eager tensor.
@@ -48,13 +48,14 @@ def check_images(images: Any, bounds: tuple[float, float]) -> None:
     """
     images = np.asarray(images)
     if images.ndim < 2:
-        raise ValueError(f"Images are (batch, height, width, channels). Received: an array of shape {images.shape}")
+        raise ValueError(f"Images must be (batch, height, width, channels). Received: an array of shape {images.shape}")
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":
         raise ValueError(
-            f"Images are floats in {list(bounds)}{_how_to_convert(bounds)}. Received: images of dtype {images.dtype}"
+            f"Images must be floats in {list(bounds)}{_how_to_convert(bounds)}. "
+            f"Received: images of dtype {images.dtype}"
         )
     if not images.size:
-        raise ValueError(f"Images have at least one pixel. Received: images of shape {images.shape}")
+        raise ValueError(f"Images must have at least one pixel. Received: images of shape {images.shape}")
     low, high = float(np.min(images)), float(np.max(images))
     if not (bounds[0] - TOLERANCE <= low and high <= bounds[1] + TOLERANCE):
         bytes_in = low >= 0 and 2 < high <= BYTES[1] and tuple(bounds) == (0.0, 1.0)
@@ -62,12 +63,12 @@ def check_images(images: Any, bounds: tuple[float, float]) -> None:
             "divide pixels from 0 to 255 by 255" if bytes_in else "normalisation belongs in a layer of the classifier"
         )
         raise ValueError(
-            f"Images are floats in bounds={list(bounds)}; {hint}. Received: images from {low:g} to {high:g}"
+            f"Images must be floats in bounds={list(bounds)}; {hint}. Received: images from {low:g} to {high:g}"
         )
 
 
 def _how_to_convert(bounds: tuple[float, float]) -> str:
-    """Returns how integers become images in these bounds."""
+    """Returns advice on how to convert uint8 images to these bounds."""
     if tuple(bounds) == BYTES:
         return ": cast uint8 images to float32, e.g. tf.cast(images, tf.float32)"
     if tuple(bounds) == (0.0, 1.0):
@@ -76,10 +77,10 @@ def _how_to_convert(bounds: tuple[float, float]) -> str:
 
 
 def warn_of_scale(images: np.ndarray, bounds: tuple[float, float]) -> None:
-    """Warns of images that were scaled to [0, 1] or [-1, 1] where the bounds, and so epsilon, are those of bytes.
+    """Warns of images scaled to [0, 1] or [-1, 1] if the bounds, and therefore epsilon, are those of uint8 images.
 
-    There is no warning where all pixels are the same, and where all are whole numbers in fewer than 32 images: a few
-    dark images of bytes look like that.
+    There is no warning if all pixels are equal, or if fewer than 32 images have only whole numbers: a few dark uint8
+    images look like that.
 
     Args:
         images: (batch, ...) floats inside the bounds.
@@ -99,14 +100,14 @@ def warn_of_scale(images: np.ndarray, bounds: tuple[float, float]) -> None:
         return
     warnings.warn(
         f"The images use a tiny part of bounds={list(bounds)}: were they divided by 255? Epsilon is in the units of "
-        "the images, so it is far too large for them, or the bounds are wrong. "
+        "the images. Either it is far too large for them, or the bounds are wrong. "
         f"Received: {len(images)} images from {low:g} to {high:g}",
         stacklevel=3,
     )
 
 
 def check_labels(labels: Any, num_classes: int, batch: int) -> None:
-    """Checks that `labels` are `batch` class indices below `num_classes`, or as many one-hot (or soft) rows.
+    """Checks that `labels` are (batch,) class indices, or (batch, num_classes) one-hot or soft rows.
 
     Raises:
         ValueError: if rank, length, dtype or range is wrong.
@@ -114,48 +115,48 @@ def check_labels(labels: Any, num_classes: int, batch: int) -> None:
     labels = np.asarray(labels)
     if labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":
         raise ValueError(
-            f"Labels are integers from 0 to {num_classes - 1}, or one-hot rows, not names: number the classes. "
+            f"Labels must be integers from 0 to {num_classes - 1}, or one-hot rows, not names: number the classes. "
             f"Received: labels of dtype {labels.dtype}"
         )
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] not in (1, num_classes)):
         raise ValueError(
-            f"Labels are (batch,) class indices or (batch, {num_classes}) one-hot rows, as the classifier has "
+            f"Labels must be (batch,) class indices or (batch, {num_classes}) one-hot rows, because the classifier has "
             f"{num_classes} logits. Received: labels of shape {labels.shape}"
         )
     if len(labels) != batch:
-        raise ValueError(f"There is one label per image. Received: {len(labels)} labels for {batch} images")
+        raise ValueError(f"Give one label per image. Received: {len(labels)} labels for {batch} images")
     if labels.ndim == 2 and labels.shape[1] == num_classes > 1:
         sums = labels.sum(axis=1)
         if labels.min() < 0 or not np.allclose(sums, 1.0, atol=1e-3):
             raise ValueError(
-                "One-hot (or soft) labels are at least 0 and add up to 1 in each row. "
+                "One-hot (or soft) labels must be at least 0 and add up to 1 in each row. "
                 f"Received: labels from {labels.min()} to {labels.max()}, row sums from {sums.min()} to {sums.max()}"
             )
         return
     if np.any(labels != np.floor(labels)) or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"Labels are integers from 0 to {num_classes - 1}, as the classifier has {num_classes} logits. "
+            f"Labels must be integers from 0 to {num_classes - 1}, because the classifier has {num_classes} logits. "
             f"Received: labels from {labels.min()} to {labels.max()}"
         )
 
 
 def check_targets(targets: Any, labels: Any, num_classes: int) -> np.ndarray:
-    """Returns the classes to be reached as int32 (examples,), from class indices or one-hot rows.
+    """Returns the target classes as int32 (examples,), from class indices or one-hot rows.
 
     Args:
         targets: (examples,) integers or (examples, classes) one-hot rows.
-        labels: as `check_labels` takes them, checked.
-        num_classes: of the classifier.
+        labels: (examples,) or (examples, classes), checked by `check_labels`.
+        num_classes: number of classes of the classifier.
 
     Raises:
-        ValueError: if they are neither, are not one for each label, or one is the label of its example.
+        ValueError: if they have another form, are not one per label, or one equals the label of its example.
     """
     targets, classes = np.asarray(targets), _class_indices(labels)
     shapes = ((len(classes),), (len(classes), 1), (len(classes), num_classes))
     if targets.shape not in shapes or targets.dtype.kind not in "iuf":
         raise ValueError(
-            f"targets are a class index for each of the {len(classes)} examples, or as many one-hot rows of "
-            f"{num_classes}. Received: targets of shape {targets.shape} and dtype {targets.dtype}"
+            f"targets must be one class index for each of the {len(classes)} examples, or as many one-hot rows of "
+            f"length {num_classes}. Received: targets of shape {targets.shape} and dtype {targets.dtype}"
         )
     if targets.shape == shapes[2]:
         valid = np.array_equal(targets, np.eye(num_classes)[targets.argmax(axis=1)])
@@ -163,15 +164,15 @@ def check_targets(targets: Any, labels: Any, num_classes: int) -> np.ndarray:
         valid = bool(np.all((targets >= 0) & (targets < num_classes) & (targets == np.floor(targets))))
     if not valid:
         raise ValueError(
-            f"targets are integers from 0 to {num_classes - 1}, as the classifier has {num_classes} logits, or one-hot "
-            f"rows of a single 1. Received: targets from {targets.min()} to {targets.max()}"
+            f"targets must be integers from 0 to {num_classes - 1}, because the classifier has {num_classes} logits, "
+            f"or one-hot rows with a single 1. Received: targets from {targets.min()} to {targets.max()}"
         )
     found = _class_indices(targets)
     same = np.flatnonzero(found == classes)
     if same.size:
         raise ValueError(
-            "A target is another class than the label: an example is not attacked towards what it is. "
-            f"Received: {same.size} targets that are the label, the first at position {same[0]}"
+            "A target must be another class than the label of its example. "
+            f"Received: {same.size} targets that equal the label, the first at position {same[0]}"
         )
     return found
 
@@ -184,7 +185,7 @@ def _class_indices(labels: Any) -> np.ndarray:
 
 
 def check_output(output: Any) -> Any:
-    """Returns what a classifier returned, a tensor or an array.
+    """Returns the output of a classifier, if it is one tensor or array.
 
     Raises:
         ValueError: if it is a dictionary, or a list or tuple of outputs.
@@ -192,14 +193,14 @@ def check_output(output: Any) -> Any:
     if isinstance(output, Mapping | list | tuple):
         received = f"the keys {sorted(map(str, output))}" if isinstance(output, Mapping) else f"{len(output)} outputs"
         raise ValueError(
-            "A classifier returns one tensor of logits, (batch, classes): wrap it so that it returns this one alone. "
+            "A classifier must return one tensor of logits, (batch, classes). Wrap it so that it returns only this. "
             f"Received: a {type(output).__name__} of {received}"
         )
     return output
 
 
 def check_logits(logits: Any, batch: int) -> None:
-    """Checks that what a classifier returned can be logits: (batch, classes), and not probabilities.
+    """Checks that the output of a classifier can be logits: of shape (batch, classes), and no probabilities.
 
     Raises:
         ValueError: if there are several outputs, the shape is wrong, or all rows are non-negative and add up to 1.
@@ -207,18 +208,18 @@ def check_logits(logits: Any, batch: int) -> None:
     logits = np.asarray(check_output(logits), np.float64)
     if logits.shape in ((batch,), (batch, 1)):
         raise ValueError(
-            f"A classifier returns two logits per image or more. {ONE_LOGIT}"
-            "A function returns tf.concat([0 * z, z], axis=1), with z of shape (batch, 1). "
+            f"The classifier must return at least two logits per image. {ONE_LOGIT}"
+            "A function must return tf.concat([0 * z, z], axis=1), with z of shape (batch, 1). "
             f"Received: an output of shape {logits.shape}"
         )
     if logits.ndim != 2 or len(logits) != batch:
         raise ValueError(
-            f"A classifier maps {batch} images to logits of shape ({batch}, classes). "
+            f"The classifier must map {batch} images to logits of shape ({batch}, classes). "
             f"Received: an output of shape {logits.shape}"
         )
     if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1.0, atol=1e-3):
         raise ValueError(
-            "A classifier returns logits: remove the softmax at its end, since attacks on probabilities are weak. "
+            "The classifier must return logits. Remove the softmax at its end: attacks on probabilities are weak. "
             f"Received: outputs from {logits.min():g} to {logits.max():g} that add up to 1 in each row"
         )
 
@@ -226,15 +227,15 @@ def check_logits(logits: Any, batch: int) -> None:
 def check_weights(weights: Iterable[tuple[str, Any]], owner: str) -> None:
     """Checks that the weights of a classifier are finite.
 
-    A pass does not show it: on CPU TensorFlow runs a convolution with the ReLU after it as one operation, which makes
-    0 of NaN, so that such a classifier returns finite logits.
+    The logits do not show it: on CPU, TensorFlow runs a convolution and the ReLU after it as one operation that turns
+    NaN into 0, so that the classifier returns finite logits.
 
     Args:
-        weights: (path, array) of each.
+        weights: (path, array) of each weight.
         owner: the classifier, for the message.
 
     Raises:
-        ValueError: if one has a value that is not finite; the message names the first by its path.
+        ValueError: if a weight has a value that is not finite; the message gives its path.
     """
     for path, values in weights:
         array = np.asarray(values)
@@ -243,33 +244,33 @@ def check_weights(weights: Iterable[tuple[str, Any]], owner: str) -> None:
         wrong = int(np.sum(~np.isfinite(array)))
         if wrong:
             raise ValueError(
-                f"The weights of a classifier are finite; training may have diverged. Received: {owner}, whose weight "
-                f"{path!r} has {wrong} of {array.size} values that are NaN or infinite"
+                f"The weights of a classifier must be finite; training may have diverged. Received: {owner}, whose "
+                f"weight {path!r} has {wrong} of {array.size} values that are NaN or infinite"
             )
 
 
 def check_integer(name: str, value: Any, least: int = 1) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is an integer of at least {least}. Received: {name}={value!r}")
+        raise ValueError(f"{name} must be an integer of at least {least}. Received: {name}={value!r}")
 
 
 def check_weight(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is a finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name} is a finite number of at least 0. Received: {name}={value!r}")
+        raise ValueError(f"{name} must be a finite number of at least 0. Received: {name}={value!r}")
 
 
 def check_positive(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} is a finite number above 0. Received: {name}={value!r}")
+        raise ValueError(f"{name} must be a finite number above 0. Received: {name}={value!r}")
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
     """Raises `ValueError` unless `value`, of the argument `name`, is None or an instance of `kind`."""
     if value is not None and not isinstance(value, kind):
-        raise ValueError(f"{name} is of type {kind.__name__}, or None. Received: {name}={value!r}")
+        raise ValueError(f"{name} must be of type {kind.__name__}, or None. Received: {name}={value!r}")
 
 
 def check_batch(

@@ -1,4 +1,4 @@
-"""How computations run: in which precision, compiled or not, in batches, and with gradients written by hand."""
+"""How computations run: precision, compilation, batches, and gradients written by hand."""
 
 import functools
 import time
@@ -14,7 +14,7 @@ from keras_robust.core.keras_private import without_tracing_warning
 from keras_robust.core.seeds import Tensor
 
 ROUNDS = 4
-"""In which float32 and bfloat16 take turns; the first does not count, and of the others the shortest does."""
+"""Rounds in which float32 and bfloat16 take turns. The first is a warm-up; the shortest of the others counts."""
 
 
 def full_precision(dtype: Any = None) -> str:
@@ -34,11 +34,11 @@ def resolve_compute_dtype(compute_dtype: str | None) -> str | None:
 def bfloat16_pays() -> bool:
     """Returns whether convolutions run faster in bfloat16 than in float32 on the devices of this process.
 
-    TPUs and GPUs are asked: all TPUs multiply in bfloat16, and NVIDIA's GPUs from compute capability 8.0 on; others
-    count as slower. On a CPU a convolution and its input gradient are timed, once per process and in less than a
-    second. Asking would not do: it depends on the processor (AVX512-BF16 or AMX), on how TensorFlow was built, and on
-    environment variables of oneDNN. On an Intel Xeon with AVX512-BF16 the bfloat16 of this convolution takes 0.3 times
-    as long as its float32, with AVX512 alone 2 times, without oneDNN 9 times; below AVX512 it may not run at all.
+    TPUs are, and NVIDIA GPUs with compute capability 8.0 or more. Other GPUs count as slower. On a CPU a convolution
+    and its input gradient are timed, once per process and in less than a second, because the result depends on the
+    processor (AVX512-BF16 or AMX), on how TensorFlow was built, and on environment variables of oneDNN. On an Intel
+    Xeon with AVX512-BF16 this convolution takes 0.3 times as long in bfloat16 as in float32; with AVX512 alone 2 times;
+    without oneDNN 9 times. Below AVX512 it may not run at all.
     """
     if tf.config.list_physical_devices("TPU"):
         return True
@@ -50,14 +50,14 @@ def bfloat16_pays() -> bool:
         runs = [_convolution(dtype) for dtype in ("float32", "bfloat16")]
         try:
             _, *rounds = [[_seconds(run) for run in runs] for _ in range(ROUNDS)]
-        except tf.errors.OpError:  # oneDNN, told by ONEDNN_MAX_CPU_ISA to do without what its bfloat16 needs
+        except tf.errors.OpError:  # ONEDNN_MAX_CPU_ISA forbids what bfloat16 needs
             return False
     single, half = (min(timings) for timings in zip(*rounds, strict=True))
     return half < single
 
 
 def _convolution(dtype: str) -> Callable[[], None]:
-    """Returns what runs a convolution of LeNet's second layer and its input gradient, on 8 images."""
+    """Returns a function that runs a convolution of LeNet's second layer and its input gradient, on 8 images."""
     images, kernel = tf.zeros((8, 14, 14, 32), dtype), tf.zeros((5, 5, 32, 64), dtype)
     options: dict[str, Any] = {"strides": [1, 1, 1, 1], "padding": "SAME"}
 
@@ -65,7 +65,7 @@ def _convolution(dtype: str) -> Callable[[], None]:
         outputs = tf.raw_ops.Conv2D(input=images, filter=kernel, **options)
         tf.raw_ops.Conv2DBackpropInput(
             input_sizes=images.shape, filter=kernel, out_backprop=outputs, **options
-        ).numpy()  # waits for it
+        ).numpy()  # waits for the result
 
     return run
 
@@ -77,16 +77,16 @@ def _seconds(run: Callable[[], None]) -> float:
 
 
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """Returns `tf.function(function, autograph=False, **options)`, which does not warn of retracing.
+    """Returns `tf.function(function, autograph=False, **options)` without the warning about retracing.
 
-    Each attack and each model has functions of its own, which are traced once or twice. TensorFlow takes those of one
-    place in the code for one and the same that is traced again and again, and has no public switch for its warning.
+    Each attack and each model has its own functions, which are traced once or twice. TensorFlow takes functions from
+    one line of code for a single function that is traced again and again, and has no public switch for its warning.
     """
     return without_tracing_warning(tf.function(function, autograph=False, **options))
 
 
 def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (rows of a batch, how many count) of `count` rows: the last batch is filled up with its last row."""
+    """Yields (row numbers of a batch, how many of them count). The last batch is filled up with its last row."""
     for begin in range(0, count, batch_size):
         rows = np.arange(begin, min(begin + batch_size, count))
         yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
@@ -97,12 +97,12 @@ def by_batch(
     values: Any,
     batch_size: int,
 ) -> Any:
-    """Calls `function(batch, batch number)` on padded batches of `values`, and puts the rows of its results together.
+    """Calls `function(batch, batch number)` on padded batches of `values`, and concatenates the rows of its results.
 
     Args:
-        function: maps a nest of arrays of `batch_size` rows to another one.
-        values: a nest of arrays of the same number of rows, at least 1.
-        batch_size: rows at a time.
+        function: maps a nest of arrays with `batch_size` rows to another such nest.
+        values: a nest of arrays with the same number of rows, at least 1.
+        batch_size: rows per call.
     """
     count = len(tf.nest.flatten(values)[0])
     parts = []
@@ -115,27 +115,27 @@ def by_batch(
 def check_compile_attack(compile_attack: Any) -> None:
     """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
     if compile_attack not in (True, False, "auto"):
-        raise ValueError(f"compile_attack is True, False or 'auto'. Received: compile_attack={compile_attack!r}")
+        raise ValueError(f"compile_attack must be True, False or 'auto'. Received: compile_attack={compile_attack!r}")
 
 
 def uses_xla(compile_attack: bool | str) -> bool:
-    """Returns whether attacks are compiled with XLA: as given, and for "auto" where there is a GPU."""
+    """Returns whether attacks are compiled with XLA: as given; for "auto", if there is a GPU."""
     return bool(tf.config.list_logical_devices("GPU")) if compile_attack == "auto" else bool(compile_attack)
 
 
 GRADIENTS = "_keras_robust_gradients"
-"""Attribute of a graph: the gradient functions of its custom gradients."""
+"""Attribute of a graph that holds the gradient functions of its custom gradients."""
 
 
 class GraphTensor:
-    """A tensor of a graph, found by its name; the graph is not kept alive."""
+    """A tensor of a graph, found by its name. It does not keep the graph alive."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._graph, self._name = weakref.ref(tensor.graph), tensor.name
 
     @property
     def graph(self) -> Any:
-        """The graph, or None where it is gone."""
+        """The graph, or None if it no longer exists."""
         return self._graph()
 
     def to_tensor(self, dtype: Any = None, name: Any = None, as_ref: bool = False) -> Tensor:
@@ -148,11 +148,11 @@ tf.register_tensor_conversion_function(GraphTensor, GraphTensor.to_tensor)
 
 
 def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `tf.custom_gradient(function)`, of which nothing but a name remains when a graph that uses it is gone.
+    """Returns `tf.custom_gradient(function)` that frees everything but a name with the graph that uses it.
 
     Args:
         function: maps tensors to (results, gradient), as for `tf.custom_gradient`: `results` is a tensor or a tuple of
-            tensors, `gradient` maps their gradients to those of the arguments. It uses no variables but through its
+            tensors, `gradient` maps their gradients to those of the arguments. It must use variables only through its
             arguments.
     """
 
@@ -169,5 +169,5 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _find_gradient(graph: Callable[[], Any], number: int) -> Callable[..., Any]:
-    """Returns the gradient of that number in a graph, which is given by a weak reference."""
+    """Returns the gradient function with that number in a graph, which is given by a weak reference."""
     return lambda *upstream: getattr(graph(), GRADIENTS)[number](*upstream)

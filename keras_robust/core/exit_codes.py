@@ -1,4 +1,4 @@
-"""Exit codes of the launch scripts that other programs act upon."""
+"""Exit codes of the launch scripts that other programs react to."""
 
 START_AGAIN = 75
-"""Interrupted, with a checkpoint: the same command goes on. EX_TEMPFAIL of sysexits.h."""
+"""Interrupted after a checkpoint: start the same command again to continue. EX_TEMPFAIL of sysexits.h."""

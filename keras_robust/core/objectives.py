@@ -1,7 +1,7 @@
-"""What an attack maximises per example, which class it aims at, and the forms that labels have.
+"""What an attack maximises per example, which class it aims at, and the forms of labels.
 
-Each objective is a pure function of logits, and a small class around it that an attack calls with a `Goal`. All are
-positive-going: a larger value is a better attack. Logits are (batch, classes) float32; labels and targets are sparse
+Each objective is a pure function of logits, and a small class around it that an attack calls with a `Goal`. A larger
+value always means a better attack. Logits are (batch, classes) float32; labels and targets are sparse
 (batch,) integers or one-hot (batch, classes) floats; results are (batch,) float32.
 """
 
@@ -16,13 +16,13 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE, Serializable
 
 SUM_TOLERANCE = 1e-3
-"""By how much the sum of a soft label may differ from 1."""
+"""How much the sum of a soft label may differ from 1."""
 
 
 def as_one_hot(labels: Tensor, num_classes: int | Tensor) -> Tensor:
     """Returns float32 (batch, classes) from sparse (batch,) or (batch, 1) indices, or from one-hot rows.
 
-    An index that is no class gives a row of NaN, where `tf.one_hot` has zeros: nothing is trained on it in silence.
+    An index that is not a class gives a row of NaN, where `tf.one_hot` gives zeros, so that training notices it.
     """
     labels = tf.convert_to_tensor(labels)
     if is_sparse(labels):
@@ -51,7 +51,7 @@ def label_accuracy(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def labels_are_valid(labels: Tensor, num_classes: int | Tensor) -> Tensor:
-    """Returns for each label whether it is one of the classes, or a row of numbers >= 0 that add up to 1: (batch,)."""
+    """Returns (batch,) bool: whether each label is a class, or a row of numbers >= 0 that add up to 1."""
     labels = tf.convert_to_tensor(labels)
     if is_sparse(labels):
         values = tf.cast(tf.reshape(labels, (-1,)), tf.float32)
@@ -67,7 +67,7 @@ def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def margin(labels: Tensor, logits: Tensor) -> Tensor:
-    """Returns max_{k != y} z_k - z_y (Carlini & Wagner, 2017, f6): positive where the example is misclassified."""
+    """Returns max_{k != y} z_k - z_y (Carlini & Wagner, 2017, f6): positive if the example is misclassified."""
     label, logits = as_sparse(labels), tf.convert_to_tensor(logits)
     of_label = _logit_of(label, logits)
     others = tf.where(tf.one_hot(label, tf.shape(logits)[1], True, False), logits.dtype.min, logits)
@@ -75,7 +75,7 @@ def margin(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def _logit_of(label: Tensor, logits: Tensor) -> Tensor:
-    """Returns the logit of each label, (batch,). A label that is no class is an error on CPU, and NaN elsewhere."""
+    """Returns the logit of each label, (batch,). A label that is not a class is an error on CPU, and NaN elsewhere."""
     is_class = (label >= 0) & (label < tf.shape(logits)[1])
     return tf.where(is_class, tf.gather(logits, label, batch_dims=1), float("nan"))
 
@@ -83,7 +83,7 @@ def _logit_of(label: Tensor, logits: Tensor) -> Tensor:
 def difference_of_logits_ratio(labels: Tensor, logits: Tensor) -> Tensor:
     """Returns (max_{k != y} z_k - z_y) / (z_(1) - z_(3)), logits sorted (Croce & Hein, 2020, equation 6).
 
-    It needs three classes or more. The smallest denominator is 1e-12, as in the original code.
+    It needs at least three classes. The smallest denominator is 1e-12, as in the original code.
     """
     ranked = tf.math.top_k(logits, 3).values
     return margin(labels, logits) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
@@ -92,7 +92,7 @@ def difference_of_logits_ratio(labels: Tensor, logits: Tensor) -> Tensor:
 def targeted_difference_of_logits_ratio(labels: Tensor, targets: Tensor, logits: Tensor) -> Tensor:
     """Returns (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2), logits sorted (Croce & Hein, 2020, equation 7).
 
-    It needs four classes or more.
+    It needs at least four classes.
     """
     ranked = tf.math.top_k(logits, 4).values
     of_label = _logit_of(as_sparse(labels), logits)
@@ -107,9 +107,9 @@ def kl_divergence(reference_logits: Tensor, logits: Tensor) -> Tensor:
 
 
 class Goal(NamedTuple):
-    """What an attack is after: away from `labels`, or towards `targets` where given.
+    """The goal of an attack: away from `labels`, or towards `targets` if there are any.
 
-    `clean_logits` are the logits of the unperturbed images, where the objective needs them.
+    `clean_logits` are the logits of the clean images, for objectives that need them.
     """
 
     labels: Tensor
@@ -118,7 +118,7 @@ class Goal(NamedTuple):
 
 
 class Objective(Serializable):
-    """Base class: `objective(logits, goal)` is (batch,), and an attack climbs it."""
+    """Base class: `objective(logits, goal)` returns (batch,) values, which an attack maximises."""
 
     name: ClassVar[str]
     needs_clean_logits: ClassVar[bool] = False
@@ -127,7 +127,7 @@ class Objective(Serializable):
 
     @property
     def label(self) -> str:
-        """The name, and settings that are not the default, for names of attacks."""
+        """The name with all settings that are not the default, for names of attacks."""
         return self.name
 
     def __call__(self, logits: Tensor, goal: Goal) -> Tensor:
@@ -156,7 +156,7 @@ class Margin(Objective):
 
     Args:
         kappa: confidence, >= 0, in logit units, or None for no limit. Madry's evaluation of MNIST used 50, the code of
-            "free" adversarial training 0; with 0 an example is left alone once it is misclassified.
+            "free" adversarial training 0. With 0, a misclassified example does not move further.
     """
 
     kappa: float | None = None
@@ -164,7 +164,7 @@ class Margin(Objective):
 
     def __post_init__(self) -> None:
         if self.kappa is not None and not self.kappa >= 0:
-            raise ValueError(f"kappa is at least 0, or None. Received: kappa={self.kappa}")
+            raise ValueError(f"kappa must be at least 0, or None. Received: kappa={self.kappa}")
 
     @property
     def label(self) -> str:
@@ -180,7 +180,7 @@ class Margin(Objective):
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class DifferenceOfLogitsRatio(Objective):
-    """DLR, or targeted DLR where a target is given (Croce & Hein, 2020): the same for scaled or shifted logits."""
+    """DLR, or targeted DLR for a given target (Croce & Hein, 2020). It ignores scale and shift of the logits."""
 
     name: ClassVar[str] = "dlr"
     min_classes: ClassVar[int] = 3
@@ -195,7 +195,7 @@ class DifferenceOfLogitsRatio(Objective):
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class KLDivergence(Objective):
-    """The divergence of the attacked prediction from the clean one; labels play no part."""
+    """The divergence of the attacked prediction from the clean one. It ignores labels."""
 
     name: ClassVar[str] = "kl_divergence"
     needs_clean_logits: ClassVar[bool] = True
@@ -213,14 +213,14 @@ def get_objective(objective: Any) -> Objective:
     """Returns an `Objective` from itself or from its name.
 
     Raises:
-        ValueError: if it is neither; the message lists the names.
+        ValueError: if it is neither. The message lists the names.
     """
     if isinstance(objective, Objective):
         return objective
     if isinstance(objective, str) and objective in OBJECTIVES:
         return OBJECTIVES[objective]()
     raise ValueError(
-        f"objective is one of {sorted(OBJECTIVES)} or an Objective. "
+        f"objective must be one of {sorted(OBJECTIVES)} or an Objective. "
         f"Received: objective={objective!r} of type {type(objective).__name__}"
     )
 
@@ -249,17 +249,17 @@ TARGETS = {
     "least_likely": "towards the class least likely for the clean image",
     "given": "towards the `targets` passed to the attack",
 }
-"""Names that an attack's `target` can have."""
+"""Possible names for the `target` of an attack."""
 
 NEEDS_CLEAN_LOGITS = frozenset({"untargeted_from_prediction", "random", "random_any", "least_likely"})
-"""Targets for which the clean image is classified first (the random ones learn the number of classes from it)."""
+"""Targets that need the logits of the clean image. (The random ones use only their number of classes.)"""
 
 
 def check_target(target: Any) -> None:
     """Raises `ValueError` unless `target` is one of the names in `TARGETS`."""
     if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(
-            f"target is one of {sorted(TARGETS)}. Received: target={target!r} of type {type(target).__name__}"
+            f"target must be one of {sorted(TARGETS)}. Received: target={target!r} of type {type(target).__name__}"
         )
 
 
@@ -269,9 +269,9 @@ def choose_goal_classes(
     """Returns (labels to leave, targets to reach or None) for a `target` of `TARGETS` other than "given".
 
     Args:
-        target: a name.
+        target: one of `TARGETS`.
         labels: sparse (batch,) or one-hot (batch, classes).
-        clean_logits: (batch, classes), needed for the names in `NEEDS_CLEAN_LOGITS`.
+        clean_logits: (batch, classes), required for the names in `NEEDS_CLEAN_LOGITS`.
         seed: int32 tensor of shape (2,), for the random targets.
     """
     if target == "untargeted":

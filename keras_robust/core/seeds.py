@@ -12,7 +12,7 @@ import tensorflow as tf
 Tensor = Any  # tf.Tensor carries no types
 
 TRAINING, VALIDATION, AUGMENTATION, WORKER, MIXING, WINDOW = range(6)
-"""What the draws of one seed are for: each kind folds the seed with its own number first."""
+"""Uses of one seed. Each use first folds the seed with its own number."""
 
 
 def as_seed(seed: int | Tensor) -> Tensor:
@@ -26,11 +26,11 @@ def as_seed(seed: int | Tensor) -> Tensor:
     """
     if isinstance(seed, int) and not isinstance(seed, bool):
         if not 0 <= seed < 2**31:
-            raise ValueError(f"A seed is an integer in [0, 2**31). Received: seed={seed}")
+            raise ValueError(f"A seed must be an integer in [0, 2**31). Received: seed={seed}")
         return tf.constant([0, seed], tf.int32)
     seed = tf.convert_to_tensor(seed)
     if not seed.dtype.is_integer or seed.shape != (2,):
-        raise ValueError(f"A seed is an integer or an integer tensor of shape (2,). Received: seed={seed}")
+        raise ValueError(f"A seed must be an integer or an integer tensor of shape (2,). Received: seed={seed}")
     return tf.bitwise.bitwise_and(tf.cast(seed, tf.int32), tf.int32.max)
 
 
@@ -46,7 +46,7 @@ def fold(seed: Tensor, *numbers: int | Tensor) -> Tensor:
 
 
 def fold_replica(seed: Tensor) -> Tensor:
-    """Returns a seed of this replica's own: the same on every run, different on every replica of a strategy."""
+    """Returns the seed of this replica: the same in every run, different on every replica of a strategy."""
     context = tf.distribute.get_replica_context()
     return seed if context is None else fold(seed, context.replica_id_in_sync_group)
 
@@ -55,7 +55,7 @@ def uniform(shape: Any, seed: Tensor) -> Tensor:
     """Draws from the uniform distribution on [0, 1).
 
     Args:
-        shape: of the result, a sequence of integers or an integer tensor.
+        shape: shape of the result, a sequence of integers or an integer tensor.
         seed: int32 tensor of shape (2,).
 
     Returns:
@@ -72,7 +72,7 @@ def normal(shape: Any, seed: Tensor) -> Tensor:
 
 
 def exponential(shape: Any, seed: Tensor) -> Tensor:
-    """Draws float32 from the exponential distribution of mean 1."""
+    """Draws float32 from the exponential distribution with mean 1."""
     return -tf.math.log1p(-uniform(shape, seed))
 
 

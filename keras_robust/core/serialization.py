@@ -1,4 +1,4 @@
-"""Frozen dataclasses that Keras saves, and copies of them with other values."""
+"""Frozen dataclasses that Keras can save, and copies of them with other values."""
 
 import copy
 import dataclasses
@@ -24,9 +24,9 @@ class Serializable:
 
 
 def replace_unchecked(instance: Any, **fields: Any) -> Any:
-    """Returns a copy of a frozen dataclass with other fields, which are not checked: they may be tensors.
+    """Returns a copy of a frozen dataclass with changed fields. They are not checked, so they may be tensors.
 
-    `dataclasses.replace` checks them, and is right for what a user passes.
+    For values from users call `dataclasses.replace`, which checks them.
     """
     replaced = copy.copy(instance)
     for name, value in fields.items():

@@ -1,6 +1,6 @@
-"""Threat models: which perturbations the attacker may use.
+"""Threat models: which perturbations an attacker may use.
 
-A threat model is a norm ball of radius epsilon around each image, cut with the pixel range. Images are
+A threat model is a norm ball with radius epsilon around each image, intersected with the pixel range. Images are
 (batch, ...) float tensors in `bounds`; epsilon is in the same units.
 
     ball = Linf(8 / 255)
@@ -20,7 +20,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE, Serializable
 
 QUANTILE = 0.99
-"""Of the absolute gradients, for L1: SLIDE's."""
+"""Default quantile of the absolute gradients for L1, as in SLIDE."""
 
 
 def flatten(images: Tensor) -> Tensor:
@@ -29,14 +29,14 @@ def flatten(images: Tensor) -> Tensor:
 
 
 def per_example(values: float | Tensor, images: Tensor) -> float | Tensor:
-    """Returns (batch,) as (batch, 1, ..., 1), to be broadcast against `images`; a number stays one."""
+    """Returns (batch,) as (batch, 1, ..., 1), for broadcasting against `images`. A number stays a number."""
     if len(getattr(values, "shape", ())) == 0:
         return values
     return tf.reshape(values, (-1,) + (1,) * (len(images.shape) - 1))
 
 
 def in_words(value: float | Tensor) -> str:
-    """Returns a number such as "0.3", the range of an array such as "0.1 to 0.3", "known at run time" for a tensor."""
+    """Returns text: "0.3" for a number, "0.1 to 0.3" for an array, "known at run time" for a tensor."""
     if isinstance(value, np.ndarray):
         least, most = (f"{end:.4g}" for end in (value.min(), value.max()))
         return least if least == most else f"{least} to {most}"
@@ -45,10 +45,10 @@ def in_words(value: float | Tensor) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ThreatModel(Serializable):
-    """A norm ball around each image, cut with the pixel range. Use one of its subclasses.
+    """A norm ball around each image, intersected with the pixel range. Use one of its subclasses.
 
-    Inside compiled functions `attacks.attack.changed` puts a tensor in the place of epsilon: a scalar, or (batch,) with
-    the radius of each example's own ball.
+    Inside compiled functions `attacks.attack.changed` replaces epsilon by a tensor: a scalar, or (batch,) radii, one
+    per example.
 
     Args:
         epsilon: radius of the ball, >= 0, in the units of the images.
@@ -64,30 +64,30 @@ class ThreatModel(Serializable):
 
     def __post_init__(self) -> None:
         if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, int | float):
-            raise ValueError(f"epsilon is a number. Received: epsilon={self.epsilon!r}")
+            raise ValueError(f"epsilon must be a number. Received: epsilon={self.epsilon!r}")
         if not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"epsilon is finite and at least 0. Received: epsilon={self.epsilon}")
+            raise ValueError(f"epsilon must be finite and at least 0. Received: epsilon={self.epsilon}")
         if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"bounds are two increasing numbers. Received: bounds={self.bounds}")
+            raise ValueError(f"bounds must be two increasing numbers. Received: bounds={self.bounds}")
         object.__setattr__(self, "bounds", (float(self.bounds[0]), float(self.bounds[1])))
 
     def __str__(self) -> str:
         return f"{self.norm.capitalize()} {in_words(self.epsilon)}"
 
     def clip(self, images: Tensor) -> Tensor:
-        """Returns `images` cut to the pixel range."""
+        """Returns `images` clipped to the pixel range."""
         return tf.clip_by_value(images, *self.bounds)
 
     def project(self, points: Tensor, images: Tensor) -> Tensor:
-        """Returns the closest point (Euclidean) of the ball around `images` cut with the pixel range."""
+        """Returns the point of the threat model around `images` that is closest to `points` (Euclidean)."""
         raise NotImplementedError
 
     def random_point(self, images: Tensor, seed: Tensor) -> Tensor:
-        """Returns a uniformly drawn point of the ball around `images`, cut to the pixel range."""
+        """Returns a point drawn uniformly from the ball around `images`, clipped to the pixel range."""
         raise NotImplementedError
 
     def steepest_ascent(self, gradient: Tensor) -> Tensor:
-        """Returns the direction of unit norm along which a function with this `gradient` grows fastest."""
+        """Returns the direction, of unit norm, in which a function with this `gradient` grows fastest."""
         raise NotImplementedError
 
     def distance(self, points: Tensor, images: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class ThreatModel(Serializable):
         raise NotImplementedError
 
     def reach(self, size: int) -> float:
-        """Returns the smallest epsilon whose ball holds every image, of `size` numbers in the bounds, around any."""
+        """Returns the smallest epsilon whose ball around any image, of `size` numbers, contains all images."""
         raise NotImplementedError
 
 
@@ -105,7 +105,8 @@ class Linf(ThreatModel):
     """Every pixel moves by at most epsilon.
 
     Raises:
-        ValueError: as `ThreatModel`, and if epsilon is larger than the pixel range.
+        ValueError: if epsilon is negative, not finite or larger than the pixel range, or the bounds are not two
+            increasing numbers.
     """
 
     norm: ClassVar[str] = "linf"
@@ -115,7 +116,7 @@ class Linf(ThreatModel):
         low, high = self.bounds
         if self.epsilon > (high - low) * (1 + 1e-6):  # 0.7 - 0.3 is a little less than 0.4
             raise ValueError(
-                f"epsilon is in the units of the images and at most their range {high - low:g} "
+                f"epsilon is in the units of the images and must be at most their range {high - low:g} "
                 f"(8/255, not 8, for images in [0, 1]). Received: epsilon={self.epsilon}"
             )
 
@@ -125,7 +126,7 @@ class Linf(ThreatModel):
         return self.clip(tf.clip_by_value(points, images - radius, images + radius))
 
     def random_point(self, images: Tensor, seed: Tensor) -> Tensor:
-        """Returns images + U(-epsilon, epsilon) per pixel, cut to the pixel range."""
+        """Returns images + U(-epsilon, epsilon) per pixel, clipped to the pixel range."""
         noise = tf.cast(2.0 * seeds.uniform(tf.shape(images), seed) - 1.0, images.dtype)
         return self.clip(images + per_example(self.epsilon, images) * noise)
 
@@ -145,7 +146,7 @@ class Linf(ThreatModel):
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class L2(ThreatModel):
-    """The perturbation has Euclidean length at most epsilon."""
+    """The perturbation has at most the Euclidean length epsilon."""
 
     norm: ClassVar[str] = "l2"
 
@@ -176,7 +177,7 @@ class L2(ThreatModel):
         return self.clip(images + per_example(scale_for(stopped), images) * (points - images))
 
     def random_point(self, images: Tensor, seed: Tensor) -> Tensor:
-        """Returns a point drawn uniformly from the ball, cut to the pixel range: a random direction times U^(1/d)."""
+        """Returns a point drawn uniformly from the ball (a random direction times U^(1/d)), clipped to the range."""
         direction = self.steepest_ascent(seeds.normal(tf.shape(images), seeds.fold(seed, 0)))
         size = math.prod(images.shape[1:])
         radius = seeds.uniform((tf.shape(images)[0],), seeds.fold(seed, 1)) ** (1.0 / size)
@@ -185,7 +186,7 @@ class L2(ThreatModel):
 
     def steepest_ascent(self, gradient: Tensor) -> Tensor:
         """Returns argmax <gradient, d> over ||d||_2 <= 1: the gradient at unit length (0 where it is 0)."""
-        # Scaled by the largest entry first: the square of a small gradient would underflow.
+        # Scale by the largest entry first: the square of a small gradient would underflow.
         largest = tf.reduce_max(tf.abs(flatten(gradient)), axis=1)
         scaled = tf.math.divide_no_nan(gradient, per_example(largest, gradient))
         return tf.math.divide_no_nan(scaled, per_example(tf.norm(flatten(scaled), axis=1), gradient))
@@ -205,11 +206,11 @@ class L1(ThreatModel):
     """The absolute changes of all pixels add up to at most epsilon.
 
     Args:
-        epsilon: as in `ThreatModel`.
-        bounds: as in `ThreatModel`.
-        quantile: which pixels a step moves: those whose absolute gradient is at or above this quantile, equally. 1
-            is the exact steepest ascent (one pixel); 0.99 is SLIDE (Tramèr & Boneh, 2019, section 4.1), which ascends
-            much faster because single pixels soon meet the pixel range.
+        epsilon: radius of the ball, >= 0, in the units of the images.
+        bounds: smallest and largest pixel value.
+        quantile: a step moves, by equal amounts, the pixels whose absolute gradient is at or above this quantile, in
+            [0, 1]. 1 is the exact steepest ascent (one pixel). 0.99 is SLIDE (Tramèr & Boneh, 2019, section 4.1), which
+            ascends much faster, because single pixels soon reach the end of the pixel range.
     """
 
     quantile: float = QUANTILE
@@ -218,7 +219,7 @@ class L1(ThreatModel):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 <= self.quantile <= 1.0:
-            raise ValueError(f"quantile is in [0, 1]. Received: quantile={self.quantile}")
+            raise ValueError(f"quantile must be in [0, 1]. Received: quantile={self.quantile}")
 
     def __str__(self) -> str:
         chosen = "" if self.quantile == QUANTILE else f", quantile {self.quantile:.4g}"
@@ -253,7 +254,7 @@ class L1(ThreatModel):
         return self.clip(images + tf.reshape(tf.sign(delta) * step, tf.shape(images)))
 
     def random_point(self, images: Tensor, seed: Tensor) -> Tensor:
-        """Returns a point drawn uniformly from the ball, cut to the pixel range.
+        """Returns a point drawn uniformly from the ball, clipped to the pixel range.
 
         Exponential variables divided by their sum, one of them left out, are uniform on the solid simplex (Devroye,
         1986, chapter V, theorem 2.1); random signs spread it over the ball.

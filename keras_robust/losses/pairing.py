@@ -42,10 +42,10 @@ class PairingLoss(keras.losses.Loss):
 
     Args:
         kind: "l2" (squared difference), "l1" or "huber".
-        over_classes: "mean", as the original code, or "sum", as the paper's formula: 10 times the weight for 10
-            classes.
-        name: of the loss.
-        **kwargs: of `keras.losses.Loss`.
+        over_classes: "mean", as in the original code, or "sum", as in the paper's formula. With 10 classes, "sum"
+            has 10 times the weight.
+        name: name of the loss.
+        **kwargs: arguments of `keras.losses.Loss`.
 
     Raises:
         ValueError: if `kind` or `over_classes` is unknown.
@@ -53,25 +53,25 @@ class PairingLoss(keras.losses.Loss):
 
     def __init__(self, kind: str = "l2", over_classes: str = "mean", name: str = "pairing", **kwargs: Any) -> None:
         if not isinstance(kind, str) or kind not in DIFFERENCES:
-            raise ValueError(f"A pairing loss is one of {sorted(DIFFERENCES)}. Received: {kind!r}")
+            raise ValueError(f"A pairing loss must be one of {sorted(DIFFERENCES)}. Received: {kind!r}")
         if over_classes not in ("mean", "sum"):
-            raise ValueError(f"over_classes is 'mean' or 'sum'. Received: over_classes={over_classes!r}")
+            raise ValueError(f"over_classes must be 'mean' or 'sum'. Received: over_classes={over_classes!r}")
         super().__init__(name=name, **kwargs)
         self.kind = kind
         self.over_classes = over_classes
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Returns the distance per pair: (batch, classes) twice gives (batch,)."""
+        """Returns the distance per pair, (batch,), of logits (batch, classes)."""
         reduce = tf.reduce_mean if self.over_classes == "mean" else tf.reduce_sum
         return reduce(DIFFERENCES[self.kind](y_true, y_pred), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the loss."""
+        """Returns the arguments that rebuild the loss."""
         return {**super().get_config(), "kind": self.kind, "over_classes": self.over_classes}
 
 
 def get_pairing_loss(pairing_loss: Any) -> PairingLoss:
-    """Returns a `PairingLoss` from itself or from its kind.
+    """Returns a `PairingLoss` as it is, or the one of a kind such as "l2".
 
     Raises:
         ValueError: if it is neither.

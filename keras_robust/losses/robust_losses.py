@@ -17,13 +17,13 @@ class DivergenceLoss(keras.losses.Loss):
     """The mean over examples of the Kullback-Leibler divergence between the predictions of paired logits, in nats.
 
     Called as a Keras loss, `divergence(clean_logits, adversarial_logits, sample_weight)`, it is scaled under a strategy
-    as Keras scales the classification loss. Gradients flow to both.
+    as Keras scales the classification loss. Gradients flow into both.
 
     Args:
-        direction: "forward" is KL(clean || adversarial), as TRADES and virtual adversarial training have it; "reverse"
-            is KL(adversarial || clean).
-        name: of the loss.
-        **kwargs: of `keras.losses.Loss`.
+        direction: "forward" is KL(clean || adversarial), as in TRADES and virtual adversarial training. "reverse" is
+            KL(adversarial || clean).
+        name: name of the loss.
+        **kwargs: arguments of `keras.losses.Loss`.
 
     Raises:
         ValueError: if `direction` is unknown.
@@ -31,17 +31,17 @@ class DivergenceLoss(keras.losses.Loss):
 
     def __init__(self, direction: str = "forward", name: str = "divergence", **kwargs: Any) -> None:
         if direction not in DIRECTIONS:
-            raise ValueError(f"direction is one of {DIRECTIONS}. Received: direction={direction!r}")
+            raise ValueError(f"direction must be one of {DIRECTIONS}. Received: direction={direction!r}")
         super().__init__(name=name, **kwargs)
         self.direction = direction
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Returns the divergence per pair: (batch, classes) twice gives (batch,)."""
+        """Returns the divergence per pair, (batch,), of logits (batch, classes)."""
         first, second = (y_true, y_pred) if self.direction == "forward" else (y_pred, y_true)
         return kl_divergence(first, second)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the loss."""
+        """Returns the arguments that rebuild the loss."""
         return {**super().get_config(), "direction": self.direction}
 
 
@@ -55,7 +55,7 @@ def boosted_cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
     is_label = tf.one_hot(as_sparse(labels), tf.shape(logits)[1], True, False)
     probabilities = tf.nn.softmax(logits)
     others = tf.reduce_max(tf.where(is_label, tf.zeros_like(probabilities), probabilities), axis=1)
-    # As in the authors' code, 1.0001 keeps the logarithm finite where a wrong class has probability one.
+    # As in the authors' code, 1.0001 keeps the logarithm finite if a wrong class has probability one.
     return cross_entropy(labels, logits) - tf.math.log(1.0001 - others)
 
 
