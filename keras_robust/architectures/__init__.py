@@ -1,4 +1,4 @@
-"""Classifiers from images in [0, 1] to logits. Any other Keras model of that kind will do as well."""
+"""Classifiers from images in [0, 1] to logits. Any other Keras model from images to logits works as well."""
 
 from keras_robust.architectures.cifar_resnet import CifarResNet, ResNet20
 from keras_robust.architectures.imagenet_resnet import ResNet

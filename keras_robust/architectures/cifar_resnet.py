@@ -6,7 +6,7 @@ from keras_robust.architectures import parts
 from keras_robust.architectures.parts import Parts
 
 STAGES = (16, 32, 64)
-"""Filters of the stages; each but the first halves the resolution."""
+"""Filters of the stages. Each stage except the first halves the resolution."""
 
 
 def CifarResNet(  # noqa: N802
@@ -17,26 +17,26 @@ def CifarResNet(  # noqa: N802
     normalization: str | None = "batch",
     version: int = 1,
 ) -> keras.Model:
-    """Returns a ResNet of 6 n + 2 layers for CIFAR-10: 3 stages of n blocks with 16, 32 and 64 filters.
+    """Returns a ResNet with 6 n + 2 layers for CIFAR-10: 3 stages of n blocks with 16, 32 and 64 filters.
 
-    Identity shortcuts without parameters (option A), so both versions have the same number of weights: 269,722 that are
-    trained at depth 20, 1,727,962 at depth 110. Version 1 rectifies sums; version 2 is the pre-activation network of
-    He et al. (2016, Identity mappings in deep residual networks). The images are normalised inside with CIFAR-10's mean
-    and variance.
+    Shortcuts have no parameters (option A), so both versions have the same number of trained weights: 269,722 at depth
+    20, 1,727,962 at depth 110. Version 1 applies the ReLU to sums. Version 2 is the pre-activation network of He et al.
+    (2016, Identity mappings in deep residual networks). The network normalises images with CIFAR-10's mean and
+    variance.
 
     Args:
         depth: 6 n + 2: 20, 32, 44, 56 and 110 in the paper.
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
-        normalization: of `make_normalization`, or None: see `parts.Parts`.
+        normalization: a name of `layers.make_normalization`, or None: see `parts.Parts`.
         version: 1 or 2.
 
     Raises:
-        ValueError: if `depth`, `version` or `normalization` is not one of these.
+        ValueError: if `depth`, `version` or `normalization` has another value.
     """
     if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"The depth of a ResNet for CIFAR is 6 n + 2. Received: depth={depth!r}")
+        raise ValueError(f"The depth of a ResNet for CIFAR must be 6 n + 2, such as 20. Received: depth={depth!r}")
     parts.check_version(version)
     make = Parts(weight_decay, normalization)
     inputs = keras.Input(input_shape)
@@ -61,7 +61,7 @@ def ResNet20(  # noqa: N802
     weight_decay: float = 0.0,
     normalization: str | None = "batch",
 ) -> keras.Model:
-    """Returns the ResNet with 20 layers, with arguments as of `CifarResNet`."""
+    """Returns the ResNet with 20 layers. The arguments are those of `CifarResNet`."""
     return CifarResNet(20, num_classes, input_shape, weight_decay, normalization)
 
 
@@ -75,7 +75,7 @@ def _post_activation(make: Parts, x: keras.KerasTensor, filters: int, strides: i
 def _pre_activation(
     make: Parts, x: keras.KerasTensor, filters: int, strides: int, is_active: bool
 ) -> keras.KerasTensor:
-    """Returns a block of version 2, whose shortcut also starts behind the activation if `x` is active already."""
+    """Returns a block of version 2. If `x` is already activated, the shortcut starts behind the activation as well."""
     shortcut = parts.pad_channels(x, filters, strides) if strides > 1 else x
     x = make.convolve(x if is_active else make.activate(x), filters, 3, strides)
     x = make.convolve(make.activate(x), filters, 3, ends_block=True)

@@ -13,18 +13,18 @@ DENOISING = ("embedded_gaussian", "gaussian", "dot_product")
 def denoise(make: Parts, x: keras.KerasTensor, kind: str) -> keras.KerasTensor:
     """Returns `x` plus a 1x1 convolution of its non-local means (Xie et al., 2019, section 4).
 
-    Each pixel becomes a mean over all n pixels, weighted by how alike their c features are:
+    Each pixel becomes a mean over all n pixels, weighted by the similarity of their c features:
 
         embedded_gaussian: softmax over j of theta(x_i) phi(x_j) / sqrt(c), with 1x1 convolutions to c / 2 channels;
         gaussian: the same without the convolutions;
         dot_product: x_i x_j / n.
 
-    The scale of the normalisation after the convolution is initialised at 0, so the block starts as the identity.
+    The scale of the normalisation after the convolution starts at 0, so the block starts as the identity.
 
     Args:
-        make: of the network.
+        make: the `Parts` of the network.
         x: (batch, height, width, channels).
-        kind: one of these.
+        kind: one of these three names.
     """
     height, width, channels = x.shape[1:]
     theta = phi = x
@@ -35,7 +35,7 @@ def denoise(make: Parts, x: keras.KerasTensor, kind: str) -> keras.KerasTensor:
     theta, phi, values = (keras.layers.Reshape((height * width, -1))(each) for each in (theta, phi, x))
     phi = keras.ops.transpose(phi, (0, 2, 1))
     if kind == "dot_product":
-        # In this order there is no matrix of all pairs of pixels.
+        # This order avoids a matrix of all pairs of pixels.
         means = keras.ops.matmul(theta, keras.ops.matmul(phi, values) / (height * width))
     else:
         alike = keras.ops.matmul(theta / math.sqrt(theta.shape[-1]), phi)
@@ -49,4 +49,4 @@ def denoise(make: Parts, x: keras.KerasTensor, kind: str) -> keras.KerasTensor:
 def check_denoising(denoising: str | None) -> None:
     """Raises `ValueError` unless `denoising` is None or one of `DENOISING`."""
     if denoising is not None and denoising not in DENOISING:
-        raise ValueError(f"denoising is one of {DENOISING} or None. Received: denoising={denoising!r}")
+        raise ValueError(f"denoising must be one of {DENOISING} or None. Received: denoising={denoising!r}")

@@ -20,19 +20,19 @@ BLOCKS = {
     518: (3, 66, 100, 3),
     638: (3, 82, 124, 3),
 }
-"""By depth: how many blocks each stage has (He et al., 2016, table 1; 200: He et al., 2016, identity mappings).
+"""Blocks of each stage by depth (He et al., 2016, table 1; for 200: He et al., 2016, identity mappings).
 
-Xie & Yuille (2020, section 5) name ResNet-338, -518 and -638 and no more; their public code ends at 152. The depth
-fixes the sum, (depth - 2) / 3. As between ResNet-152 and ResNet-200, the first and last stage keep their 3 blocks here;
-as in ResNet-200, the second and third share the others 2 to 3. A bottleneck costs the same in every stage, so these
-networks have the operations of the paper's figure 7 however their blocks are shared out.
+Xie & Yuille (2020, section 5) name ResNet-338, -518 and -638 without details; their public code ends at 152. The depth
+fixes the sum, (depth - 2) / 3. Here the first and last stage keep 3 blocks, as between ResNet-152 and ResNet-200. The
+second and third share the others in the ratio 2 to 3, as in ResNet-200. A bottleneck costs the same in every stage, so
+these networks have the operations of the paper's figure 7 whatever the distribution of their blocks.
 """
 BASIC = (18, 34)
-"""Depths of networks of two 3x3 convolutions per block instead of a bottleneck's three."""
+"""Depths of networks with blocks of two 3x3 convolutions instead of bottlenecks of three."""
 EXPANSION = 4
-"""Filters at the end of a bottleneck, per filter in it."""
+"""Filters at the end of a bottleneck per filter inside it."""
 LONGEST_CHAIN = 36
-"""Blocks in a row, of which Keras, which walks a model recursively, takes about a hundred at most."""
+"""Largest number of blocks in one model. Keras walks a model recursively, and fails at about a hundred."""
 
 LOGITS_INITIALIZER = {"class_name": "RandomNormal", "config": {"stddev": 0.01}}
 Convolutions = list[tuple[int, int, int]]
@@ -51,29 +51,31 @@ def ResNet(  # noqa: N802
 ) -> keras.Model:
     """Returns a ResNet with projections as shortcuts.
 
-    Version 1 is as Xie & Yuille (2020) train it: bottlenecks, basic blocks at depth 18 and 34, reduce the resolution in
-    their first 3x3 convolution, kernels are initialised by the number of outputs, those of the logits with a standard
-    deviation of 0.01, and the last scale of a block at 0 (Goyal et al., 2017). Version 2 is the pre-activation network
-    of He et al. (2016, Identity mappings in deep residual networks); the one in the code of Kannan et al. (2018)
-    reduces the resolution at the end of a stage instead, and has biases. ResNet-50 has 25,557,032 weights that are
-    trained in version 1, 25,549,352 in version 2.
+    Version 1 is the network of Xie & Yuille (2020). Its blocks (bottlenecks; basic blocks at depth 18 and 34) reduce
+    the resolution in their first 3x3 convolution. Kernels are initialised by the number of outputs, those of the logits
+    with a standard deviation of 0.01, and the last scale of a block at 0 (Goyal et al., 2017). Version 2 is the
+    pre-activation network of He et al. (2016, Identity mappings in deep residual networks). (The one in the code of
+    Kannan et al. (2018) reduces the resolution at the end of a stage instead, and has biases.) ResNet-50 has 25,557,032
+    trained weights in version 1 and 25,549,352 in version 2.
 
     Args:
         depth: 18, 34, 50, 101, 152, 200, 338, 518 or 638.
         num_classes: number of logits.
-        input_shape: (height, width, channels) of images in [0, 1], normalised inside with ImageNet's mean and variance.
+        input_shape: (height, width, channels) of images in [0, 1]. The network normalises them with ImageNet's mean and
+            variance.
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
-        normalization: of `make_normalization`, or None: see `parts.Parts`.
+        normalization: a name of `layers.make_normalization`, or None: see `parts.Parts`.
         version: 1 or 2.
-        denoising: None, or the kind of feature denoising block (see `denoising.denoise`) at the end of each stage, as
-            in ResNet-152 Denoise of Xie et al. (2019), "embedded_gaussian".
-        zero_init_residual: whether the last scale of a block of version 1 starts at 0; False is 1, as in torchvision.
+        denoising: None, or the kind of the feature denoising block (see `denoising.denoise`) at the end of each stage;
+            "embedded_gaussian" in ResNet-152 Denoise of Xie et al. (2019).
+        zero_init_residual: whether the last scale of a block of version 1 starts at 0. False starts it at 1, as in
+            torchvision.
 
     Raises:
         ValueError: if `depth`, `version`, `denoising` or `normalization` is unknown.
     """
     if depth not in BLOCKS:
-        raise ValueError(f"depth is one of {sorted(BLOCKS)}. Received: depth={depth!r}")
+        raise ValueError(f"depth must be one of {sorted(BLOCKS)}. Received: depth={depth!r}")
     parts.check_version(version)
     check_denoising(denoising)
     make = Parts(weight_decay, normalization, initializer=parts.FAN_OUT, logits_initializer=LOGITS_INITIALIZER)
@@ -112,7 +114,7 @@ def _add_block(
 def _repeat(
     add_block: Callable[[keras.KerasTensor], keras.KerasTensor], x: keras.KerasTensor, count: int
 ) -> keras.KerasTensor:
-    """Returns `x` behind `count` blocks, of which those beyond the longest chain are in a model of their own."""
+    """Returns `x` behind `count` blocks. Blocks beyond the longest chain are in a separate model."""
     for _ in range(min(count, LONGEST_CHAIN)):
         x = add_block(x)
     if count <= LONGEST_CHAIN:

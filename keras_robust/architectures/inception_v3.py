@@ -10,9 +10,9 @@ from keras_robust.core.execution import full_precision
 from keras_robust.layers import AuxiliaryLogits
 
 SMALLEST_IMAGE = 75
-"""Pixels per side below which nothing is left for the last stage."""
+"""Smallest height and width. Below it nothing is left for the last stage."""
 FEWEST_FILTERS = 16
-"""Of a convolution in a network that is made thinner, as in TensorFlow's slim."""
+"""Smallest number of filters of a convolution in a thinner network, as in TensorFlow's slim."""
 
 Convolution = tuple[int, int | tuple[int, int]]
 """Filters and size."""
@@ -27,24 +27,24 @@ def InceptionV3(  # noqa: N802
     dropout: float = 0.2,
     width: float = 1.0,
 ) -> keras.Model:
-    """Returns Inception-v3 with auxiliary logits, 27,161,264 weights that are trained; 23,834,568 without these.
+    """Returns Inception-v3 with auxiliary logits: 27,161,264 trained weights, 23,834,568 without auxiliary logits.
 
-    The loss on the auxiliary logits is part of the training of any `RobustModel`; nothing else sees them. (See
-    `AuxiliaryLogits`.) Convolutions are initialised, features left out and that loss is weighted as in TensorFlow's
-    slim; normalisation has a scale as well, as torchvision's, and a momentum of 0.99 instead of 0.9997.
+    Any `RobustModel` trains on the auxiliary logits, and nothing else sees them: see `AuxiliaryLogits`. Initialisation
+    of convolutions, dropout and weight of this loss are those of TensorFlow's slim. Normalisation also has a scale, as
+    in torchvision, and a momentum of 0.99 instead of 0.9997.
 
     Args:
         num_classes: number of logits; 1001 in slim, whose class 0 is the background.
-        input_shape: (height, width, channels) of images in [0, 1], brought to [-1, 1] inside; at least 75 pixels high
-            and wide.
+        input_shape: (height, width, channels) of images in [0, 1], at least 75 pixels high and wide. The network maps
+            them to [-1, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss; 2e-5 in slim.
-        normalization: of `make_normalization`, or None: see `parts.Parts`.
-        auxiliary_weight: of the loss on the auxiliary logits; None builds a network without them.
-        dropout: fraction of the features left out in training before the logits.
-        width: factor of the number of filters, where 16 or more remain.
+        normalization: a name of `layers.make_normalization`, or None: see `parts.Parts`.
+        auxiliary_weight: weight of the loss on the auxiliary logits. None builds a network without them.
+        dropout: share of the features before the logits that training drops.
+        width: factor of the numbers of filters. At least 16 filters remain.
 
     Raises:
-        ValueError: if the images are too small, or `auxiliary_weight`, `width` or `normalization` is not one of these.
+        ValueError: if the images are too small, or `auxiliary_weight`, `width` or `normalization` is out of its range.
     """
     _check(input_shape, auxiliary_weight, width)
     make = Parts(weight_decay, normalization, momentum=0.99, epsilon=1e-3)
@@ -69,11 +69,11 @@ def InceptionV3(  # noqa: N802
 
 def _check(input_shape: tuple[int, int, int], auxiliary_weight: float | None, width: float) -> None:
     if min(input_shape[:2]) < SMALLEST_IMAGE:
-        raise ValueError(f"Images are at least 75 pixels high and wide. Received: input_shape={input_shape!r}")
+        raise ValueError(f"Images must be at least 75 pixels high and wide. Received: input_shape={input_shape!r}")
     if auxiliary_weight is not None:
         check_weight("auxiliary_weight", auxiliary_weight)
     if not width > 0:
-        raise ValueError(f"width is positive. Received: width={width!r}")
+        raise ValueError(f"width must be positive. Received: width={width!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Blocks:
         return keras.layers.Concatenate()([*branches, self.pool(x, 192)])
 
     def auxiliary_logits(self, x: keras.KerasTensor, num_classes: int) -> keras.KerasTensor:
-        """Returns float32 logits; where fewer than 5 pixels are left, kernels shrink, as in slim."""
+        """Returns float32 logits. If fewer than 5 pixels are left, kernels shrink, as in slim."""
         normal = keras.initializers.TruncatedNormal
         x = keras.layers.AveragePooling2D((min(5, x.shape[1]), min(5, x.shape[2])), 3)(x)
         x = self.convolve(x, 128, 1)

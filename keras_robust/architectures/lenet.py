@@ -1,4 +1,4 @@
-"""The LeNet of Madry et al. (2018) for MNIST, which Kannan et al. (2018, section 5.1) use too."""
+"""The LeNet of Madry et al. (2018) for MNIST, which Kannan et al. (2018, section 5.1) also use."""
 
 from collections.abc import Callable
 
@@ -14,22 +14,23 @@ def LeNet(  # noqa: N802
     initialization: str = "glorot",
     normalization: str | None = None,
 ) -> keras.Model:
-    """Returns two 5x5 convolutions of 32 and 64 filters, each with a 2x2 max pooling, and a hidden layer of 1024.
+    """Returns a network of two 5x5 convolutions (32 and 64 filters), each with 2x2 max pooling, and a layer of 1024.
 
-    The first one is an `ImageConvolution`, a `Conv2D` that is faster under attack.
+    The first convolution is an `ImageConvolution`, a `Conv2D` that is faster under attack.
 
     Args:
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
-        initialization: "glorot", as Keras does, which trains faster; or "madry", as the code of Madry et al. (2018):
-            weights from a normal distribution of deviation 0.1, truncated at two deviations, and biases 0.1.
-        normalization: None as the paper, or of `make_normalization`, after each convolution.
+        initialization: "glorot", the default of Keras, trains faster. "madry", as the code of Madry et al. (2018),
+            draws weights from a normal distribution with deviation 0.1, truncated at two deviations, and sets biases to
+            0.1.
+        normalization: None, as in the paper, or a name of `layers.make_normalization`, after each convolution.
 
     Raises:
         ValueError: if `initialization` or `normalization` is unknown.
     """
     if initialization not in ("glorot", "madry"):
-        raise ValueError(f"initialization is 'glorot' or 'madry'. Received: initialization={initialization!r}")
+        raise ValueError(f"initialization must be 'glorot' or 'madry'. Received: initialization={initialization!r}")
     options = {}
     if initialization == "madry":
         options["kernel_initializer"] = keras.initializers.TruncatedNormal(stddev=0.1)

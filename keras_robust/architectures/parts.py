@@ -1,4 +1,4 @@
-"""What convolutional networks are made of."""
+"""The layers that the convolutional networks share."""
 
 import dataclasses
 from typing import Any
@@ -17,11 +17,11 @@ FAN_OUT = {
     "class_name": "VarianceScaling",
     "config": {"scale": 2.0, "mode": "fan_out", "distribution": "truncated_normal"},
 }
-"""He et al. (2015) by the number of outputs: in the code of Gomez et al. (2017) and Xie & Yuille (2020)."""
+"""He et al. (2015) by the number of outputs, as in the code of Gomez et al. (2017) and Xie & Yuille (2020)."""
 
 
 def standardize(images: keras.KerasTensor, mean: tuple[float, ...], variance: tuple[float, ...]) -> keras.KerasTensor:
-    """Normalises coloured images with the mean and variance of a data set; others are left as they are."""
+    """Normalises coloured images with the mean and variance of a data set. Other images stay as they are."""
     if images.shape[-1] != 3:
         return images
     return keras.layers.Normalization(mean=mean, variance=variance)(images)
@@ -31,17 +31,17 @@ def standardize(images: keras.KerasTensor, mean: tuple[float, ...], variance: tu
 class Parts:
     """The layers of one network, with its weight decay and its normalisation.
 
-    Without normalisation convolutions have biases, and the last one of a residual block starts at 0, so that the block
-    starts as its shortcut: otherwise the variance of the activations would double with each block (Zhang et al., 2019,
-    Fixup initialization).
+    Without normalisation, convolutions have biases, and the last convolution of a residual block starts at 0, so that
+    the block starts as its shortcut. Otherwise the variance of the activations would double with each block (Zhang et
+    al., 2019, Fixup initialization).
 
     Args:
         weight_decay: coefficient of the sum of squared kernel weights in the loss.
-        normalization: of `make_normalization`, or None.
-        momentum: of the normalisation's averages, where there are any.
-        epsilon: of the normalisation.
-        initializer: of the kernels of convolutions, as the layer takes it: He et al. (2015) by default.
-        logits_initializer: of the kernel of the last layer.
+        normalization: a name of `layers.make_normalization`, or None.
+        momentum: momentum of the normalisation's averages, if it has any.
+        epsilon: epsilon of the normalisation.
+        initializer: initializer of the kernels of convolutions. The default is He et al. (2015).
+        logits_initializer: initializer of the kernel of the last layer.
     """
 
     weight_decay: float
@@ -53,7 +53,7 @@ class Parts:
 
     @property
     def regularizer(self) -> keras.Regularizer | None:
-        """What adds `weight_decay` times the sum of squares to the loss."""
+        """The regularizer that adds `weight_decay` times the sum of squares to the loss."""
         return keras.regularizers.L2(self.weight_decay) if self.weight_decay else None
 
     def convolve(
@@ -72,10 +72,10 @@ class Parts:
         Args:
             x: (batch, height, width, channels).
             filters: number of output channels.
-            size: of the kernel.
-            strides: in both directions.
-            ends_block: whether it is the last one of a residual block.
-            initializer: of the kernel; None is that of the network.
+            size: height and width of the kernel.
+            strides: strides in both directions.
+            ends_block: whether it is the last convolution of a residual block.
+            initializer: initializer of the kernel. None is that of the network.
             padding: "same" or "valid".
         """
         normalized = self.normalization is not None
@@ -91,18 +91,18 @@ class Parts:
         )(x)
 
     def normalize(self, x: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
-        """Returns `x` normalised; `options` are those of the layer."""
+        """Returns `x` normalised. `options` are arguments of the layer."""
         if self.normalization is None:
             return x
         options = {"momentum": self.momentum, "epsilon": self.epsilon, **options}
         return make_normalization(self.normalization, x.shape[-1], **options)(x)
 
     def activate(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns `x` normalised and rectified."""
+        """Returns `x` normalised, behind a ReLU."""
         return keras.layers.ReLU()(self.normalize(x))
 
     def classify(self, x: keras.KerasTensor, num_classes: int, dropout: float = 0.0) -> keras.KerasTensor:
-        """Returns logits in full precision of the mean over all pixels; in training a fraction `dropout` is dropped."""
+        """Returns logits, in full precision, of the mean over all pixels. Training drops a share `dropout` of it."""
         x = keras.layers.GlobalAveragePooling2D()(x)
         if dropout:
             x = keras.layers.Dropout(dropout)(x)
@@ -116,13 +116,13 @@ class Parts:
 
 
 def pad_channels(x: keras.KerasTensor, filters: int, strides: int, size: int = 1) -> keras.KerasTensor:
-    """Returns a shortcut without parameters: mean over `size` x `size` pixels, zeros for the new channels."""
+    """Returns a shortcut without parameters: the mean over `size` x `size` pixels, and zeros for new channels."""
     x = keras.layers.AveragePooling2D(size, strides, padding="valid")(x) if strides > 1 else x
     missing = (filters - x.shape[-1]) // 2
     return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (missing, missing)))
 
 
 def check_version(version: int) -> None:
-    """Raises `ValueError` unless `version` is that of a residual network: 1, or 2 with pre-activation."""
+    """Raises `ValueError` unless `version`, of a residual network, is 1, or 2 (with pre-activation)."""
     if version not in (1, 2):
-        raise ValueError(f"version is 1 or 2. Received: version={version!r}")
+        raise ValueError(f"version must be 1 or 2. Received: version={version!r}")

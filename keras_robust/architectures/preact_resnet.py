@@ -13,19 +13,19 @@ def PreActResNet18(  # noqa: N802
     normalization: str | None = "batch",
     final_normalization: bool = True,
 ) -> keras.Model:
-    """Returns 4 stages of 2 pre-activation blocks with 64, 128, 256 and 512 filters, as Wong et al. (2020) train it.
+    """Returns the network of Wong et al. (2020): 4 stages of 2 pre-activation blocks with 64, 128, 256, 512 filters.
 
-    Where the shape changes, the shortcut is a convolution of what comes in before the activation, as in their code.
-    11,172,170 weights are trained. The images are normalised inside with CIFAR-10's mean and variance.
+    If the shape changes, the shortcut is a convolution of the input before the activation, as in their code. It has
+    11,172,170 trained weights. The network normalises images with CIFAR-10's mean and variance.
 
     Args:
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss (half of PyTorch's `weight_decay`).
-        normalization: of `make_normalization`, or None: see `parts.Parts`.
-        final_normalization: whether the last block is followed by normalisation and ReLU, as He et al. (2016, Identity
-            mappings in deep residual networks) have it. The classifier that Wong et al. published, "Wong2020Fast" of
-            RobustBench, is without, and has 11,171,146 weights.
+        normalization: a name of `layers.make_normalization`, or None: see `parts.Parts`.
+        final_normalization: whether normalisation and ReLU follow the last block, as in He et al. (2016, Identity
+            mappings in deep residual networks). The classifier that Wong et al. published, "Wong2020Fast" in
+            RobustBench, does not have them; it has 11,171,146 weights.
 
     Raises:
         ValueError: if `normalization` is unknown.

@@ -18,29 +18,29 @@ def RevNet(  # noqa: N802
     filters: tuple[int, int, int, int] | None = None,
     recompute: bool = True,
 ) -> keras.Model:
-    """Returns the RevNet of 12 n + 2 layers for CIFAR: 3 stages of n pre-activation blocks on two halves of channels.
+    """Returns the RevNet with 12 n + 2 layers for CIFAR: 3 stages of n pre-activation blocks on halves of channels.
 
-    Activations are not stored but computed again in the backward pass (see `ReversibleBlocks`), except in the first
-    blocks of the second and third stage, which halve the resolution: so what they take does not grow with the depth.
-    RevNet-38 and RevNet-110 have 464,890 and 1,729,194 weights that are trained. The images are normalised inside with
-    CIFAR-10's mean and variance.
+    The backward pass recomputes activations instead of storing them (see `ReversibleBlocks`), except in the first
+    blocks of the second and third stage, which halve the resolution. The memory of activations therefore does not grow
+    with the depth. RevNet-38 and RevNet-110 have 464,890 and 1,729,194 trained weights. The network normalises images
+    with CIFAR-10's mean and variance.
 
-    Kannan et al. (2018) train a "RevNet-9" on SVHN of which they say no more, and no RevNet of 3 stages has 9 layers.
-    Here a depth of 9 is the network with 9 blocks, 3 in each stage, the smallest one that Gomez et al. published:
-    RevNet-38.
+    Kannan et al. (2018) train a "RevNet-9" on SVHN without describing it, and no RevNet with 3 stages has 9 layers.
+    Here a depth of 9 is the network with 9 blocks, 3 in each stage, which is the smallest one that Gomez et al.
+    published: RevNet-38.
 
     Args:
         depth: 12 n + 2: 38 and 110 in the paper; or 9.
         num_classes: number of logits.
         input_shape: (height, width, channels) of images in [0, 1].
         weight_decay: coefficient of the sum of squared kernel weights in the loss; 1e-4 in the authors' code.
-        normalization: of `make_normalization`, or None: see `parts.Parts`.
-        filters: of the first convolution and of the stages, multiples of 4 that do not decrease; None is the paper's
-            choice, (32, 32, 64, 112) at depths of 9 and 38 and (32, 32, 64, 128) else.
+        normalization: a name of `layers.make_normalization`, or None: see `parts.Parts`.
+        filters: filters of the first convolution and of the stages: multiples of 4 that do not decrease. None is the
+            paper's choice: (32, 32, 64, 112) at depths 9 and 38, otherwise (32, 32, 64, 128).
         recompute: False stores all activations, as other networks do.
 
     Raises:
-        ValueError: if `depth`, `filters` or `normalization` is not one of these.
+        ValueError: if `depth`, `filters` or `normalization` has another value.
     """
     if filters is None:
         filters = (32, 32, 64, 112) if depth in (9, 38) else (32, 32, 64, 128)
@@ -64,15 +64,15 @@ def RevNet(  # noqa: N802
 
 def _check(depth: int, filters: Sequence[int]) -> None:
     if depth != 9 and (depth < 14 or depth % 12 != 2):
-        raise ValueError(f"The depth of a RevNet is 12 n + 2, or 9. Received: depth={depth!r}")
+        raise ValueError(f"The depth of a RevNet must be 12 n + 2, or 9. Received: depth={depth!r}")
     if len(filters) != 4 or any(each % 4 for each in filters) or list(filters) != sorted(filters):
-        raise ValueError(f"filters is four multiples of 4 that do not decrease. Received: filters={filters!r}")
+        raise ValueError(f"filters must be four multiples of 4 that do not decrease. Received: filters={filters!r}")
 
 
 def _residual(
     make: Parts, x: keras.KerasTensor, filters: int, strides: int = 1, is_active: bool = False
 ) -> keras.KerasTensor:
-    """Returns a residual function of `x`, which is normalised and rectified first unless it is already."""
+    """Returns a residual function of `x`, after normalisation and ReLU unless `x` is already activated."""
     x = make.convolve(x if is_active else make.activate(x), filters, 3, strides)
     return make.convolve(make.activate(x), filters, 3, ends_block=True)
 

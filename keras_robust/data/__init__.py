@@ -1,4 +1,4 @@
-"""Data sets through TFDS, folders of images, and the embedded `mnist_small`: importing this registers it with TFDS."""
+"""Data sets through TFDS, folders of images, and the embedded `mnist_small`, which this import registers with TFDS."""
 
 from keras_robust.data.augmentation import AUGMENTATIONS, Augmentation
 from keras_robust.data.loading import describe, load_split

@@ -1,4 +1,4 @@
-"""Random changes of training images: functions of images and seed alone, so that a run can be resumed."""
+"""Random changes of training images. They depend only on images and seed, so that a run can be resumed."""
 
 import dataclasses
 import functools
@@ -13,16 +13,16 @@ from keras_robust.data.windows import random_window
 
 
 def flip(images: Tensor, seed: Tensor) -> Tensor:
-    """Mirrors each of a batch of images, of any dtype, with probability 1/2."""
+    """Mirrors each image of a batch, of any dtype, with probability 1/2."""
     count, _, width, channels = tf.unstack(tf.shape(images))
-    rows = tf.reshape(images, (-1, width, channels))  # of three dimensions: with four, TensorFlow takes 5 times as long
+    rows = tf.reshape(images, (-1, width, channels))  # with four dimensions, TensorFlow takes 5 times as long
     mirrored = tf.reshape(tf.reverse(rows, [1]), tf.shape(images))
     chosen = tf.range(count) + tf.where(seeds.uniform((count,), seed) < 0.5, count, 0)
     return tf.ensure_shape(tf.gather(tf.concat([images, mirrored], 0), chosen), images.shape)
 
 
 def flip_and_crop(images: Tensor, seed: Tensor, padding: int = 4) -> Tensor:
-    """Mirrors images at random and cuts each out of itself padded with zeros (He et al., 2016, for CIFAR-10).
+    """Mirrors images at random, and crops each from itself padded with zeros (He et al., 2016, for CIFAR-10).
 
     Args:
         images: (batch, height, width, channels), of any dtype.
@@ -30,7 +30,7 @@ def flip_and_crop(images: Tensor, seed: Tensor, padding: int = 4) -> Tensor:
         padding: pixels on each side, at least 0.
 
     Returns:
-        Images of the same shape and dtype: each mirrored with probability 1/2, and shifted by up to `padding` pixels
+        Images of the same shape and dtype. Each is mirrored with probability 1/2, and shifted by up to `padding` pixels
         in each direction.
     """
     count, height, width = tf.unstack(tf.shape(images)[:3])
@@ -44,19 +44,19 @@ def flip_and_crop(images: Tensor, seed: Tensor, padding: int = 4) -> Tensor:
 
 
 def flip_and_recolor(images: Tensor, seed: Tensor) -> Tensor:
-    """Mirrors and recolours uint8 images at random; they become float32 in [0, 1]. See `colors.recolor`."""
+    """Mirrors and recolours uint8 images at random, and returns float32 in [0, 1]. See `colors.recolor`."""
     return recolor(flip(images, seeds.fold(seed, 0)), seeds.fold(seed, 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for training images.
+    """The random draws for training images.
 
     Attributes:
-        change: from a batch of uint8 images and a seed to images of the same shape, uint8 or float32 in [0, 1].
-        window: from height and width of an image, (2,) int32, a seed, and the keyword `aspect`, width over height of
-            the images in batches, to the window that is cut out and resized, (4,) int32; None leaves an image as it is
-            evaluated.
+        change: maps a batch of uint8 images and a seed to images of the same shape, uint8 or float32 in [0, 1].
+        window: maps height and width of an image, (2,) int32, a seed, and the keyword `aspect` (width / height of the
+            images in batches) to the window that is cut out and resized, (4,) int32. None cuts an image as in
+            evaluation.
     """
 
     change: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -76,13 +76,15 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def get_augmentation(name: str | None) -> Augmentation:
-    """Returns the augmentation of a name in `AUGMENTATIONS`; None is none.
+    """Returns the augmentation of a name in `AUGMENTATIONS`, or one that changes nothing for None.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if the name is unknown.
     """
     if name is None:
         return Augmentation()
     if name not in AUGMENTATIONS:
-        raise ValueError(f"augmentation is one of {sorted(AUGMENTATIONS)}, or None. Received: augmentation={name!r}")
+        raise ValueError(
+            f"augmentation must be one of {sorted(AUGMENTATIONS)}, or None. Received: augmentation={name!r}"
+        )
     return AUGMENTATIONS[name]

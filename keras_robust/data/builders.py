@@ -1,4 +1,4 @@
-"""Builders of data sets, found by name and prepared: what `loading` reads from."""
+"""TFDS builders of data sets, found by name and prepared, from which `loading` reads."""
 
 import contextlib
 import io
@@ -17,15 +17,15 @@ _PREPARING = threading.Lock()  # redirecting standard output is not safe between
 
 
 def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, download: bool) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a data set, prepared if it is there, embedded, or may be downloaded.
+    """Returns the builder of a data set. It is prepared if the data exist, are embedded, or may be downloaded.
 
     Args:
-        name: as of `loading.load_split`.
-        data_dir: likewise.
-        download: likewise.
+        name: see `loading.load_split`.
+        data_dir: see `loading.load_split`.
+        download: see `loading.load_split`.
 
     Raises:
-        ValueError: if there is no such data set, or the data are to be downloaded by hand.
+        ValueError: if there is no such data set, or its data must be downloaded by hand.
     """
     if not isinstance(name, str):
         raise ValueError(_unknown(name, f"{type(name).__name__}, not str"))
@@ -40,30 +40,30 @@ def prepared_builder(name: str, data_dir: str | os.PathLike[str] | None, downloa
     if download:
         try:
             builder.download_and_prepare()
-        except AssertionError as error:  # what is to be downloaded by hand is not there
+        except AssertionError as error:  # data that must be downloaded by hand are missing
             raise ValueError(f"{' '.join(str(error).split())} Received: name={name!r}, download=True") from None
-    return builder  # perhaps not prepared: reading it says so
+    return builder  # perhaps not prepared: reading it raises the error
 
 
 def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder(name, data_dir=data_dir)
     except (ValueError, AssertionError) as error:  # AssertionError: an unknown version
-        # TFDS appends the names of all its data sets, more than a thousand lines.
+        # TFDS appends the names of all its data sets, in more than a thousand lines.
         raise ValueError(_unknown(name, _first_line(str(error)))) from None
 
 
 def _unknown(name: object, reason: str) -> str:
     return (
-        f"Expected the name of a TFDS data set, such as 'cifar10', {MnistSmall.name!r}, or folder:PATH. Received: "
-        f"name={name!r} ({reason})"
+        f"name must be that of a TFDS data set, such as 'cifar10', or {MnistSmall.name!r}, or folder:PATH. "
+        f"Received: name={name!r} ({reason})"
     )
 
 
 def _prepare_embedded(builder: tfds.core.DatasetBuilder) -> None:
-    """Prepares `mnist_small` under a name of its own and moves it into place, so that processes may race.
+    """Prepares `mnist_small` under a unique name and moves it into place, so that processes may race.
 
-    TFDS's own temporary name comes from Python's global generator: two processes with the same seed would share it.
+    TFDS's own temporary name comes from Python's global generator. Two processes with the same seed would share it.
     """
     target = builder.data_path
     root = builder.data_dir_root
@@ -84,7 +84,7 @@ def _prepare_embedded(builder: tfds.core.DatasetBuilder) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps TFDS's progress bars and announcements off the terminal, and restores the bars as they were."""
+    """Hides TFDS's progress bars and announcements, and restores the setting of the bars afterwards."""
     bars_were_on = getattr(tqdm_utils, "_active", True)
     tfds.display_progress_bar(False)
     try:
@@ -100,7 +100,7 @@ def image_and_label(
     """Returns the image and label features.
 
     Raises:
-        ValueError: if the data set is not one of uint8 images with one label each.
+        ValueError: if the data set does not consist of uint8 images with one label each.
     """
     keys = builder.info.supervised_keys
     features = [builder.info.features[key] for key in keys] if isinstance(keys, tuple) else []
@@ -108,8 +108,8 @@ def image_and_label(
         case [tfds.features.Image() as image, tfds.features.ClassLabel() as label] if image.np_dtype == np.uint8:
             return image, label
     raise ValueError(
-        f"Expected a data set for image classification: uint8 images, one class label each. Received: name={name!r} "
-        f"with supervised_keys={keys} and features {builder.info.features}"
+        f"The data set must be one for image classification: uint8 images, one class label each. "
+        f"Received: name={name!r} with supervised_keys={keys} and features {builder.info.features}"
     )
 
 
@@ -117,17 +117,17 @@ def how_to_prepare(name: str, builder: tfds.core.DatasetBuilder) -> str:
     """Returns the message for a data set that is not prepared."""
     root = str(builder.data_dir_root)
     return (
-        f"The data set {name!r} is not prepared under data_dir={root!r}. Expected one of: download it (flag "
-        f"--download, argument download=True); prepare it with `tfds build {name} --data_dir={root}`; or use "
+        f"The data set {name!r} is not prepared under data_dir={root!r}. Download it (flag --download, argument "
+        f"download=True), prepare it with `tfds build {name} --data_dir={root}`, or use "
         f"{MnistSmall.name!r}, which is embedded. Received: name={name!r}, data_dir={root!r}, download=False"
     )
 
 
 def available_splits(name: str, sizes: Mapping[str, int], split: str, reason: str) -> str:
-    """Returns the message for a split that is not there or empty, for a reason of TFDS; `sizes` has those there are."""
+    """Returns the message for a missing or empty split. `sizes` are the existing splits, `reason` comes from TFDS."""
     available = dict(sorted(sizes.items()))
     return (
-        f"Expected a split of {name!r}, or a slice of one such as 'train[:95%]', with at least one example; available "
+        f"split must be a split of {name!r}, or a slice such as 'train[:95%]', with at least one example. Available "
         f"splits and their sizes: {available}. Received: split={split!r} ({_first_line(reason)})"
     )
 

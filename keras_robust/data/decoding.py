@@ -1,4 +1,4 @@
-"""From encoded images to pixels: JPEGs exactly as Pillow decodes them, and windows without what is outside them."""
+"""From encoded images to pixels: JPEGs exactly as Pillow decodes them; of a window, nothing outside is decoded."""
 
 import codecs
 import contextlib
@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_robust.core.seeds import Tensor
 
 EXACT = "INTEGER_ACCURATE"
-"""TensorFlow's default is fast: off by 1 of 255 on average, 5 at most, in a thousand images of Tiny ImageNet."""
+"""TensorFlow's faster default is off by 1 of 255 on average, at most 5, in a thousand images of Tiny ImageNet."""
 Decode = Callable[[Tensor], Tensor]
 
 UNREADABLE = "cannot be read as an image"
@@ -21,11 +21,11 @@ def decode(contents: Tensor, decode_other: Decode, shape: tuple[int | None, int 
 
     Args:
         contents: () string, an encoded image.
-        decode_other: from it to (height, width, channels) uint8, for what is no JPEG.
-        shape: (height, width, channels); height and width may be None.
+        decode_other: decoder of encoded images that are not JPEGs, to (height, width, channels) uint8.
+        shape: (height, width, channels). Height and width may be None.
 
     Returns:
-        `shape` uint8.
+        uint8 image of this shape.
     """
 
     def from_jpeg() -> Tensor:
@@ -36,18 +36,18 @@ def decode(contents: Tensor, decode_other: Decode, shape: tuple[int | None, int 
 
 
 def cut(contents: Tensor, decode_other: Decode, window_of: Decode, shape: tuple[int, int, int]) -> Tensor:
-    """Decodes a window of an image and resizes it; of a JPEG, nothing outside the window is decoded.
+    """Decodes a window of an image and resizes it. Of a JPEG, nothing outside the window is decoded.
 
-    The resize is bilinear with antialiasing, as Pillow's: a window that has the size asked for is not changed.
+    The resize is bilinear with antialiasing, as in Pillow. A window that already has the size is not changed.
 
     Args:
         contents: () string, an encoded image.
-        decode_other: as of `decode`.
-        window_of: from height and width, (2,) int32, to a window (top, left, height, width), (4,) int32.
-        shape: (height, width, channels) asked for.
+        decode_other: decoder of encoded images that are not JPEGs, to (height, width, channels) uint8.
+        window_of: maps height and width, (2,) int32, to a window (top, left, height, width), (4,) int32.
+        shape: (height, width, channels) of the result.
 
     Returns:
-        `shape` uint8.
+        uint8 image of this shape.
     """
 
     def from_jpeg() -> Tensor:
@@ -65,22 +65,22 @@ def cut(contents: Tensor, decode_other: Decode, window_of: Decode, shape: tuple[
 
 
 def decode_any(contents: Tensor) -> Tensor:
-    """Decodes what is no JPEG, by its content: PNG, BMP, GIF (of which the first frame is taken) or WebP.
+    """Decodes a PNG, BMP, GIF (first frame) or WebP, recognised by its content.
 
     Args:
         contents: () string, an encoded image.
 
     Returns:
-        (height, width, 3) uint8; transparency is dropped, and gray is repeated. An animated WebP and a BMP with a
-        palette of colours are errors.
+        (height, width, 3) uint8. Transparency is dropped, and gray is repeated. An animated WebP and a BMP with a
+        colour palette are errors.
     """
 
     def from_webp() -> Tensor:
-        # TensorFlow's decoder is for still images.
+        # TensorFlow's decoder reads only still images.
         head = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 20, 1), tf.uint8), tf.int32)
         is_animated = tf.equal(tf.strings.substr(contents, 12, 4), b"VP8X") & (head[0] // 2 % 2 == 1)
         with tf.control_dependencies([tf.debugging.Assert(~is_animated, ["an animated WebP"])]):
-            # Of four channels where there is transparency, whatever is asked for.
+            # It returns four channels if there is transparency, whatever is requested.
             return tf.io.decode_webp(tf.identity(contents))[0, ..., :3]
 
     def from_other() -> Tensor:
@@ -94,7 +94,7 @@ def decode_any(contents: Tensor) -> Tensor:
 
 
 def _check_palette(contents: Tensor) -> Tensor:
-    """Fails for a BMP of colours in a palette: TensorFlow would take their numbers for gray. Returns True otherwise."""
+    """Fails for a BMP with a colour palette, whose numbers TensorFlow takes for gray. Otherwise returns True."""
     data = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, 1200), tf.uint8), tf.int32)
     pixels, header = data[10] + 256 * data[11], data[14]
     colors = tf.reshape(data[14 + header : pixels], (-1, 4))[:, :3]
@@ -109,15 +109,15 @@ def decode_file(path: Tensor) -> Tensor:
 
 
 def read_named(path: Tensor, decoder: Decode) -> Tensor:
-    """Returns `decoder` of the contents of a file; where it fails on a part of an image or on none, it names the file.
+    """Returns `decoder` of the contents of a file. If the file is truncated or not an image, the error names it.
 
-    TensorFlow has no way to catch an error in a graph but in a data set. That takes a quarter of a millisecond, as
-    long as the image of a thumbnail, so it is for files that do not end as a JPEG or PNG ends. One that is damaged
-    before its end fails with TensorFlow's message alone.
+    In a graph, TensorFlow can catch an error only inside a data set. This takes a quarter of a millisecond, as long as
+    decoding a thumbnail, so it is done only for files that do not end like a JPEG or PNG. A file that is damaged before
+    its end fails with TensorFlow's message alone.
 
     Args:
         path: () string, a file.
-        decoder: from an encoded image to an image.
+        decoder: maps an encoded image to an image.
     """
     contents = tf.io.read_file(path)
     length = tf.strings.length(contents)
@@ -146,14 +146,14 @@ def read_named(path: Tensor, decoder: Decode) -> Tensor:
 
 @contextlib.contextmanager
 def naming_bad_images() -> Iterator[None]:
-    """Raises `ValueError`, in one sentence, where TensorFlow's error says that a file cannot be read as an image."""
+    """Turns TensorFlow's error for a file that cannot be read as an image into a `ValueError` of one sentence."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         found = re.search(rf"The file [^\n]* {UNREADABLE}.*?on_bad_image=skip\.", str(error))
         if found is None:
             raise
-        # TensorFlow writes quotes and letters beyond ASCII as escapes.
+        # TensorFlow escapes quotes and non-ASCII letters.
         raise ValueError(codecs.escape_decode(found[0].encode())[0].decode(errors="replace")) from None
 
 
@@ -163,4 +163,4 @@ def what_is_wrong(path: str) -> str:
     if not contents:
         return "empty"
     known = (b"\xff\xd8", b"\x89PNG", b"BM", b"GIF8", b"RIFF")
-    return "truncated or damaged" if contents.startswith(known) else "no JPEG, PNG, BMP, GIF or WebP"
+    return "truncated or damaged" if contents.startswith(known) else "not a JPEG, PNG, BMP, GIF or WebP"

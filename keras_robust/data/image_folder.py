@@ -1,4 +1,4 @@
-"""Folders of images, PATH/SPLIT/CLASS/*.jpg and so on, named "folder:PATH" in the place of a data set."""
+"""Folders of images, PATH/SPLIT/CLASS/*.jpg and so on, used as the data set "folder:PATH"."""
 
 import collections
 import dataclasses
@@ -21,7 +21,7 @@ SYSTEM = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume In
 SYSTEM_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini")
 ON_BAD_IMAGE = ("error", "skip")
 NAMED = 3
-"""So many names of files are logged."""
+"""Largest number of file names in a log message."""
 
 Example = tuple[str, str]
 """Path and class of an image."""
@@ -32,10 +32,10 @@ class ImageFolder:
     """The images of a folder.
 
     Attributes:
-        name: "folder:PATH", as it was asked for.
-        classes: in alphabetical order, which is that of their numbers.
-        splits: by name the images of each, in a fixed random order that depends on the names of split and files alone:
-            that of TFDS's `ImageFolder`.
+        name: "folder:PATH", as it was given.
+        classes: names of the classes in alphabetical order, which is the order of their numbers.
+        splits: images of each split by its name, in a fixed random order that depends only on the names of the split
+            and the files: the order of TFDS's `ImageFolder`.
     """
 
     name: str
@@ -47,7 +47,7 @@ class ImageFolder:
 
         Raises:
             KeyError: if there is no such split.
-            ValueError: if the slice ends outside it, or is none.
+            ValueError: if the slice ends outside the split, or is not a slice.
         """
         infos = {
             name: tfds.core.SplitInfo(name=name, shard_lengths=[len(examples)], num_bytes=0, filename_template=None)
@@ -57,11 +57,11 @@ class ImageFolder:
         return [example for part in parts for example in self.splits[part.splitname][part.from_ : part.to]]
 
     def readable(self, examples: Sequence[Example], split: str) -> list[Example]:
-        """Returns the images that can be read, and logs the others: each is decoded, once per process.
+        """Returns the readable images, and logs the others. Each image is decoded once per process.
 
         Args:
-            examples: of `examples`; slice and order are those of all files.
-            split: of them, for messages.
+            examples: result of `examples`. Slice and order count all files.
+            split: name of the split, for messages.
 
         Raises:
             ValueError: if no image of a class can be read.
@@ -71,8 +71,8 @@ class ImageFolder:
         lost = sorted({label for _, label in examples} - {label for _, label in kept})
         if lost:
             raise ValueError(
-                f"Expected an image of each class that can be read. Received: name={self.name!r}, split={split!r}, "
-                f"where no file of the class {lost[0]!r} can"
+                f"Each class needs at least one readable image. Received: name={self.name!r}, split={split!r}, where "
+                f"no file of the class {lost[0]!r} can be read"
             )
         return kept
 
@@ -80,24 +80,24 @@ class ImageFolder:
 def check_on_bad_image(on_bad_image: str) -> None:
     """Raises `ValueError` unless `on_bad_image` is one of `ON_BAD_IMAGE`."""
     if on_bad_image not in ON_BAD_IMAGE:
-        raise ValueError(f"on_bad_image is one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
+        raise ValueError(f"on_bad_image must be one of {ON_BAD_IMAGE}. Received: on_bad_image={on_bad_image!r}")
 
 
 def open_folder(name: str) -> ImageFolder:
-    """Lists a folder of images; hidden files and folders and those of operating systems are no part of it.
+    """Lists a folder of images. Hidden files and folders, and those of operating systems, are ignored.
 
-    Other files than images are left out, and logged.
+    Files that are not images are left out and logged.
 
     Args:
-        name: "folder:PATH"; a path in a bucket will do.
+        name: "folder:PATH". The path may be in a bucket.
 
     Raises:
-        ValueError: if there is no such folder, it has no images where they belong, or its splits do not have images of
-            the same classes.
+        ValueError: if there is no such folder, it has no images in PATH/SPLIT/CLASS, or its splits have images of
+            different classes.
     """
     root = str(epath.Path(name.removeprefix(PREFIX)).expanduser())
     if not tf.io.gfile.isdir(root):
-        raise ValueError(f"Expected folder:PATH of a folder that is there. Received: name={name!r}")
+        raise ValueError(f"folder:PATH must name an existing folder. Received: name={name!r}")
     splits: dict[str, list[Example]] = {}
     classes: set[str] = set()
     others: collections.Counter[str] = collections.Counter()
@@ -119,7 +119,7 @@ def open_folder(name: str) -> ImageFolder:
     splits = {split: examples for split, examples in splits.items() if examples}
     if not splits:
         raise ValueError(
-            f"Expected images in {root}/SPLIT/CLASS, in files *{', *'.join(SUFFIXES)}. Received: name={name!r}, where "
+            f"Images must be in {root}/SPLIT/CLASS, in files *{', *'.join(SUFFIXES)}. Received: name={name!r}, where "
             "there are none" + (f"; left out: {left_out}" if left_out else "")
         )
     _check_classes(name, splits, sorted(classes), left_out)
@@ -133,7 +133,7 @@ def _check_classes(name: str, splits: dict[str, list[Example]], classes: Sequenc
         missing = sorted(set(classes) - {label for _, label in examples})
         if missing:
             raise ValueError(
-                f"Expected images of each class in each split. Received: name={name!r}, where the split {split!r} has "
+                f"Each split must have images of each class. Received: name={name!r}, where the split {split!r} has "
                 f"none of the class {missing[0]!r}"
                 + (f" and {len(missing) - 1} others" if missing[1:] else "")
                 + (f"; left out: {left_out}" if left_out else "")
@@ -141,8 +141,8 @@ def _check_classes(name: str, splits: dict[str, list[Example]], classes: Sequenc
 
 
 def _names(folder: str) -> list[str]:
-    """Returns what is in a folder, but what is hidden or of an operating system."""
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]  # buckets have folders end with a slash
+    """Returns the entries of a folder, without hidden ones and those of operating systems."""
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]  # in buckets, names of folders end with a slash
     return [name for name in names if not name.startswith(".") and name not in (*SYSTEM, *SYSTEM_FILES)]
 
 
@@ -155,7 +155,7 @@ def _suffix(name: str) -> str:
 
 
 def _kind(path: str) -> str:
-    """Returns what a file that is left out is counted as."""
+    """Returns the kind under which a left-out file is counted."""
     if tf.io.gfile.isdir(path):
         return "folders in class folders"
     return f"*{_suffix(path)}" if _suffix(path) else "files without a suffix"
@@ -163,12 +163,12 @@ def _kind(path: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _bad_images(paths: tuple[str, ...], name: str, split: str) -> frozenset[str]:
-    """Returns those of the files that cannot be read as images, and logs them."""
+    """Returns and logs the files that cannot be read as images."""
     numbers = tf.data.Dataset.range(len(paths))
     files = tf.data.Dataset.zip(numbers, tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string)))
 
     def read(number: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return number, tf.reduce_max(decode_file(path))  # what nobody takes, tf.data would not compute
+        return number, tf.reduce_max(decode_file(path))  # tf.data does not compute unused values
 
     readable = files.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).ignore_errors()
     bad = sorted(set(range(len(paths))) - {int(number) for number, _ in readable.as_numpy_iterator()})
@@ -184,5 +184,5 @@ def _bad_images(paths: tuple[str, ...], name: str, split: str) -> frozenset[str]
 
 @functools.cache
 def _log_once(text: str) -> None:
-    """Logs a warning, once per process: a run opens its data several times."""
+    """Logs a warning once per process, because a run opens its data several times."""
     logging.warning("%s", text)

@@ -1,4 +1,4 @@
-"""One door to image classification data sets: any of TFDS, folders of images, and the embedded `mnist_small`."""
+"""Loading of image classification data sets: any of TFDS, folders of images, and the embedded `mnist_small`."""
 
 import os
 
@@ -21,24 +21,24 @@ def load_split(
     Args:
         name: a TFDS image classification data set, such as "mnist" or "imagenet2012"; "mnist_small", which is embedded
             in the package and prepared under `data_dir` on first use; or "folder:PATH", a folder of images
-            PATH/SPLIT/CLASS/*.jpg, *.png, *.bmp, *.gif (of which the first frame is read) or *.webp.
+            PATH/SPLIT/CLASS/*.jpg, *.png, *.bmp, *.gif (first frame) or *.webp.
         split: TFDS split syntax, such as "train[:95%]" or "test[:1000]".
-        data_dir: folder of prepared data sets; None means TFDS's default, usually ~/tensorflow_datasets.
+        data_dir: folder of prepared data sets. None means TFDS's default, usually ~/tensorflow_datasets.
         download: whether to download and prepare a data set that is not under `data_dir`.
-        order: "tfds", that of the files of TFDS, which shuffles each split when it prepares it: "test[:1000]" are not
-            the first 1,000 images of the published files. "official" is the published order, in which slices count,
-            too: of the data sets in `official_order.NUMBERED`.
-        on_bad_image: of a folder: "error" fails with the name of the file when one is read that is no image or a part
-            of one; "skip" decodes every image once before, in each process, leaves out such files and logs how many
-            and which. Slices and order are those of all files, so that a bad one moves no other.
+        order: "tfds" is the order of TFDS's files. TFDS shuffles each split when it prepares it, so "test[:1000]" is
+            not the first 1,000 images of the published files. "official" is the published order, also for slices. It is
+            known for the data sets in `official_order.NUMBERED`.
+        on_bad_image: for a folder. "error" fails with the name of a file that is truncated or not an image when it is
+            read. "skip" first decodes every image once, in each process, leaves such files out, and logs their number
+            and names. Slices and order count all files, so that a bad file does not move the others.
 
     Returns:
         Unbatched, uncached pairs of image: (height, width, channels) uint8 in [0, 255], and label: () int64.
 
     Raises:
-        ValueError: if the data set is unknown, not prepared, or not one of uint8 images with one label each, if a
-            folder is not laid out as it must be, if the split is unknown or empty, or if the order is unknown, or not
-            known of this data set.
+        ValueError: if the data set is unknown, not prepared, or does not consist of uint8 images with one label each;
+            if a folder has another layout; if the split is unknown or empty; or if the order is unknown, or not known
+            for this data set.
     """
     source = open_split(name, split, data_dir, download, order, on_bad_image)
     options = tf.data.Options()
@@ -55,9 +55,9 @@ def describe(
     download: bool = False,
     on_bad_image: str = "error",
 ) -> DatasetInfo:
-    """Describes a split; arguments as of `load_split`.
+    """Describes a split. Arguments and errors are those of `load_split`.
 
     Raises:
-        ValueError: as `load_split`.
+        ValueError: see `load_split`.
     """
     return open_split(name, split, data_dir, download, on_bad_image=on_bad_image).info

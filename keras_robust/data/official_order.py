@@ -1,4 +1,4 @@
-"""The order in which a data set was published: TFDS writes each split shuffled, by hashes of the examples' keys."""
+"""The published order of a data set. TFDS writes each split shuffled, by hashes of the examples' keys."""
 
 import re
 from typing import Any
@@ -17,32 +17,32 @@ NUMBERED = (
     *("cifar10", "cifar100", "cifar10_1", "cifar10_corrupted", "svhn_cropped", "stl10"),
     *("mnist", "fashion_mnist", "kmnist", "emnist", "mnist_corrupted", MnistSmall.name),
 )
-"""Data sets whose builders give an example its place in the published files as its key (TensorFlow Datasets 4.9)."""
+"""Data sets whose builders use the place in the published files as the key of an example (TFDS 4.9)."""
 
 
 def check_order(order: str) -> None:
     """Raises `ValueError` unless `order` is one of `ORDERS`."""
     if order not in ORDERS:
-        raise ValueError(f"order is one of {ORDERS}. Received: order={order!r}")
+        raise ValueError(f"order must be one of {ORDERS}. Received: order={order!r}")
 
 
 def order_is_not_known(name: str) -> str:
-    """Returns the message for a data set without an official order, or with one that is not known."""
+    """Returns the message for a data set whose official order does not exist or is unknown."""
     return (
-        f"The official order is known of {sorted(NUMBERED)}: of others TFDS does not keep it, and a folder has none. "
+        f"The official order is known of {sorted(NUMBERED)}. TFDS does not keep it for others, and a folder has none. "
         f"Received: order='official' for name={name!r}"
     )
 
 
 def official_records(builder: tfds.core.DatasetBuilder, name: str, split: str) -> tf.data.Dataset:
-    """Returns pairs of encoded image and label in the official order, in which slices count, too.
+    """Returns pairs of encoded image and label in the official order, which slices use as well.
 
-    The encoded images of the slice are held in memory while they are put into order.
+    The encoded images of the slice are held in memory while they are sorted.
 
     Args:
-        builder: prepared.
-        name: of the data set, for messages.
-        split: as of `loading.load_split`, of at least one example.
+        builder: a prepared builder.
+        name: name of the data set, for messages.
+        split: a split or slice as in `loading.load_split`, with at least one example.
 
     Raises:
         ValueError: if the official order is not known.
@@ -65,7 +65,7 @@ def _part(builder: tfds.core.DatasetBuilder, name: str, split: str, chosen: slic
     wanted = np.argsort(places)[chosen]  # positions in TFDS's order
     is_wanted = np.zeros(len(places), bool)
     is_wanted[wanted] = True
-    order = np.searchsorted(np.flatnonzero(is_wanted), wanted)  # positions among those that are wanted
+    order = np.searchsorted(np.flatnonzero(is_wanted), wanted)  # positions among the wanted ones
     decoders = {builder.info.supervised_keys[0]: tfds.decode.SkipDecoding()}
     records = _in_sequence(builder, split, decoders, as_supervised=True)
     kept = records.enumerate().filter(lambda number, _: tf.gather(is_wanted, number)).map(lambda _, record: record)
@@ -74,13 +74,13 @@ def _part(builder: tfds.core.DatasetBuilder, name: str, split: str, chosen: slic
 
 
 def _places(builder: tfds.core.DatasetBuilder, name: str, split: str) -> np.ndarray:
-    """Returns the official place of each example in TFDS's order: a number whose order is the official one.
+    """Returns a number for each example, in TFDS's order. Sorting by it gives the official order.
 
-    It is in the id of an example, such as "test_00042", where there is one. Elsewhere it is found out as TFDS shuffles:
-    it sorts the examples by hashes of their keys, with the name of the split for salt.
+    If examples have ids such as "test_00042", the number is read from them. Otherwise the shuffle of TFDS is repeated:
+    TFDS sorts the examples by hashes of their keys, salted with the name of the split.
 
     Raises:
-        ValueError: if the ids hold no places.
+        ValueError: if the ids contain no such numbers.
     """
     if "id" in builder.info.features:
         ids = _in_sequence(builder, split, tfds.decode.PartialDecoding({"id": True}))
@@ -89,7 +89,7 @@ def _places(builder: tfds.core.DatasetBuilder, name: str, split: str) -> np.ndar
         numbers = [int(match[1]) for match in matches if match]
         if len(set(numbers)) < len(texts):
             raise ValueError(
-                f"Expected ids such as '{split}_00042', each once, from which the official order is known. Received: "
+                f"The official order is read from ids such as '{split}_00042', each once. Received: "
                 f"order='official' for name={name!r}, whose first id in {split!r} is {texts[0]!r}"
             )
         return np.array(numbers)
@@ -104,7 +104,7 @@ def _places(builder: tfds.core.DatasetBuilder, name: str, split: str) -> np.ndar
 def _in_sequence(
     builder: tfds.core.DatasetBuilder, split: str, decoders: Any, *, as_supervised: bool = False
 ) -> tf.data.Dataset:
-    """Returns a split, one file after the other; TFDS would read 16 examples of each in turn."""
+    """Returns a split, one file after the other. TFDS would read 16 examples of each file in turn."""
     options = tf.data.Options()
     options.deterministic = True
     read_config = tfds.ReadConfig(options=options, try_autocache=False, interleave_cycle_length=1)

@@ -33,54 +33,55 @@ def training_batches(
     data_service: str | None = None,
     on_bad_image: str = "error",
 ) -> tf.data.Dataset:
-    """An endless stream of shuffled batches, a pure function of its arguments.
+    """Returns an endless stream of shuffled batches that depends only on its arguments.
 
-    Each epoch is a new order of the split, without its last num_examples % batch_size examples; the order depends on
-    (seed, epoch) alone, not on TensorFlow's global seed. The stream from `start_step` equals, bit for bit, the stream
-    from 0 after `start_step` batches, so that an interrupted training sees the batches it would have seen. Iterating
-    the data set again starts again from `start_step`. Images of batches already consumed are
-    not decoded, unless all images are kept in memory.
+    Each epoch is a new order of the split, without its last num_examples % batch_size examples. The order depends only
+    on (seed, epoch), not on TensorFlow's global seed. The stream from `start_step` equals, bit for bit, the stream from
+    0 after `start_step` batches, so that a resumed training sees the batches that it would have seen. Iterating the
+    data set again starts from `start_step` again. Images of consumed batches are not decoded, unless all images are
+    kept in memory.
 
     Args:
-        name: data set, as of `load_split`.
-        split: split, as of `load_split`.
+        name: data set, see `load_split`.
+        split: split, see `load_split`.
         batch_size: global batch size, at least 1 and at most the number of examples.
-        seed: of the orders and of the augmentation, in [0, 2**31).
+        seed: seed of the orders and of the augmentation, in [0, 2**31).
         start_step: number of batches already consumed, at least 0.
-        image_size: (height, width) of the images, or one number for both, for which they are cut and resized: at
-            random where the augmentation says so, and otherwise as in `evaluation_batches`. 0 leaves images of one size
-            as they are.
-        augmentation: of the images, a name in `augmentation.AUGMENTATIONS` or None; its draws depend on (seed, step).
+        image_size: (height, width) of the images, or one number for both. Images are cropped and resized to it: at
+            random if the augmentation does so, otherwise as in `evaluation_batches`. 0 leaves images of one size as
+            they are.
+        augmentation: a name in `augmentation.AUGMENTATIONS`, or None. Its draws depend on (seed, step).
         one_hot: whether labels are one-hot.
-        data_dir: as of `load_split`.
-        download: as of `load_split`.
-        shuffle_buffer: number of examples to shuffle among. None means the whole split where the images are kept in
-            memory or are files of their own, and at most `MAX_SHUFFLE_BUFFER` otherwise. Where the buffer is smaller
-            than the split and the images are not kept, the order of the files is drawn, too.
-        cache: whether to keep the decoded uint8 images in memory. None does where they are not cut at random and take
-            `MAX_CACHE_BYTES` at most.
-        data_service: address of a tf.data service that prepares the batches; see `through_service` for what is then
-            still reproducible.
-        on_bad_image: as of `load_split`.
+        data_dir: see `load_split`.
+        download: see `load_split`.
+        shuffle_buffer: number of examples to shuffle among. None means the whole split if the images are kept in memory
+            or are separate files, otherwise at most `MAX_SHUFFLE_BUFFER`. If the buffer is smaller than the split and
+            the images are not kept, the order of the files is drawn as well.
+        cache: whether to keep the decoded uint8 images in memory. None keeps them if they are not cropped at random and
+            take at most `MAX_CACHE_BYTES`.
+        data_service: address of a tf.data service that prepares the batches. `through_service` says what is then still
+            reproducible.
+        on_bad_image: see `load_split`.
 
     Returns:
         Batches of infinite cardinality and static shapes: images (batch_size, height, width, channels) float32 in
         [0, 1] and labels (batch_size,) int64 or (batch_size, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `load_split`, if `batch_size`, `seed`, `start_step`, `image_size` or `shuffle_buffer` is out of
-            its range, images differ in size and there is no `image_size`, the augmentation is unknown, or images cut
-            at random are to be kept.
+        ValueError: in the cases of `load_split`; if `batch_size`, `seed`, `start_step`, `image_size` or
+            `shuffle_buffer` is out of its range; if images differ in size and there is no `image_size`; if the
+            augmentation is unknown; or if randomly cropped images are to be kept.
     """
     draws = get_augmentation(augmentation)
     check_integer("seed", seed, 0)
-    seeds.as_seed(seed)  # below 2**31, too
+    seeds.as_seed(seed)  # checks that it is below 2**31
     source = open_split(name, split, data_dir, download, on_bad_image=on_bad_image)
     shape = source.info.shape_at(image_size)
     _check_training_arguments(source.info, batch_size, start_step, shuffle_buffer)
     if cache and draws.window is not None:
         raise ValueError(
-            f"Images cut at random are decoded anew in each epoch. Received: cache=True, augmentation={augmentation!r}"
+            "Randomly cropped images cannot be cached, because each epoch decodes them anew. "
+            f"Received: cache=True, augmentation={augmentation!r}"
         )
     kept = draws.window is None and _fits_in_memory(source.info, shape) if cache is None else cache
     images = _still_images(source, shape).cache() if kept else None
@@ -107,35 +108,35 @@ def evaluation_batches(
     order: str = "tfds",
     on_bad_image: str = "error",
 ) -> tf.data.Dataset:
-    """All examples of a split once, in a fixed order.
+    """Returns all examples of a split once, in a fixed order.
 
-    They are decoded once and kept in memory as uint8 where they take `MAX_CACHE_BYTES` at most.
+    They are decoded once and kept in memory as uint8 if they take at most `MAX_CACHE_BYTES`.
 
     Args:
-        name: data set, as of `load_split`.
-        split: split, as of `load_split`.
+        name: data set, see `load_split`.
+        split: split, see `load_split`.
         batch_size: global batch size, at least 1.
-        image_size: (height, width) of the images, or one number for both: of each the central part of this shape is
-            taken, 7/8 as large as fits (of a square, 7/8 of the shorter side), and resized. An image that has this size
-            is left as it is; 0 leaves all images so, which must be of one size.
+        image_size: (height, width) of the images, or one number for both. The central part of this shape, 7/8 of the
+            largest that fits (for a square, 7/8 of the shorter side), is resized to it. An image that has this size
+            stays as it is. 0 leaves all images as they are; they must then have one size.
         one_hot: whether labels are one-hot.
-        data_dir: as of `load_split`.
-        download: as of `load_split`.
-        order: as of `load_split`.
-        on_bad_image: as of `load_split`.
+        data_dir: see `load_split`.
+        download: see `load_split`.
+        order: see `load_split`.
+        on_bad_image: see `load_split`.
 
     Returns:
-        Batches, the last one perhaps smaller: images (batch, height, width, channels) float32 in [0, 1] and labels
+        Batches, of which the last may be smaller: images (batch, height, width, channels) float32 in [0, 1] and labels
         (batch,) int64 or (batch, num_classes) one-hot float32.
 
     Raises:
-        ValueError: as `load_split`, if `batch_size` is below 1 or `image_size` no size, or if images differ in size
-            and there is no `image_size`.
+        ValueError: in the cases of `load_split`; if `batch_size` is below 1 or `image_size` is not a size; or if images
+            differ in size and there is no `image_size`.
     """
     source = open_split(name, split, data_dir, download, order, on_bad_image)
     shape = source.info.shape_at(image_size)
     if batch_size < 1:
-        raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
+        raise ValueError(f"batch_size must be at least 1. Received: batch_size={batch_size}")
     images = _still_images(source, shape)
     if _fits_in_memory(source.info, shape):
         images = images.cache()
@@ -154,7 +155,7 @@ def check_batch_size(batch_size: int, replicas: int) -> None:
     """
     if batch_size < 1 or replicas < 1 or batch_size % replicas:
         raise ValueError(
-            "Expected a global batch size that is a positive multiple of the number of replicas. Received: "
+            "The global batch size must be a positive multiple of the number of replicas. Received: "
             f"batch_size={batch_size}, replicas={replicas}"
         )
 
@@ -162,13 +163,13 @@ def check_batch_size(batch_size: int, replicas: int) -> None:
 def _check_training_arguments(info: DatasetInfo, batch_size: int, start_step: int, shuffle_buffer: int | None) -> None:
     if not 1 <= batch_size <= info.num_examples:
         raise ValueError(
-            f"Expected a batch size between 1 and {info.num_examples}, the number of examples in {info.split!r} of "
+            f"batch_size must be between 1 and {info.num_examples}, the number of examples in {info.split!r} of "
             f"{info.name!r}. Received: batch_size={batch_size}"
         )
     if start_step < 0:
-        raise ValueError(f"Expected a start step of at least 0. Received: start_step={start_step}")
+        raise ValueError(f"start_step must be at least 0. Received: start_step={start_step}")
     if shuffle_buffer is not None and shuffle_buffer < 1:
-        raise ValueError(f"Expected a shuffle buffer of at least 1. Received: shuffle_buffer={shuffle_buffer}")
+        raise ValueError(f"shuffle_buffer must be at least 1. Received: shuffle_buffer={shuffle_buffer}")
 
 
 def _fits_in_memory(info: DatasetInfo, shape: tuple[int, int, int]) -> bool:
@@ -181,10 +182,10 @@ def _default_buffer(source: Source, kept: bool) -> int:
 
 
 def _still_images(source: Source, shape: tuple[int, int, int]) -> tf.data.Dataset:
-    """Pairs of image and label in the order of the files, each image as it is evaluated.
+    """Returns pairs of image and label in the order of the files, with images as in evaluation.
 
-    The count is asserted, as these may be cached: where an iterator is dropped before its end, TensorFlow's parallel
-    `map` can end as if it had read everything, and the cache would hold the first part alone from then on.
+    The count is asserted, because these pairs may be cached. If an iterator is dropped before its end, TensorFlow's
+    parallel `map` can end as if it had read everything. The cache would then hold only the first part.
     """
     images = source.records(None).map(
         lambda record, label: (source.image(record, shape), label), num_parallel_calls=tf.data.AUTOTUNE
@@ -193,7 +194,7 @@ def _still_images(source: Source, shape: tuple[int, int, int]) -> tf.data.Datase
 
 
 def _finish(batches: tf.data.Dataset, one_hot_classes: int | None) -> tf.data.Dataset:
-    """Converts uint8 batches to float32 in [0, 1], and the labels to one-hot if a number of classes is given."""
+    """Converts uint8 images to float32 in [0, 1], and labels to one-hot if a number of classes is given."""
 
     def convert(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if images.dtype == tf.uint8:
@@ -202,7 +203,7 @@ def _finish(batches: tf.data.Dataset, one_hot_classes: int | None) -> tf.data.Da
 
     options = tf.data.Options()
     options.deterministic = True
-    # Workers share each global batch; sharding by file would give each worker other examples than one worker has.
+    # Workers share each global batch. Sharding by file would give them other examples than a single worker.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     converted = batches.map(convert, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return converted.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,4 +1,4 @@
-"""Splits whose images are not decoded yet, so that what is skipped never is, and what is cut out is in part."""
+"""Splits with encoded images: skipped images are never decoded, and crops are decoded in part."""
 
 import dataclasses
 import functools
@@ -16,20 +16,20 @@ from keras_robust.data.official_order import check_order, official_records, orde
 from keras_robust.data.windows import central_window
 
 ImageSize = int | Sequence[int]
-"""Height and width of images, as Keras orders them; one number stands for both, and 0 for images as they are."""
+"""(height, width) of images, as in Keras, or one number for both. 0 leaves images as they are."""
 
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int] | None:
     """Returns height and width, or None for 0.
 
     Raises:
-        ValueError: if it is neither a number of at least 0 nor two numbers of at least 1.
+        ValueError: if it is not a number of at least 0, or two numbers of at least 1.
     """
     numbers = [image_size] * 2 if isinstance(image_size, int) else image_size
     valid = isinstance(numbers, list | tuple) and len(numbers) == 2
     if not valid or any(type(side) is not int or side < int(image_size != 0) for side in numbers):
         raise ValueError(
-            "Expected an image size of at least 0, or a pair (height, width) of at least 1 each. Received: "
+            "image_size must be at least 0, or a pair (height, width) of at least 1 each. Received: "
             f"image_size={image_size!r}"
         )
     return (numbers[0], numbers[1]) if image_size else None
@@ -37,14 +37,14 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int] | None:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a split without reading it.
+    """Facts about a split that are known without reading it.
 
     Attributes:
-        name: name of the data set, as it was asked for.
-        split: split in TFDS syntax, as it was asked for.
+        name: name of the data set, as given.
+        split: split in TFDS syntax, as given.
         num_examples: number of examples in the split, at least 1.
         num_classes: number of classes.
-        image_shape: (height, width, channels); height and width are None where images differ in size.
+        image_shape: (height, width, channels). Height and width are None if images differ in size.
     """
 
     name: str
@@ -57,10 +57,10 @@ class DatasetInfo:
         """Returns the shape of the images in batches.
 
         Args:
-            image_size: height and width, as a pair or one number for both; 0 leaves images of one size as they are.
+            image_size: (height, width), or one number for both. 0 leaves images of one size as they are.
 
         Raises:
-            ValueError: if it is neither, or 0 where images differ in size.
+            ValueError: if it is not a size, or 0 although images differ in size.
         """
         size = height_and_width(image_size)
         height, width, channels = self.image_shape
@@ -68,7 +68,7 @@ class DatasetInfo:
             return (*size, channels)
         if height is None or width is None:
             raise ValueError(
-                f"Expected an image size, such as 224, for images that differ in size. Received: image_size=0 for "
+                f"Give an image size, such as 224, for images that differ in size. Received: image_size=0 for "
                 f"name={self.name!r} with images of shape {self.image_shape}"
             )
         return height, width, channels
@@ -83,12 +83,12 @@ class Source:
     """A split whose images are not decoded yet.
 
     Attributes:
-        info: what is known of it.
-        records: from None to pairs of record and label, () int64, in the order of the files; from a seed, () int64, to
-            the same with the files in an order drawn from it. A record is a string: an encoded image, or the name of
-            the file of one image.
-        are_names: whether records are names.
-        decode_other: from an encoded image that is no JPEG to (height, width, channels) uint8.
+        info: facts about the split.
+        records: maps None to pairs of record and label, () int64, in the order of the files. Maps a seed, () int64, to
+            the same pairs with the files in an order drawn from it. A record is a string: an encoded image, or the name
+            of an image file.
+        are_names: whether records are names of files.
+        decode_other: decoder of encoded images that are not JPEGs, to (height, width, channels) uint8.
     """
 
     info: DatasetInfo
@@ -101,7 +101,7 @@ class Source:
         return self._read(record, lambda contents: decode(contents, self.decode_other, self.info.image_shape))
 
     def image(self, record: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        """Returns the image of a record as it is evaluated: its `central_window`, resized to `shape`, uint8."""
+        """Returns the image of a record as in evaluation: its `central_window`, resized to `shape`, uint8."""
         if self.info.image_shape == shape:
             return self.decode(record)
         return self.window(record, functools.partial(central_window, size=shape[:2]), shape)
@@ -125,15 +125,15 @@ def open_split(
     """Finds a split.
 
     Args:
-        name: as of `loading.load_split`.
-        split: likewise.
-        data_dir: likewise.
-        download: likewise.
-        order: likewise; the records of the official order have no order of files to be drawn.
-        on_bad_image: likewise.
+        name: see `loading.load_split`.
+        split: see `loading.load_split`.
+        data_dir: see `loading.load_split`.
+        download: see `loading.load_split`.
+        order: see `loading.load_split`. In the official order, no order of files is drawn.
+        on_bad_image: see `loading.load_split`.
 
     Raises:
-        ValueError: as `loading.load_split`.
+        ValueError: see `loading.load_split`.
     """
     check_order(order)
     check_on_bad_image(on_bad_image)
@@ -143,8 +143,8 @@ def open_split(
         return _open_folder(name, split, on_bad_image)
     if on_bad_image != "error":
         raise ValueError(
-            f"Images of a folder are skipped, not those of TFDS. Received: on_bad_image={on_bad_image!r} for "
-            f"name={name!r}"
+            "on_bad_image='skip' works for folders, not for TFDS data sets. "
+            f"Received: on_bad_image={on_bad_image!r} for name={name!r}"
         )
     builder = prepared_builder(name, data_dir, download)
     image, label = image_and_label(name, builder)
@@ -183,15 +183,15 @@ def _open_folder(name: str, split: str, on_bad_image: str) -> Source:
 
 
 def _fixed(records: tf.data.Dataset) -> Records:
-    """`Source.records` of records with no order of files to be drawn."""
+    """Returns `Source.records` for records without an order of files to draw."""
     return lambda seed: records
 
 
 def _contents(builder: tfds.core.DatasetBuilder, split: str, seed: Tensor | None) -> tf.data.Dataset:
-    """`Source.records` of a builder and a split: pairs of an encoded image and a label, of known length.
+    """Returns `Source.records` for a builder and a split: pairs of encoded image and label, of known length.
 
-    With a seed the order of the files is drawn from it, where the data set has no order of its own. That the data can
-    be found is TFDS's judgement, mocks included.
+    With a seed, the order of the files is drawn from it unless the data set has an order of its own. TFDS decides
+    whether the data exist, also under its mocks.
     """
     options = tf.data.Options()
     options.deterministic = True

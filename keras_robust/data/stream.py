@@ -1,4 +1,4 @@
-"""The stream of a training run: numbered examples, epoch after epoch, and what is drawn for each of them."""
+"""The stream of a training run: numbered examples, epoch after epoch, and the random draws for each of them."""
 
 import dataclasses
 
@@ -15,11 +15,11 @@ class Stream:
     """A pure function from the number of an example in the stream to the example.
 
     Attributes:
-        source: of the images.
+        source: source of the images.
         shape: (height, width, channels) of the images in batches.
-        draws: what is drawn for each.
+        draws: the augmentation.
         batch_size: number of examples in a batch.
-        seed: of all draws and orders.
+        seed: seed of all draws and orders.
     """
 
     source: Source
@@ -31,21 +31,21 @@ class Stream:
     def epochs(self, start_step: int, buffer: int, images: tf.data.Dataset | None) -> tf.data.Dataset:
         """Returns pairs of a number, () int64, and an example, shuffled anew in each epoch, from `start_step` on.
 
-        All that is skipped is skipped inside its epoch, so that the epochs may be prepared by several workers.
+        Skipping happens inside an epoch, so that several workers may prepare the epochs.
 
         Args:
             start_step: number of batches to skip.
             buffer: number of examples to shuffle among.
-            images: pairs of image and label where they are kept in memory; None reads records.
+            images: pairs of image and label if they are kept in memory. None reads records.
         """
         num_examples = self.source.info.num_examples
         in_order = self.source.records(None) if images is None else images
         per_epoch = num_examples // self.batch_size * self.batch_size
         first_epoch, passed = divmod(start_step * self.batch_size, per_epoch)
 
-        @tf.autograph.experimental.do_not_convert  # TFDS's code would be converted, too
+        @tf.autograph.experimental.do_not_convert  # otherwise TFDS's code would be converted, too
         def epoch_examples(epoch: Tensor) -> tf.data.Dataset:
-            # tf.data mixes the global seed into a shuffle; here this pins it, for this function's graph only.
+            # tf.data mixes the global seed into a shuffle. This fixes it, for this function's graph only.
             tf.random.set_seed(1)
             order = _epoch_seed(self.seed, epoch)
             examples = self.source.records(order) if images is None and buffer < num_examples else in_order
@@ -56,7 +56,7 @@ class Stream:
         return tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_examples)
 
     def read(self, number: Tensor, example: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Returns a numbered pair of record and label with the image in the place of the record."""
+        """Returns a numbered pair of record and label with the record replaced by its image."""
         record, label = example
         window = self.draws.window
         if window is None:
@@ -66,7 +66,7 @@ class Stream:
         return number, (self.source.window(record, lambda size: window(size, seed, aspect=aspect), self.shape), label)
 
     def change(self, numbers: Tensor, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns a batch, without its numbers and with what is drawn for it."""
+        """Returns a batch without its numbers, with the augmentation applied."""
         images, labels = batch
         if self.draws.change is None:
             return images, labels
@@ -77,6 +77,6 @@ class Stream:
 
 
 def _epoch_seed(seed: int, epoch: Tensor) -> Tensor:
-    """A seed for `shuffle`, () int64, that is a pure function of `seed` and `epoch`: () int64."""
+    """Returns a seed for `shuffle`, () int64, that depends only on `seed` and `epoch`, () int64."""
     pair = tf.stack([tf.constant(seed, tf.int64), epoch])
     return tf.random.stateless_uniform([], pair, minval=None, maxval=None, dtype=tf.int64, alg="philox")

@@ -1,4 +1,4 @@
-"""Windows of images of any size, (top, left, height, width) in pixels: the central one, and random ones."""
+"""Windows of images of any size, (top, left, height, width) in pixels: the central window and random windows."""
 
 import math
 
@@ -8,21 +8,21 @@ from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
 
 ATTEMPTS = 10
-"""Windows drawn until one fits into the image (as Szegedy et al., 2015, are implemented everywhere)."""
+"""Largest number of draws until a window fits into the image, as in all implementations of Szegedy et al. (2015)."""
 WIDEST = 4 / 3
 """Largest ratio of width and height, or of height and width (Szegedy et al., 2015, section 6)."""
 
 
 def central_window(image_size: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns the window that a classifier is evaluated on.
+    """Returns the window for evaluation.
 
-    It is in the centre, has the shape asked for, and is 7/8 as large as the largest of that shape: of a square, what is
-    left of a resize of the shorter side to 256 and a central crop of 224. An image that already has the size asked for
-    is taken as it is.
+    It is in the centre, has the shape of `size`, and is 7/8 as large as the largest window of this shape. For a square
+    this equals resizing the shorter side to 256 and cropping the central 224. An image that already has the size is
+    taken whole.
 
     Args:
         image_size: (2,) int32, height and width.
-        size: height and width asked for.
+        size: height and width of the result.
 
     Returns:
         (4,) int32.
@@ -37,15 +37,15 @@ def central_window(image_size: Tensor, size: tuple[int, int]) -> Tensor:
 def random_window(image_size: Tensor, seed: Tensor, smallest_area: float = 0.08, aspect: float = 1.0) -> Tensor:
     """Draws a window of an image (Szegedy et al., 2015, section 6; Goyal et al., 2017, section 4).
 
-    Its part of the image's area is uniform between `smallest_area` and 1, the logarithm of width over height uniform
-    between those of 3/4 and 4/3 times `aspect`, and its place uniform among those inside the image. Of `ATTEMPTS` draws
-    the first that fits is taken; where none does, the largest window of such a shape.
+    Its share of the image's area is uniform between `smallest_area` and 1. The logarithm of width / height is uniform
+    between those of 3/4 and 4/3 times `aspect`. Its place is uniform inside the image. The first of `ATTEMPTS` draws
+    that fits is taken. If none fits, the largest window of such a shape is taken.
 
     Args:
         image_size: (2,) int32, height and width.
         seed: int32 tensor of shape (2,).
-        smallest_area: part of the area of the image, in (0, 1].
-        aspect: width over height of what the window is resized to.
+        smallest_area: smallest share of the area of the image, in (0, 1].
+        aspect: width / height of the size that the window is resized to.
 
     Returns:
         (4,) int32.

@@ -1,4 +1,4 @@
-"""Layers: mixture batch normalisation, what exchanges, freezes and selects normalisation, and a first convolution."""
+"""Layers: normalisation (mixture, replacing, freezing, branches), reversible blocks, and a fast first convolution."""
 
 from keras_robust.layers.auxiliary_logits import AuxiliaryLogits, auxiliary_layers, collect_auxiliary_logits
 from keras_robust.layers.image_convolution import ImageConvolution

@@ -1,4 +1,4 @@
-"""Logits from the middle of a network, for the loss in training alone."""
+"""Logits from the middle of a network, used only in the training loss."""
 
 import contextlib
 import contextvars
@@ -21,17 +21,17 @@ _collected: contextvars.ContextVar[dict[str, Tensor] | None] = contextvars.Conte
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class AuxiliaryLogits(keras.layers.Layer):
-    """Returns logits, and keeps auxiliary ones for the loss of a training step (Szegedy et al., 2016, section 4).
+    """Returns logits, and keeps auxiliary logits for the loss of a training step (Szegedy et al., 2016, section 4).
 
         logits = AuxiliaryLogits(weight=0.4)([logits, auxiliary])
         classifier = keras.Model(images, logits)
 
-    A `RobustModel` adds `weight` times its compiled loss on the auxiliary logits to the loss of each step. So the
-    classifier has one output, and attacks, evaluation and export know nothing of the others.
+    A `RobustModel` adds `weight` times its compiled loss on the auxiliary logits to the loss of each step. The
+    classifier itself has one output: attacks, evaluation and export do not see the auxiliary logits.
 
     Args:
-        weight: at least 0.
-        **kwargs: of `keras.Layer`.
+        weight: weight of the loss on the auxiliary logits, at least 0.
+        **kwargs: arguments of `keras.Layer`.
 
     Raises:
         ValueError: if `weight` is negative.
@@ -55,13 +55,13 @@ class AuxiliaryLogits(keras.layers.Layer):
         return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the layer."""
+        """Returns the arguments that rebuild the layer."""
         return {**super().get_config(), "weight": self.weight}
 
 
 @contextlib.contextmanager
 def collect_auxiliary_logits() -> Iterator[dict[str, Tensor]]:
-    """Yields a dict to which each `AuxiliaryLogits` that is called inside in training adds its logits, by its name."""
+    """Yields a dict. Each `AuxiliaryLogits` called inside, in training, adds its logits to it under its name."""
     collected: dict[str, Tensor] = {}
     token = _collected.set(collected)
     try:

@@ -1,4 +1,4 @@
-"""A first convolution with a faster gradient in the images."""
+"""A first convolution with a faster gradient with respect to the images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,27 +11,27 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
 
 BLOCK = 4
-"""Height and width of the blocks of pixels whose gradients are computed as one."""
+"""Height and width of the blocks of pixels whose gradients are computed together."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ImageConvolution(keras.layers.Conv2D):
-    """A `Conv2D` of stride 1 with "same" padding, whose gradient in its input is made for few channels.
+    """A `Conv2D` with stride 1 and "same" padding, whose gradient with respect to its input is fast for few channels.
 
-    An attack needs this gradient in every step. As a convolution it has as few filters as the images have channels,
-    which leaves a matrix product next to nothing to share: for a single channel it takes TensorFlow on CPU 3 to 4 times
-    as long as the forward pass. Here the gradients of 4 x 4 pixels are computed as 16 filters of a convolution of
-    stride 4, which is exact, and 3 times as fast in spite of its zeros. Weights, outputs and saved config are those of
+    An attack needs this gradient in every step. It is a convolution with as many filters as the images have channels.
+    With so few filters a matrix product is slow: for a single channel, TensorFlow on CPU takes 3 to 4 times as long as
+    for the forward pass. This layer computes the gradients of 4 x 4 pixels as 16 filters of a convolution with stride
+    4. The result is exact, and 3 times as fast in spite of its zeros. Weights, outputs and saved config equal those of
     `Conv2D`.
 
     Args:
         filters: number of output channels.
         kernel_size: height and width, or one integer for both.
-        padding: "same".
-        **kwargs: of `keras.layers.Conv2D`.
+        padding: must be "same".
+        **kwargs: arguments of `keras.layers.Conv2D`.
 
     Raises:
-        ValueError: if strides, padding, dilation, groups or data format are others, or images have no static size.
+        ValueError: if strides, padding, dilation, groups or data format have other values, or images no static size.
     """
 
     def __init__(self, filters: int, kernel_size: Any, *, padding: str = "same", **kwargs: Any) -> None:
@@ -45,12 +45,15 @@ class ImageConvolution(keras.layers.Conv2D):
         }
         for name, (given, supported) in options.items():
             if given != supported:
-                raise ValueError(f"An ImageConvolution has {name}={supported!r}. Received: {name}={given!r}")
+                raise ValueError(
+                    f"An ImageConvolution must have {name}={supported!r}; use Conv2D otherwise. "
+                    f"Received: {name}={given!r}"
+                )
 
     def build(self, input_shape: Any) -> None:
-        """Makes the weights for images (batch, height, width, channels)."""
+        """Creates the weights for images (batch, height, width, channels)."""
         if None in input_shape[1:]:
-            raise ValueError(f"An ImageConvolution is for images of one size. Received: input_shape={input_shape}")
+            raise ValueError(f"An ImageConvolution needs images of one size. Received: input_shape={input_shape}")
         super().build(input_shape)
 
     def convolution_op(self, inputs: Tensor, kernel: Any) -> Tensor:
@@ -70,20 +73,20 @@ def _convolve(images: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor]
 
 
 def _image_gradient(upstream: Tensor, kernel: Tensor) -> Tensor:
-    """Returns the gradient in the images (batch, height, width, channels), given that in the outputs.
+    """Returns the gradient of the images, (batch, height, width, channels), from the gradient of the outputs.
 
     It is the convolution of `upstream`, (batch, height, width, filters), with the flipped kernel.
     """
     rows, columns = kernel.shape[:2]
     height, width = upstream.shape[1:3]
     flipped = tf.transpose(tf.reverse(kernel, axis=[0, 1]), [0, 1, 3, 2])
-    # A pixel further on in the block sees the same kernel further on.
+    # The kernel shifts with the position of the pixel in the block.
     shifted = [
         tf.pad(flipped, [[row, BLOCK - 1 - row], [column, BLOCK - 1 - column], [0, 0], [0, 0]])
         for row in range(BLOCK)
         for column in range(BLOCK)
     ]
-    # The margins of "same" padding, the other way round, and what is missing to whole blocks.
+    # The margins of "same" padding, reversed, and padding up to whole blocks.
     margins = [[size // 2, (size - 1) // 2 + -length % BLOCK] for size, length in ((rows, height), (columns, width))]
     padded = tf.pad(upstream, [[0, 0], *margins, [0, 0]])
     blocks = tf.nn.conv2d(padded, tf.concat(shifted, axis=-1), strides=BLOCK, padding="VALID")

@@ -1,4 +1,4 @@
-"""Mixture batch normalisation: a set of statistics for clean images and one for attacked images."""
+"""Mixture batch normalisation: separate statistics for clean and for attacked images."""
 
 import contextlib
 import contextvars
@@ -19,16 +19,16 @@ _branch: contextvars.ContextVar[str | None] = contextvars.ContextVar("branch", d
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MixtureBatchNormalization(keras.layers.Layer):
-    """Batch normalisation with statistics, scale and offset of its own for clean and for attacked images.
+    """Batch normalisation with separate statistics, scales and offsets for clean and for attacked images.
 
-    Xie & Yuille (2020, section 4.2). Which of the two normalises is chosen while a pass is traced: by `use_branch`, as
-    `RobustModel` does in training, otherwise by `self.branch`. Nobody knows at inference whether an image was attacked,
-    so a classifier is evaluated and exported with one branch: see `select_branch`.
+    Source: Xie & Yuille (2020, section 4.2). The branch is chosen when a pass is traced: by `use_branch`, which
+    `RobustModel` calls in training, otherwise by `self.branch`. At inference it is unknown whether an image was
+    attacked, so a classifier is evaluated and exported with one branch: see `select_branch`.
 
     Args:
-        branch: "adversarial" or "clean", used outside `use_branch`.
-        name: of the layer.
-        **kwargs: of `keras.layers.BatchNormalization`, for both.
+        branch: "adversarial" or "clean": the branch outside `use_branch`.
+        name: name of the layer.
+        **kwargs: arguments of `keras.layers.BatchNormalization`, for both branches.
 
     Raises:
         ValueError: if `branch` is unknown.
@@ -43,10 +43,10 @@ class MixtureBatchNormalization(keras.layers.Layer):
         self.clean = keras.layers.BatchNormalization(name=CLEAN, dtype=self.dtype_policy, **kwargs)
         self.adversarial = keras.layers.BatchNormalization(name=ADVERSARIAL, dtype=self.dtype_policy, **kwargs)
         self.supports_masking = True
-        self.trainable = trainable  # of both branches, so after they are made
+        self.trainable = trainable  # sets both branches, so they must exist
 
     def build(self, input_shape: Any) -> None:
-        """Makes the variables of both branches."""
+        """Creates the variables of both branches."""
         self.clean.build(input_shape)
         self.adversarial.build(input_shape)
         self.built = True
@@ -60,7 +60,7 @@ class MixtureBatchNormalization(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the layer."""
+        """Returns the arguments that rebuild the layer."""
         inner = self.clean.get_config()
         for name in ("name", "dtype", "trainable"):
             del inner[name]
@@ -69,10 +69,10 @@ class MixtureBatchNormalization(keras.layers.Layer):
 
 @contextlib.contextmanager
 def use_branch(branch: str | None) -> Iterator[None]:
-    """Lets every mixture batch normalisation that is called or traced inside use `branch`; None changes nothing.
+    """Makes every mixture batch normalisation that is called or traced inside use `branch`. None changes nothing.
 
-    Only in the thread that calls it: a strategy of several replicas traces them in others. Instead of it around Keras's
-    `evaluate` and `predict` there, take `select_branch`.
+    It acts only in the calling thread, but a strategy with several replicas traces in other threads. Around Keras's
+    `evaluate` and `predict`, use `select_branch` instead.
 
     Raises:
         ValueError: if `branch` is unknown.
@@ -94,13 +94,13 @@ def current_branch() -> str | None:
 
 
 def branch_in_use(classifier: keras.Layer | None) -> str | None:
-    """Returns the branch of `use_branch`, or None outside of it.
+    """Returns the branch of `use_branch`, or None outside of it, for a classifier that has branches.
 
     Args:
-        classifier: which it is for, or None for a function whose branch is fixed.
+        classifier: the classifier, or None for a function whose branch is fixed.
 
     Raises:
-        ValueError: if there is a branch in use, and none in the classifier.
+        ValueError: if a branch is in use and the classifier has none.
     """
     branch = _branch.get()
     if branch is not None:
@@ -121,14 +121,14 @@ def has_branches(classifier: keras.Layer) -> bool:
 def select_branch(classifier: keras.Layer, branch: str) -> None:
     """Sets the branch with which `classifier` predicts, is evaluated, saved and exported.
 
-    Functions that were traced before keep their branch: select before `predict`, or compile again.
+    Functions that are already traced keep their branch. Select before `predict`, or compile again.
 
     Args:
-        classifier: any model; a `RobustModel` too.
+        classifier: any model, also a `RobustModel`.
         branch: "clean" or "adversarial".
 
     Raises:
-        ValueError: if `branch` is unknown or there is no mixture batch normalisation in the classifier.
+        ValueError: if `branch` is unknown, or the classifier has no mixture batch normalisation.
     """
     _check_branch(branch)
     _check_has_branches(classifier, branch)
@@ -138,7 +138,7 @@ def select_branch(classifier: keras.Layer, branch: str) -> None:
 
 def _check_branch(branch: Any) -> None:
     if branch not in BRANCHES:
-        raise ValueError(f"branch is one of {BRANCHES}. Received: branch={branch!r}")
+        raise ValueError(f"branch must be one of {BRANCHES}. Received: branch={branch!r}")
 
 
 def _check_has_branches(classifier: keras.Layer | None, branch: str) -> None:

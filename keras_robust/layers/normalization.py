@@ -1,4 +1,4 @@
-"""Normalisation of features by name, in place of batch normalisation, and of images one by one."""
+"""Normalisation layers by name, replacing batch normalisation, and normalisation of single images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +13,17 @@ from keras_robust.layers.reversible_blocks import ReversibleBlocks
 
 NORMALIZATIONS = ("batch", "synchronized_batch", "mixture_batch", "group")
 LARGEST_GROUPS = 32
-"""Groups of a group normalisation (Wu & He, 2018), or the largest smaller number that divides the channels."""
+"""Default groups of a group normalisation (Wu & He, 2018). If they do not divide the channels, fewer are used."""
 
 
 def make_normalization(normalization: str, channels: int, **options: Any) -> keras.Layer:
-    """Returns a normalisation layer for images of `channels` channels.
+    """Returns a normalisation layer for images with `channels` channels.
 
     Args:
-        normalization: "batch", whose statistics are those of each replica's share of the batch; "synchronized_batch",
-            whose statistics are those of the global batch; "mixture_batch" (see `MixtureBatchNormalization`) or
-            "group".
-        channels: of its input.
-        **options: of the layer, such as `epsilon`; `momentum` is dropped where there are no averages.
+        normalization: "batch": statistics of each replica's share of the batch; "synchronized_batch": statistics of the
+            global batch; "mixture_batch": see `MixtureBatchNormalization`; or "group".
+        channels: number of channels of the input.
+        **options: arguments of the layer, such as `epsilon`. `momentum` is dropped if the layer has no averages.
 
     Raises:
         ValueError: if `normalization` is unknown.
@@ -36,7 +35,7 @@ def make_normalization(normalization: str, channels: int, **options: Any) -> ker
     if normalization == "mixture_batch":
         return MixtureBatchNormalization(**options)
     if normalization != "group":
-        raise ValueError(f"normalization is one of {NORMALIZATIONS}. Received: normalization={normalization!r}")
+        raise ValueError(f"normalization must be one of {NORMALIZATIONS}. Received: normalization={normalization!r}")
     options.pop("momentum", None)
     groups = next(groups for groups in range(min(LARGEST_GROUPS, channels), 0, -1) if channels % groups == 0)
     return keras.layers.GroupNormalization(**{"groups": groups, **options})
@@ -44,9 +43,9 @@ def make_normalization(normalization: str, channels: int, **options: Any) -> ker
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class PerImageStandardization(keras.layers.Layer):
-    """(x - mean) / max(deviation, 1 / sqrt(pixels)) of each image, as `tf.image.per_image_standardization`.
+    """Computes (x - mean) / max(deviation, 1 / sqrt(pixels)) of each image, as `tf.image.per_image_standardization`.
 
-    The code of Madry et al. (2018) and Shafahi et al. (2019) has it in front of its networks for CIFAR.
+    The code of Madry et al. (2018) and Shafahi et al. (2019) has it in front of its CIFAR networks.
     """
 
     def call(self, images: Any) -> Any:
@@ -65,29 +64,29 @@ REPLACEMENTS = ("mixture_batch", "group")
 
 
 def replace_normalization(classifier: keras.Model, normalization: str, **options: Any) -> keras.Model:
-    """Returns a copy of `classifier` with every batch normalisation exchanged; all other weights are copied.
+    """Returns a copy of `classifier` with every batch normalisation replaced. All other weights are copied.
 
-    A mixture batch normalisation starts with both branches as the one that it replaces. A group normalisation starts
-    with its scale and offset: train or fine-tune it.
+    Both branches of a mixture batch normalisation start as copies of the layer that it replaces. A group normalisation
+    starts with its scale and offset: train or fine-tune it.
 
     Args:
-        classifier: a built functional or sequential model, such as one of `keras.applications`; left as it is.
-        normalization: "mixture_batch", or "group".
-        **options: of `MixtureBatchNormalization` or `keras.layers.GroupNormalization`, such as `groups=8`; without, the
-            number of groups is that of `make_normalization`.
+        classifier: a built functional or sequential model, such as one of `keras.applications`. It is not changed.
+        normalization: "mixture_batch" or "group".
+        **options: arguments of `MixtureBatchNormalization` or `keras.layers.GroupNormalization`, such as `groups=8`.
+            The default number of groups is that of `make_normalization`.
 
     Raises:
-        ValueError: if `normalization` is unknown, there is no batch normalisation to exchange, or the classifier is a
+        ValueError: if `normalization` is unknown, there is no batch normalisation to replace, or the classifier is a
             subclassed model, which Keras cannot copy layer by layer.
     """
     if normalization not in REPLACEMENTS:
-        raise ValueError(f"normalization is one of {REPLACEMENTS}. Received: normalization={normalization!r}")
+        raise ValueError(f"normalization must be one of {REPLACEMENTS}. Received: normalization={normalization!r}")
     check_functional(classifier)
     pairs: list[tuple[keras.Layer, keras.Layer]] = []
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.Model):
-            # A sequential model calls its layers without a mask; a functional one repeats the calls of the original.
+            # A sequential model calls its layers without a mask. A functional one repeats the original calls.
             options_of_kind = {} if isinstance(layer, keras.Sequential) else {"call_function": _call_without_mask}
             return keras.models.clone_model(layer, clone_function=clone, **options_of_kind)
         if isinstance(layer, ReversibleBlocks):
@@ -103,7 +102,9 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
 
     copy = clone(classifier)
     if all(type(old) is type(new) for old, new in pairs):
-        raise ValueError(f"There is no batch normalisation to exchange. Received: classifier={classifier.name!r}")
+        raise ValueError(
+            f"The classifier has no batch normalisation to replace. Received: classifier={classifier.name!r}"
+        )
     for old, new in pairs:
         if isinstance(new, MixtureBatchNormalization):
             for branch in (new.clean, new.adversarial):
@@ -116,7 +117,7 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
 
 
 def _call_without_mask(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-    """Calls a layer as it was called, without the mask that only batch normalisation takes: images have none."""
+    """Calls a layer as before, without the mask that only batch normalisation accepts. Images have no mask."""
     kwargs.pop("mask", None)
     return layer(*args, **kwargs)
 
@@ -132,7 +133,7 @@ def _replacement(layer: keras.layers.BatchNormalization, normalization: str, opt
 def check_functional(classifier: Any) -> None:
     """Raises `ValueError` unless `classifier` is a functional or sequential model with a known input shape.
 
-    Only these can be looked into and copied layer by layer.
+    Keras can copy only these layer by layer.
     """
     try:
         inputs = classifier.inputs if isinstance(classifier, keras.Model) else None
@@ -140,21 +141,21 @@ def check_functional(classifier: Any) -> None:
         inputs = None
     if not inputs:
         raise ValueError(
-            "classifier is a functional or sequential model with a known input shape. "
+            "classifier must be a functional or sequential model with a known input shape. "
             f"Received: classifier={classifier!r} of type {type(classifier).__name__}"
         )
 
 
 def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:
-    """Sets the weights of a layer or model as its own `set_weights`, and has its normalisation follow them.
+    """Sets the weights of a layer or model like `set_weights`, and updates its `Normalization` layers.
 
-    An adapted `keras.layers.Normalization` computes with copies of its mean and variance, which Keras makes when the
-    layer is built, adapted or loaded, but not when its weights are set. A function that was traced before keeps the
-    copies of then.
+    An adapted `keras.layers.Normalization` computes with copies of its mean and variance. Keras makes these copies when
+    the layer is built, adapted or loaded, but not when its weights are set. A function that is already traced keeps the
+    old copies.
 
     Args:
-        layer: built.
-        weights: as of its `get_weights`.
+        layer: a built layer or model.
+        weights: a list as from its `get_weights`.
     """
     layer.set_weights(weights)
     for part in flatten_layers(layer):

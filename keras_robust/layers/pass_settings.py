@@ -1,4 +1,4 @@
-"""How the layers of a classifier are called in one pass: with frozen statistics, and as they were called before."""
+"""Settings of the layers in one pass: frozen statistics, and repeating an earlier call with its settings."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,14 +12,14 @@ from keras_robust.layers.mixture_batch_normalization import current_branch, use_
 
 @contextlib.contextmanager
 def frozen_statistics(classifier: keras.Layer, frozen: bool = True) -> Iterator[None]:
-    """Lets the batch normalisations of `classifier` use, and not change, their moving averages in training, too.
+    """Makes the batch normalisations of `classifier` use their moving averages in training, without changing them.
 
-    Scale and offset are trained on. (`layer.trainable = False` would freeze them as well.) It acts on what is called or
-    traced inside.
+    Scale and offset are still trained. (`layer.trainable = False` would freeze them as well.) It acts on layers that
+    are called or traced inside.
 
     Args:
         classifier: any model.
-        frozen: whether to do so at all.
+        frozen: False does nothing.
     """
     layers = [layer for layer in flatten_layers(classifier) if isinstance(layer, keras.layers.BatchNormalization)]
     if not frozen:
@@ -42,13 +42,13 @@ def _in_inference_mode(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Returns a function to contexts in which `layer` is called as it would be called now.
+    """Returns a function that makes contexts in which `layer` is called with its present settings.
 
-    `use_branch`, `frozen_statistics` and an attack's `compute_dtype` act on the calls inside them. What a backward pass
-    computes once more is called after they have ended.
+    `use_branch`, `frozen_statistics` and an attack's `compute_dtype` act on calls inside them. A backward pass that
+    recomputes activations calls the layers after these contexts have ended.
 
     Args:
-        layer: the settings are its own and those of the layers in it.
+        layer: the layer. Settings of the layers in it are included.
     """
     branch = current_branch()
     settings = [(each, _settings_of(each)) for each in flatten_layers(layer)]
@@ -69,7 +69,7 @@ def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractCon
 
 
 def _settings_of(layer: keras.Layer) -> tuple[keras.DTypePolicy, Callable[..., Any] | None]:
-    """Returns the precision and, where `frozen_statistics` has replaced it, the call of `layer`."""
+    """Returns the precision of `layer`, and its call if `frozen_statistics` has replaced it."""
     return layer.dtype_policy, own_call(layer)
 
 

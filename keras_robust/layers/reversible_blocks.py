@@ -1,4 +1,4 @@
-"""Residual blocks whose activations are computed once more in the backward pass instead of being stored."""
+"""Residual blocks whose activations are recomputed in the backward pass instead of being stored."""
 
 import contextlib
 import math
@@ -19,30 +19,32 @@ from keras_robust.layers.pass_settings import remember_settings
 class ReversibleBlocks(keras.layers.Layer):
     """Reversible residual blocks, one after the other (Gomez et al., 2017, section 3).
 
-    A block takes the two halves of the channels, x1 and x2, to
+    A block maps the two halves of the channels, x1 and x2, to
 
         y1 = x1 + f(x2),    y2 = x2 + g(y1),
 
-    so x2 = y2 - g(y1) and x1 = y1 - f(x2) can be computed from its output. The backward pass does so, block by block,
-    and computes the activations inside f and g a second time: only the output of the last block is stored, however many
-    blocks there are. That is one more forward pass in each gradient. Statistics of batch normalisation move in the
-    forward pass only.
+    so x2 = y2 - g(y1) and x1 = y1 - f(x2) can be computed from its output. The backward pass does this block by block,
+    and computes the activations inside f and g a second time. Only the output of the last block is stored, however many
+    blocks there are. Each gradient therefore costs one more forward pass. Statistics of batch normalisation change only
+    in the forward pass.
 
-    Measured in training steps on CPU (tests/architectures/test_revnet_memory.py), the activations of an image of 32x32
-    pixels take 1.32 MB in RevNet-38 and in RevNet-110 of the same width, where they took 3.47 and 9.32 MB if stored;
-    under XLA, those of an image of 16x16 pixels take 0.24 and 0.24 instead of 0.76 and 2.14 MB.
+    Measured in training steps on CPU (tests/architectures/test_revnet_memory.py): the activations of a 32x32 image take
+    1.32 MB in RevNet-38 and in RevNet-110 of the same width. Stored, they would take 3.47 and 9.32 MB. Under XLA, those
+    of a 16x16 image take 0.24 and 0.24 MB instead of 0.76 and 2.14 MB.
 
-    The halves are float32 whatever the precision of f and g, since what is computed back is as exact as they are.
+    The halves are float32 whatever the precision of f and g, because the recomputed values are only as exact as the
+    halves.
 
     Args:
-        functions: f and g of the first block, f and g of the second, and so on: built layers or models, which keep the
-            shape of their input, (batch, ..., channels / 2), and share no variables.
-        recompute: False stores the activations, as other layers do: the same numbers faster, for more memory.
-        name: of the layer.
-        **kwargs: of `keras.Layer`.
+        functions: f and g of the first block, f and g of the second block, and so on: built layers or models that keep
+            the shape of their input, (batch, ..., channels / 2), and share no variables.
+        recompute: False stores the activations, as other layers do. The numbers are the same; it is faster and needs
+            more memory.
+        name: name of the layer.
+        **kwargs: arguments of `keras.Layer`.
 
     Raises:
-        ValueError: if `functions` is no even number of built Keras layers with variables of their own, or the number of
+        ValueError: if `functions` is not an even number of built Keras layers with separate variables, or the number of
             channels is odd.
     """
 
@@ -55,9 +57,9 @@ class ReversibleBlocks(keras.layers.Layer):
         self.recompute = recompute
 
     def build(self, input_shape: Any) -> None:
-        """Checks that there are two halves."""
+        """Checks that the number of channels is even."""
         if input_shape[-1] is None or input_shape[-1] % 2:
-            raise ValueError(f"The channels of reversible blocks have two halves. Received: input_shape={input_shape}")
+            raise ValueError(f"Reversible blocks need an even number of channels. Received: input_shape={input_shape}")
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -66,12 +68,12 @@ class ReversibleBlocks(keras.layers.Layer):
         return self._recomputing(x, training) if self.recompute else self._forward(x, training)
 
     def _recomputing(self, x: Tensor, training: bool | None) -> Tensor:
-        """Returns the output, whose gradient is that of `_backward`, and lets statistics move."""
+        """Returns the output, with the gradient of `_backward`, and updates the statistics."""
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         updated: list[keras.Variable] = []
         as_in_this_call = remember_settings(self)
 
-        # A custom gradient is one of arguments and results, so that is what variables and their new values are here.
+        # A custom gradient knows only arguments and results, so variables are arguments and new values are results.
         @custom_gradient
         def run(x: Tensor, *values: Tensor) -> Any:
             with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
@@ -131,12 +133,12 @@ class ReversibleBlocks(keras.layers.Layer):
         return input_shape
 
     def with_functions(self, functions: Sequence[keras.Layer]) -> "ReversibleBlocks":
-        """Returns a layer like this one with other functions."""
+        """Returns a copy of this layer with other functions."""
         config = {name: value for name, value in self.get_config().items() if name != "functions"}
         return ReversibleBlocks(functions, **config)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the layer."""
+        """Returns the arguments that rebuild the layer."""
         functions = [keras.saving.serialize_keras_object(function) for function in self.functions]
         return {**super().get_config(), "functions": functions, "recompute": self.recompute}
 
@@ -149,9 +151,9 @@ class ReversibleBlocks(keras.layers.Layer):
 
 @contextlib.contextmanager
 def stored_activations(classifier: keras.Layer) -> Iterator[None]:
-    """Lets the reversible blocks of `classifier` that are called inside store their activations.
+    """Makes the reversible blocks of `classifier` that are called inside store their activations.
 
-    So that a SavedModel consists of TensorFlow's own operations, and whoever loads it can differentiate it.
+    A SavedModel then consists of TensorFlow's own operations, and users who load it can differentiate it.
     """
     layers = [each for each in flatten_layers(classifier) if isinstance(each, ReversibleBlocks) and each.recompute]
     for layer in layers:
@@ -164,12 +166,12 @@ def stored_activations(classifier: keras.Layer) -> Iterator[None]:
 
 
 def _not_before(first: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """Returns `tensors`, which are there once `first` is.
+    """Returns `tensors`, but not before `first` is computed.
 
-    Without it all blocks could be computed back before the first gradient arrives, and be in memory together. XLA heeds
-    no control dependencies, so the tensors are divided by a one that it does not see through, much as in
-    `tf.recompute_grad`. A division it does not repeat either: with a sum instead, it computed what comes out of one
-    block again in each of the next, and kept all that it takes.
+    Without this, all blocks could be recomputed before the first gradient arrives, and be in memory together. XLA
+    ignores control dependencies, so the tensors are divided by a 1 that XLA cannot simplify, much as in
+    `tf.recompute_grad`. XLA does not repeat a division. It did repeat a sum: it recomputed the output of one block in
+    each of the next ones, and kept everything for it.
     """
     truth = tf.cast(tf.reduce_max(tf.reshape(first, [-1])[:1]), tf.bool)  # also of an empty batch
     one = tf.where(truth == truth, tf.ones((), first.dtype), tf.constant(math.nan, first.dtype))
@@ -179,7 +181,7 @@ def _not_before(first: Tensor, tensors: list[Tensor]) -> list[Tensor]:
 def _check_functions(functions: Any) -> None:
     are_layers = all(isinstance(function, keras.Layer) and function.built for function in functions)
     if len(functions) == 0 or len(functions) % 2 or not are_layers:
-        raise ValueError(f"functions is an even number of built Keras layers. Received: functions={functions!r}")
+        raise ValueError(f"functions must be an even number of built Keras layers. Received: functions={functions!r}")
     variables = [id(variable) for function in functions for variable in function.variables]
     if len(set(variables)) != len(variables):
         raise ValueError(f"functions share no variables. Received: functions={functions!r}")

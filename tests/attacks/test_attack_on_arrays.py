@@ -146,7 +146,7 @@ MISTAKES = {
     "batches of none": ({"batch_size": 0}, "batch_size=0"),
     "targets for nobody": ({"targets": lambda y: (y + 1) % 3}, r"Received: PGD-1 .*targets=an array"),
     "no targets": ({"attack": GIVEN}, r"target given\) and targets=None"),
-    "targets that are labels": ({"attack": GIVEN, "targets": lambda y: y}, "Received: 4 targets that are the label"),
+    "targets that are labels": ({"attack": GIVEN, "targets": lambda y: y}, "Received: 4 targets that equal the label"),
     "targets too large": ({"attack": GIVEN, "targets": lambda y: y + 3}, "Received: targets from"),
     "targets of half a class": ({"attack": GIVEN, "targets": lambda y: y + 0.5}, "Received: targets from"),
     "too few targets": ({"attack": GIVEN, "targets": lambda y: y[:2]}, r"Received: targets of shape \(2,\)"),

@@ -97,7 +97,7 @@ def with_an_empty_class(root: pathlib.Path) -> pathlib.Path:
 
 
 WRONG: dict[str, tuple[Callable[[pathlib.Path], pathlib.Path], str, str]] = {
-    "no such path": (lambda root: root / "gone", "test", r"folder that is there. Received: name='folder:.*gone'$"),
+    "no such path": (lambda root: root / "gone", "test", r"existing folder. Received: name='folder:.*gone'$"),
     "a file": (lambda root: root / "train" / "cat" / "0.png", "test", r"Received: name='folder:.*0.png'$"),
     "no images": (empty, "test", r"SPLIT/CLASS, in files \*.jpg, .*Received: name='folder:.*', where there are none$"),
     "a split as the folder": (
@@ -312,7 +312,7 @@ def test_bad_images_are_skipped_and_logged(image_folder: pathlib.Path, damaged: 
 def test_a_class_of_bad_images_alone_is_refused(copied: pathlib.Path):
     for path in (copied / "test" / "dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"split='test', where no file of the class 'dog' can$"):
+    with pytest.raises(ValueError, match=r"split='test', where no file of the class 'dog' can be read$"):
         data.evaluation_batches(f"folder:{copied}", "test", batch_size=2, image_size=8, on_bad_image="skip")
 
 
@@ -320,7 +320,7 @@ def test_a_class_of_bad_images_alone_is_refused(copied: pathlib.Path):
     ("name", "value", "message"),
     [
         ("folder", "ignore", r"\('error', 'skip'\). Received: on_bad_image='ignore'"),
-        ("mnist_small", "skip", "not those of TFDS"),
+        ("mnist_small", "skip", "not for TFDS data sets"),
     ],
 )
 def test_on_bad_image_is_of_folders(

@@ -137,7 +137,7 @@ MISTAKES = {
     "no targets": (towards(0.1), {}, r"Received: targets=None for PGD-20"),
     "targets for nobody": (FGSM(kr.Linf(0.1)), {"targets": lambda y: (y + 1) % 4}, "Received: targets for PGD-1"),
     "targets for a suite": (AutoAttack(kr.Linf(0.1)), {"targets": lambda y: (y + 1) % 4}, "targets for APGD-100"),
-    "the label": (towards(0.1), {"targets": lambda y: y}, "Received: 40 targets that are the label, .*position 0"),
+    "the label": (towards(0.1), {"targets": lambda y: y}, "Received: 40 targets that equal the label, .*position 0"),
     "no class": (towards(0.1), {"targets": lambda y: y + 4}, "from 0 to 3.*Received: targets from 4 to 7"),
     "too few": (towards(0.1), {"targets": lambda y: y[:9]}, r"Received: targets of shape \(9,\)"),
     "a word": (towards(0.1), {"targets": lambda y: "random"}, "Received: targets of shape"),

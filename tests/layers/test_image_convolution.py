@@ -82,7 +82,7 @@ def test_lenet_begins_with_it_and_comes_back_from_a_file(tmp_path):
     [("strides", 2), ("padding", "valid"), ("dilation_rate", 2), ("groups", 2), ("data_format", "channels_first")],
 )
 def test_other_convolutions_are_refused(option, value):
-    with pytest.raises(ValueError, match=rf"An ImageConvolution has {option}=.*Received: {option}="):
+    with pytest.raises(ValueError, match=rf"An ImageConvolution must have {option}=.*Received: {option}="):
         ImageConvolution(4, 3, **{option: value})
 
 
