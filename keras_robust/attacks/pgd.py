@@ -230,7 +230,7 @@ class PGD(Attack):
     def goal(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> Goal:
-        """Returns the goal of the objective. Arguments as of `Attack.perturb`; the seed, (2,), is for random targets.
+        """Returns the goal of the objective. Arguments: see `Attack.perturb`; the seed, (2,), is for random targets.
 
         If only the number of classes is used, the compiler drops the pass of the clean images.
 
