@@ -44,8 +44,9 @@ class Chunk:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
-        """Returns what `as_arrays` was called on."""
+        """Returns what `as_arrays` was called on; version 0.1 did not keep `reached`."""
         state = {name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
         fields: dict[str, Any] = {name: value for name, value in arrays.items() if not name.startswith("state/")}
+        fields.setdefault("reached", np.zeros(len(fields["examples"]), bool))
         numbers = {"before": int, "step": int, "seconds": float}
         return cls(**fields | {name: kind(fields[name]) for name, kind in numbers.items()} | {"state": state})

@@ -21,6 +21,7 @@ from keras_robust.evaluation.provenance import provenance, training_run
 from keras_robust.evaluation.record import (
     accuracies,
     adversarials_of,
+    as_written_today,
     describe,
     fingerprint,
     noise_of,
@@ -181,7 +182,7 @@ def evaluate(
         checks = bool(suite and suite.strong and setting.white_box)
     progress = None
     if journal is not None:
-        progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]))
+        progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]), as_written_today)
     gradients = check_gradients(given, setting, together=suite is not None)
     noise = noise_of(setting, len(given), cascade=suite is not None)
     results = _run(given, setting, progress, gradients, cascade=suite is not None, keep_attacked=keep_adversarials)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,23 @@ class Journal:
     Args:
         folder: made where it is missing.
         fingerprint: what the evaluation depends on, as JSON.
+        as_written_today: maps a fingerprint that an earlier version wrote to what this version would have written.
 
     Raises:
         ValueError: if the folder holds the progress of another evaluation, or cannot be written to.
     """
 
-    def __init__(self, folder: str | pathlib.Path, fingerprint: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        fingerprint: dict[str, Any],
+        as_written_today: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         self.folder = pathlib.Path(folder)
         path = self.folder / FINGERPRINT_FILE
         fingerprint = json.loads(json.dumps(fingerprint))
         if path.exists():
-            found = json.loads(path.read_text())
+            found = as_written_today(json.loads(path.read_text()))
             different = sorted(key for key in {*found, *fingerprint} if found.get(key) != fingerprint.get(key))
             if different:
                 raise ValueError(

@@ -44,6 +44,32 @@ def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | Non
     }
 
 
+def as_written_today(found: dict[str, Any]) -> dict[str, Any]:
+    """Returns a fingerprint as this version writes it, so that an evaluation of version 0.1 goes on.
+
+    That version had fewer settings; those that it lacked have their defaults, under which this version computes the
+    same. (Where it does not, as for Square in AutoAttack, the settings differ.) Suites and attacks that cannot be
+    built, and attacks with an aim, stay as they are and are refused: that progress does not say which targets were
+    reached.
+    """
+    if "compile_attack" in found:
+        return found
+    attacks = []
+    for name, described in found["attacks"]:
+        today = _described_today(described)
+        attacks.append([today["name"] if name == described["name"] else name, today])
+    suite = found["suite"] and _described_today(found["suite"])
+    return {**found, "compile_attack": "auto", "attacks": attacks, "suite": suite}
+
+
+def _described_today(described: dict[str, Any]) -> dict[str, Any]:
+    try:
+        serializable = keras.saving.deserialize_keras_object(described["settings"])
+    except (TypeError, ValueError):
+        return described
+    return described if getattr(serializable, "aim", None) else describe(serializable)
+
+
 def noise_of(setting: Setting, attacks: int, *, cascade: bool) -> dict[str, Any] | None:
     """Returns how random the target is, and what its noise alone takes from a robust accuracy; None if it is not.
 
