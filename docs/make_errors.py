@@ -1,6 +1,6 @@
 """Writes docs/errors.md: every error and warning of the package, from its source.
 
-    python docs/make_errors.py
+python docs/make_errors.py
 """
 
 import ast
@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "errors.md"
 BEFORE = """# Errors and warnings
 
 Every message of the package, by module, as `python docs/make_errors.py` finds it in the source. A message says what is
-wrong, then what was received, and where it helps, what to do. `{...}` stands for a value that is known when it is raised.
+wrong, then what was received, and where it helps, what to do. `{...}` stands for a value that the message fills in.
 """
 
 
