@@ -37,8 +37,8 @@ from keras_robust.distribution import Crafted, Crafter, asynchronous_generation
 from keras_robust.distribution.crafted_batches import CRAFTED_AT, NOT_CRAFTED
 from keras_robust.distribution.crafter import recipe
 from keras_robust.evaluation.provenance import read_history
-from keras_robust.planning.measurement import time_in_turns
 from keras_robust.reports import canvas
+from keras_robust.tools.planning.timing import time_in_turns
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
 PUBLISH_EVERY = flags.DEFINE_list("publish_every", ["100", "10"], "Training steps between two sets of weights.")

@@ -16,8 +16,8 @@ import step_cost
 import tensorflow as tf
 from absl import app, flags
 
-from keras_robust.planning.measurement import time_in_turns, timed_pass
-from keras_robust.planning.passes import training_passes
+from keras_robust.tools.planning.passes import training_passes
+from keras_robust.tools.planning.timing import time_in_turns, timed_pass
 
 METHODS = ("natural", "pgd", "adversarial_logit_pairing", "free")
 

@@ -19,9 +19,9 @@ import numpy as np
 from absl import app
 
 import keras_robust as kr
-from keras_robust.planning import ACCELERATORS, Plan, plan
-from keras_robust.planning.operations import cost_of
-from keras_robust.planning.passes import UPDATE, Pass
+from keras_robust.tools.planning import ACCELERATORS, Plan, plan
+from keras_robust.tools.planning.costs import cost_of
+from keras_robust.tools.planning.passes import UPDATE, Pass
 
 # accelerator, precision, images per batch, images per second
 SPEEDS = (

@@ -19,7 +19,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import keras_robust as kr
-from keras_robust.planning.measurement import time_in_turns
+from keras_robust.tools.planning.timing import time_in_turns
 
 NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Which of lenet, resnet20, wrn32_10 and resnet50.")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds; the median over them counts.")

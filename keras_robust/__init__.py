@@ -8,7 +8,7 @@
 Images are floats in [0, 1]; epsilon is in the same units.
 """
 
-import keras_robust._backend  # noqa: F401  # first: it refuses other backends than TensorFlow
+from keras_robust._imports import on_first_use  # first: it refuses other backends than TensorFlow
 
 # isort: split
 from keras_robust import (
@@ -21,7 +21,6 @@ from keras_robust import (
     layers,
     losses,
     optimizers,
-    planning,
     training,
 )
 from keras_robust.core import L1, L2, Linf
@@ -49,6 +48,8 @@ from keras_robust.methods import (
     finetune_batch_norm,
 )
 from keras_robust.version import __version__
+
+__getattr__ = on_first_use(__name__, {"planning": "keras_robust.tools.planning"})
 
 __all__ = [
     "L1",

@@ -10,7 +10,7 @@ machine, such as 2xcpu, which are measured.
 
 from absl import flags
 
-from keras_robust.planning import UTILIZATION, plan
+from keras_robust.tools.planning import UTILIZATION, plan
 from keras_robust.training import command_line, training_flags
 
 CONFIG = training_flags.define_config()

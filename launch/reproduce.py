@@ -11,7 +11,7 @@ import pathlib
 
 from absl import flags
 
-from keras_robust import reproduction
+from keras_robust.tools import reproduction
 from keras_robust.training import command_line
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -9,7 +9,7 @@ of the steps alone, --do=delete deletes. Started again, the same command goes on
 that was taken away is deleted and created again, and the run goes on from its workdir.
 
 gcloud must be installed and logged in, and the service account of the VM be allowed to use the bucket; for several
-hosts, also to see TPUs (roles/tpu.viewer). docs/scale.md says more, and keras_robust/distribution/tpu_vm.py and
+hosts, also to see TPUs (roles/tpu.viewer). docs/scale.md says more, and keras_robust/tools/tpu_vm.py and
 tpu_training.py name the pages of Google's documentation.
 """
 
@@ -18,7 +18,7 @@ import tempfile
 
 from absl import flags
 
-from keras_robust.distribution import tpu_job, tpu_training, tpu_vm
+from keras_robust.tools import tpu_job, tpu_training, tpu_vm
 from keras_robust.training import command_line
 
 NAME = flags.DEFINE_string("name", None, "Of the TPU VM, and of the queued resource.")

@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
+from keras_robust.core.seeds import Tensor
 from keras_robust.data.mnist_small import MnistSmall
 
 _PREPARING = threading.Lock()  # redirecting standard output is not safe between threads
@@ -110,6 +112,24 @@ def image_and_label(
     raise ValueError(
         f"The data set must be one for image classification: uint8 images, one class label each. "
         f"Received: name={name!r} with supervised_keys={keys} and features {builder.info.features}"
+    )
+
+
+def encoded_images(builder: tfds.core.DatasetBuilder, split: str, seed: Tensor | None) -> tf.data.Dataset:
+    """Returns pairs of an encoded image and a label, of known length: `source.Source.records`.
+
+    With a seed, the order of the files is drawn from it unless the data set has an order of its own. TFDS decides
+    whether the data exist, also under its mocks.
+    """
+    options = tf.data.Options()
+    options.deterministic = True
+    shuffle_files = seed is not None and not builder.info.disable_shuffling
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=shuffle_files,
+        decoders={builder.info.supervised_keys[0]: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(options=options, try_autocache=False, shuffle_seed=seed),
+        as_supervised=True,
     )
 
 

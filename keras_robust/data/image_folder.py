@@ -9,7 +9,6 @@ import random
 from collections.abc import Sequence
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
@@ -49,6 +48,8 @@ class ImageFolder:
             KeyError: if there is no such split.
             ValueError: if the slice ends outside the split, or is not a slice.
         """
+        import tensorflow_datasets as tfds  # takes its time to load
+
         infos = {
             name: tfds.core.SplitInfo(name=name, shard_lengths=[len(examples)], num_bytes=0, filename_template=None)
             for name, examples in self.splits.items()

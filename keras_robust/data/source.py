@@ -6,13 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from keras_robust.core.seeds import Tensor
-from keras_robust.data.builders import available_splits, how_to_prepare, image_and_label, prepared_builder
 from keras_robust.data.decoding import cut, decode, decode_any, read_named
 from keras_robust.data.image_folder import PREFIX, check_on_bad_image, open_folder
-from keras_robust.data.official_order import check_order, official_records, order_is_not_known
 from keras_robust.data.windows import central_window
 
 ImageSize = int | Sequence[int]
@@ -135,44 +132,48 @@ def open_split(
     Raises:
         ValueError: see `loading.load_split`.
     """
-    check_order(order)
+    from keras_robust.data import builders, official_order  # they load TFDS, which takes its time
+
+    official_order.check_order(order)
     check_on_bad_image(on_bad_image)
     if isinstance(name, str) and name.startswith(PREFIX):
         if order == "official":
-            raise ValueError(order_is_not_known(name))
+            raise ValueError(official_order.order_is_not_known(name))
         return _open_folder(name, split, on_bad_image)
     if on_bad_image != "error":
         raise ValueError(
             "on_bad_image='skip' works for folders, not for TFDS data sets. "
             f"Received: on_bad_image={on_bad_image!r} for name={name!r}"
         )
-    builder = prepared_builder(name, data_dir, download)
-    image, label = image_and_label(name, builder)
-    records: Records = functools.partial(_contents, builder, split)
+    builder = builders.prepared_builder(name, data_dir, download)
+    image, label = builders.image_and_label(name, builder)
+    records: Records = functools.partial(builders.encoded_images, builder, split)
     sizes = {key: int(info.num_examples) for key, info in builder.info.splits.items()}
     try:
         num_examples = int(records(None).cardinality())
     except AssertionError:
-        raise ValueError(how_to_prepare(name, builder)) from None
+        raise ValueError(builders.how_to_prepare(name, builder)) from None
     except (KeyError, ValueError) as error:
-        raise ValueError(available_splits(name, sizes, split, str(error))) from None
+        raise ValueError(builders.available_splits(name, sizes, split, str(error))) from None
     if num_examples < 1:  # a slice that ends before it starts has a negative cardinality
-        raise ValueError(available_splits(name, sizes, split, "the slice is empty"))
+        raise ValueError(builders.available_splits(name, sizes, split, "the slice is empty"))
     if order == "official":
-        records = _fixed(official_records(builder, name, split))
+        records = _fixed(official_order.official_records(builder, name, split))
     info = DatasetInfo(name, split, num_examples, label.num_classes, tuple(image.shape))
     return Source(info, records, False, image.decode_example)
 
 
 def _open_folder(name: str, split: str, on_bad_image: str) -> Source:
+    from keras_robust.data import builders
+
     folder = open_folder(name)
     sizes = {key: len(examples) for key, examples in folder.splits.items()}
     try:
         examples = folder.examples(split)
     except (KeyError, ValueError, AssertionError) as error:
-        raise ValueError(available_splits(name, sizes, split, str(error))) from None
+        raise ValueError(builders.available_splits(name, sizes, split, str(error))) from None
     if not examples:
-        raise ValueError(available_splits(name, sizes, split, "the slice is empty"))
+        raise ValueError(builders.available_splits(name, sizes, split, "the slice is empty"))
     if on_bad_image == "skip":
         examples = folder.readable(examples, split)
     number = {label: index for index, label in enumerate(folder.classes)}
@@ -185,21 +186,3 @@ def _open_folder(name: str, split: str, on_bad_image: str) -> Source:
 def _fixed(records: tf.data.Dataset) -> Records:
     """Returns `Source.records` for records without an order of files to draw."""
     return lambda seed: records
-
-
-def _contents(builder: tfds.core.DatasetBuilder, split: str, seed: Tensor | None) -> tf.data.Dataset:
-    """Returns `Source.records` for a builder and a split: pairs of encoded image and label, of known length.
-
-    With a seed, the order of the files is drawn from it unless the data set has an order of its own. TFDS decides
-    whether the data exist, also under its mocks.
-    """
-    options = tf.data.Options()
-    options.deterministic = True
-    shuffle_files = seed is not None and not builder.info.disable_shuffling
-    return builder.as_dataset(
-        split=split,
-        shuffle_files=shuffle_files,
-        decoders={builder.info.supervised_keys[0]: tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(options=options, try_autocache=False, shuffle_seed=seed),
-        as_supervised=True,
-    )

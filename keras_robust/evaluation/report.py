@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_robust.reports import wording, write_comparison, write_report
+from keras_robust import reports
+from keras_robust.reports import wording
 
 RECORD_FILE = "record.json"
 SAMPLES_FILE = "samples.npz"
@@ -74,7 +75,7 @@ class Report:
             (folder / ADVERSARIALS_FILE).unlink(missing_ok=True)
         else:
             np.savez(folder / ADVERSARIALS_FILE, **self.adversarials)  # type: ignore[arg-type]
-        write_report(self.record, self.samples, folder)
+        reports.write_report(self.record, self.samples, folder)
         partial = folder / f"{RECORD_FILE}.partial"
         partial.write_text(json.dumps(self.record, indent=1) + "\n")
         partial.replace(folder / RECORD_FILE)
@@ -148,4 +149,4 @@ def compare(folders: Sequence[str | pathlib.Path], output: str | pathlib.Path) -
     if len(set(names)) != len(names):
         names = [str(folder) for folder in folders]
     pathlib.Path(output).mkdir(parents=True, exist_ok=True)
-    write_comparison(records, pathlib.Path(output), names)
+    reports.write_comparison(records, pathlib.Path(output), names)

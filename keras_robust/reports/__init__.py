@@ -2,11 +2,21 @@
 
 write_report(json.loads(path.read_text()), samples, folder)
 write_comparison(records, folder)
+
+The libraries that draw and fill in templates are loaded with the first of these functions.
 """
 
-from keras_robust.reports.comparison import compare_records, write_comparison
-from keras_robust.reports.markdown import render_markdown
-from keras_robust.reports.page import render_html
-from keras_robust.reports.writer import write_report
+from keras_robust._imports import on_first_use
+
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "compare_records": "keras_robust.reports.comparison:compare_records",
+        "render_html": "keras_robust.reports.page:render_html",
+        "render_markdown": "keras_robust.reports.markdown:render_markdown",
+        "write_comparison": "keras_robust.reports.comparison:write_comparison",
+        "write_report": "keras_robust.reports.writer:write_report",
+    },
+)
 
 __all__ = ["compare_records", "render_html", "render_markdown", "write_comparison", "write_report"]

@@ -7,9 +7,10 @@ from typing import Any
 
 from absl import app, logging
 
-from keras_robust.core.exit_codes import START_AGAIN
 from keras_robust.training.preemption import Preempted
 
+START_AGAIN = 75
+"""Exit code of a run that was interrupted after a checkpoint: the same command continues. EX_TEMPFAIL of sysexits.h."""
 USER_ERRORS = (ValueError, FloatingPointError, OSError, ImportError)
 _QUOTES = "\"'"
 

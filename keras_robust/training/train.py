@@ -43,7 +43,7 @@ def train(
         workdir: folder of the run; see `training.workdir`.
         data_dir: where TFDS keeps its data sets; None is its default.
         download: let TFDS download a data set that is missing.
-        data_service: grpc://HOST:PORT of a tf.data service that prepares the batches: see `data.service`.
+        data_service: grpc://HOST:PORT of a tf.data service that prepares the batches: see `data.training_batches`.
         strategy: see `create_strategy`. With several workers, all call this with the same arguments, and `workdir` is
             one folder for all of them.
         tpu: see `create_strategy`.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from keras_robust.distribution.tpu_training import Training
+from keras_robust.tools.tpu_training import Training
 
 SCRIPT = """#!{python} -SE
 import json, pathlib, sys

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from keras_robust.distribution import tpu_training
-from keras_robust.distribution.tpu_job import LOOKS, STEPS, DryRun, Job, execute
-from keras_robust.distribution.tpu_vm import TpuVm
+from keras_robust.tools import tpu_training
+from keras_robust.tools.tpu_job import LOOKS, STEPS, DryRun, Job, execute
+from keras_robust.tools.tpu_vm import TpuVm
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from keras_robust.distribution import tpu_training
-from keras_robust.distribution.tpu_training import Training
-from keras_robust.distribution.tpu_vm import TpuVm
+from keras_robust.tools import tpu_training
+from keras_robust.tools.tpu_training import Training
+from keras_robust.tools.tpu_vm import TpuVm
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETUP = (ROOT / "setup.py").read_text()

@@ -6,7 +6,7 @@ import plan_accuracy
 import plan_published
 import pytest
 
-from keras_robust.planning import UTILIZATION, plan
+from keras_robust.tools.planning import UTILIZATION, plan
 
 CONFIG = {
     "config_format": 1,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from keras_robust.planning import ACCELERATORS, Accelerator, Devices, parse_devices
-from keras_robust.planning.accelerators import NETWORK
-from keras_robust.planning.operations import Operation
+from keras_robust.tools.planning import ACCELERATORS, Accelerator, Devices, parse_devices
+from keras_robust.tools.planning.accelerators import NETWORK
+from keras_robust.tools.planning.costs import Operation
 
 TOY = Accelerator("toy", {"float32": 100.0}, bandwidth=10.0, memory=1e3, link=5.0, group=4, source="here")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from keras_robust.data import load_split
-from keras_robust.planning.examples import SIZES, count_examples
+from keras_robust.tools.planning.plan import SIZES, count_examples
 
 
 @pytest.mark.parametrize(

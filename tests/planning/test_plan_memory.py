@@ -9,9 +9,8 @@ import keras
 import pytest
 
 import keras_robust as kr
-from keras_robust.planning.memory import USABLE, Memory, memory_of
-from keras_robust.planning.operations import cost_of
-from keras_robust.planning.passes import training_passes
+from keras_robust.tools.planning.costs import USABLE, Memory, cost_of, memory_of
+from keras_robust.tools.planning.passes import training_passes
 
 ROOT = pathlib.Path(__file__).parents[2]
 BALL = kr.Linf(0.3)

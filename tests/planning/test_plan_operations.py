@@ -6,8 +6,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_robust as kr
-from keras_robust.planning.operations import cost_of
-from keras_robust.planning.passes import UPDATE, Pass
+from keras_robust.tools.planning.costs import cost_of
+from keras_robust.tools.planning.passes import UPDATE, Pass
 
 FLOAT = 4
 

@@ -7,9 +7,9 @@ from counted_operations import profiled_operations
 from makers import ATTACK, BALL, METHODS, loss_for
 
 import keras_robust as kr
-from keras_robust.planning.operations import cost_of
-from keras_robust.planning.passes import ATTACK as ATTACK_PART
-from keras_robust.planning.passes import attack_passes, training_passes, validation_passes
+from keras_robust.tools.planning.costs import cost_of
+from keras_robust.tools.planning.passes import ATTACK as ATTACK_PART
+from keras_robust.tools.planning.passes import attack_passes, training_passes, validation_passes
 
 BATCH = 4
 ARCHITECTURES = {"lenet": kr.architectures.LeNet, "resnet20": kr.architectures.ResNet20}

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from keras_robust.reproduction import Experiment, ModelSpec, load_config, load_experiments
+from keras_robust.tools.reproduction import Experiment, ModelSpec, load_config, load_experiments
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 4}

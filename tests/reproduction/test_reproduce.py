@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from keras_robust.reproduction import Runner, reproduce, smoke_config
+from keras_robust.tools.reproduction import Runner, reproduce, smoke_config
 from keras_robust.training.config import resolve
 
 CONFIG = """

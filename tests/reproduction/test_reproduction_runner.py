@@ -10,7 +10,7 @@ import weakref
 import pytest
 
 import keras_robust as kr
-from keras_robust.reproduction import Experiment, ModelSpec, Runner, run
+from keras_robust.tools.reproduction import Experiment, ModelSpec, Runner, run
 from keras_robust.training.config import resolve
 
 CONFIG = """

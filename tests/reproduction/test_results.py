@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from keras_robust.reports import canvas
-from keras_robust.reproduction import (
+from keras_robust.tools.reproduction import (
     Experiment,
     load_experiments,
     read_results,
@@ -14,7 +14,7 @@ from keras_robust.reproduction import (
     write_page,
     write_results,
 )
-from keras_robust.reproduction.figure import draw_figure, lines_of
+from keras_robust.tools.reproduction.results import draw_figure, lines_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 PGD = {"name": "pgd", "epsilon": 0.3, "steps": 4}

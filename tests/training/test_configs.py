@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.reproduction import load_config, load_experiments, smoke_config
+from keras_robust.tools.reproduction import load_config, load_experiments, smoke_config
 from keras_robust.training import build, config
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"

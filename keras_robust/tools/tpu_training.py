@@ -21,7 +21,7 @@ import re
 import shlex
 from collections.abc import Iterable
 
-from keras_robust.distribution.tpu_vm import TpuVm
+from keras_robust.tools.tpu_vm import TpuVm
 
 TENSORFLOW = ("tensorflow-tpu==2.20.0", "libtpu==0.0.14")
 """The newest on PyPI in November 2026, and of the libtpu~=0.0.14 that it requires the version it names.

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from keras_robust.planning.operations import Operation
+from keras_robust.tools.planning.costs import Operation
 
 GIGA, TERA = 10**9, 10**12
 NETWORK = 12.5 * GIGA

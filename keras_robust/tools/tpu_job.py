@@ -7,10 +7,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-from keras_robust.core.exit_codes import START_AGAIN
-from keras_robust.distribution import tpu_training
-from keras_robust.distribution.tpu_training import Training
-from keras_robust.distribution.tpu_vm import LOST_STATES, READY_STATES, TpuVm
+from keras_robust.tools import tpu_training
+from keras_robust.tools.tpu_training import Training
+from keras_robust.tools.tpu_vm import LOST_STATES, READY_STATES, TpuVm
+from keras_robust.training.command_line import START_AGAIN
 
 STEPS = ("create", "install", "train", "fetch", "delete")
 NOT_FOUND = "NOT_FOUND"

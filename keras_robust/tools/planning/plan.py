@@ -1,26 +1,36 @@
-"""What a training run costs before it is started."""
+"""What a training run costs before it is started: the plan, the sizes of data sets that it needs, and its table."""
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow_datasets as tfds
+
 from keras_robust.core.checks import check_integer, check_weight
-from keras_robust.data import check_batch_size
-from keras_robust.planning.accelerators import parse_devices
-from keras_robust.planning.examples import count_examples
-from keras_robust.planning.measurement import check_cores, memory_of_machine
-from keras_robust.planning.memory import Memory, memory_of
-from keras_robust.planning.passes import training_passes, validation_passes
-from keras_robust.planning.step import Part, Timing, parts_of_step
-from keras_robust.planning.table import to_text
+from keras_robust.data import check_batch_size, describe
+from keras_robust.tools.planning.accelerators import parse_devices
+from keras_robust.tools.planning.costs import Memory, memory_of
+from keras_robust.tools.planning.passes import training_passes, validation_passes
+from keras_robust.tools.planning.timing import Part, Timing, check_cores, memory_of_machine, parts_of_step
 from keras_robust.training.build import build_model
 from keras_robust.training.config import resolve, steps_of_epoch
 
 UTILIZATION = 0.59
 """Share of the peaks that training reaches: the median of what NVIDIA published of ResNet-50; see docs/planning.md."""
+SIZES = {
+    "mnist": {"train": 60_000, "test": 10_000},
+    "mnist_small": {"train": 10_000, "test": 2_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "cifar100": {"train": 50_000, "test": 10_000},
+    "svhn_cropped": {"train": 73_257, "test": 26_032, "extra": 531_131},
+    "imagenet2012": {"train": 1_281_167, "validation": 50_000},
+}
+"""Examples of each split, as the catalog of TFDS has them (tensorflow.org/datasets/catalog)."""
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,3 +183,110 @@ def _examples(config: Mapping[str, Any], split: str, given: int | None, data_dir
         return count_examples(config["dataset"], config[split], data_dir)
     check_integer("examples" if split == "train_split" else "validation_examples", given)
     return given
+
+
+def count_examples(name: str, split: str, data_dir: str | os.PathLike[str] | None = None) -> int:
+    """Returns the number of examples in a split.
+
+    Args:
+        name: a data set of `SIZES`, a folder, or any that TFDS has prepared.
+        split: in TFDS's syntax, such as "train[:95%]".
+        data_dir: where TFDS keeps its data sets; None is its default.
+
+    Raises:
+        ValueError: if the data set is neither, or the split is unknown or empty.
+    """
+    if name not in SIZES:
+        return _prepared_size(name, split, data_dir)
+    sizes = SIZES[name]
+    infos = {
+        key: tfds.core.SplitInfo(name=key, shard_lengths=[size], num_bytes=0, filename_template=None)
+        for key, size in sizes.items()
+    }
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"The splits of {name!r} are {sizes}. Received: split={split!r} ({error})") from error
+    count = 0
+    for part in parts:  # its ends are None where it goes to the ends of the split
+        end = sizes[part.splitname] if part.to is None else part.to
+        count += end - (part.from_ or 0)
+    if count < 1:
+        raise ValueError(f"A split has at least one example. Received: split={split!r} of {name!r} with {sizes}")
+    return count
+
+
+def _prepared_size(name: str, split: str, data_dir: str | os.PathLike[str] | None) -> int:
+    try:
+        return describe(name, split, data_dir=data_dir).num_examples
+    except ValueError as error:
+        raise ValueError(
+            f"Sizes are known of {sorted(SIZES)}, of folders and of what TFDS has prepared; of others say --examples=N "
+            f"and --validation_examples=M. Received: dataset={name!r} ({error})"
+        ) from None
+
+
+def scaled(value: float, unit: str) -> str:
+    """Returns a number with three digits and a prefix, such as "46.4 TFLOP"."""
+    factor, prefix = next(((factor, prefix) for factor, prefix in PREFIXES if value >= factor), (1, ""))
+    return f"{value / factor:.3g} {prefix}{unit}"
+
+
+def to_text(plan: Mapping[str, Any]) -> str:
+    """Returns the table of a plan's data: see `Plan.to_dict`."""
+    rows = [
+        ("run", f"{plan['method']} of {plan['classifier']} on {plan['devices']}"),
+        *([("attack", plan["attack"])] if plan["attack"] else []),
+        ("parameters", f"{plan['parameters']:,} that are trained"),
+        ("batch", f"{plan['batch_size']:,} images, {plan['memory']['batch_size']:,} per device"),
+        ("", ""),
+        *_step(plan),
+        ("", ""),
+        *_memory(plan["memory"]),
+        ("", ""),
+        *_time(plan),
+        ("assumed", _assumption(plan["utilization"])),
+        ("left out", "reading data, compiling, checkpoints, waiting for other devices"),
+    ]
+    return "\n".join(f"{name:<16}{text}".rstrip() for name, text in rows)
+
+
+def _step(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def row(work: str, flops: str, traffic: str, seconds: str) -> str:
+        return f"{work:<52}{flops:>12}{traffic:>12}{seconds:>12}"
+
+    rows = [("on each device", row("", "operations", "memory", "seconds"))]
+    for part in plan["parts"]:
+        flops = scaled(part["flops"], "FLOP") if part["flops"] else ""
+        traffic = scaled(part["traffic"], "B")
+        rows.append((f"  {part['name']}", row(part["work"], flops, traffic, f"{part['seconds']:.4g}")))
+    return [*rows, ("  a step", row("", "", "", f"{plan['step_seconds']:.4g}"))]
+
+
+def _memory(memory: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = ("weights", "gradients", "optimizer", "method", "activations")
+    parts = ", ".join(f"{name} {scaled(memory[name], 'B')}" for name in names if memory[name])
+    fits = "" if memory["batch_size"] <= memory["largest_batch"] else ": THE BATCH DOES NOT FIT"
+    return [
+        ("memory", f"{scaled(memory['total'], 'B')} of {scaled(memory['available'], 'B')} on each device: {parts}"),
+        ("largest batch", f"{memory['largest_batch']:,} images per device{fits}"),
+    ]
+
+
+def _time(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    epochs, steps = plan["epochs"], plan["steps_per_epoch"]
+    validation = f"{plan['validation_steps']:,} of {plan['validation_step_seconds']:.4g} s after each epoch"
+    rows = [
+        ("steps", f"{epochs * steps:,} in {epochs} epochs of {steps:,}"),
+        ("validation", validation),
+        ("time", f"{plan['hours']:.3g} hours, {plan['device_hours']:,.5g} device hours"),
+    ]
+    if plan["price"] is not None:
+        rows.append(("price", f"{plan['price']:,.2f} at {plan['price_per_device_hour']:g} per device hour"))
+    return rows
+
+
+def _assumption(utilization: float | None) -> str:
+    if utilization is None:
+        return "what was measured on this machine now"
+    return f"{utilization:g} of the published peaks of arithmetic and memory; an all-reduce that overlaps with nothing"

@@ -1,9 +1,15 @@
-"""The backend of Keras, looked at before anything else is imported: every part of the toolkit is TensorFlow."""
+"""What happens at `import keras_robust`: other backends than TensorFlow are refused, and some names wait for their use.
 
+It is imported before anything that imports Keras.
+"""
+
+import importlib
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 def backend_of_keras() -> str:
@@ -26,6 +32,24 @@ def require_tensorflow() -> None:
             "keras_robust is built on TensorFlow: set KERAS_BACKEND=tensorflow in the environment, or the backend in "
             f"~/.keras/keras.json, before Keras is imported. Received: the Keras backend {backend!r}"
         )
+
+
+def on_first_use(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns the `__getattr__` of a package some of whose names need libraries that take long to load.
+
+    Args:
+        package: its dotted name.
+        places: by name in the package, where it is: "module:NAME", or "module" for the module itself.
+    """
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, _, attribute = places[name].partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, attribute) if attribute else found
+
+    return get
 
 
 require_tensorflow()

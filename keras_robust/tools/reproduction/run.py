@@ -1,9 +1,10 @@
-"""Trains the models of experiments and measures them; what is finished is not done again.
+"""Runs experiments: trains their models and measures them; what is finished is not done again.
 
 WORKDIR/SCALE/models/MODEL/                  the folder of a training run, and seconds.csv
 WORKDIR/SCALE/evaluations/MODEL/EVALUATION/  a report
 """
 
+import copy
 import dataclasses
 import gc
 import hashlib
@@ -11,7 +12,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,17 +21,59 @@ from etils import epath
 from keras_robust import data, evaluation
 from keras_robust.evaluation.provenance import HISTORY_FILE, provenance, read_history
 from keras_robust.evaluation.report import RECORD_FILE
-from keras_robust.reproduction.catalog import load_config
-from keras_robust.reproduction.experiment import SMOKE, Column, Experiment, ModelSpec, Row
-from keras_robust.reproduction.smoke import SPLIT, smoke_attack, smoke_config
+from keras_robust.tools.reproduction.experiment import (
+    SMOKE,
+    Column,
+    Experiment,
+    ModelSpec,
+    Row,
+    load_config,
+    load_experiments,
+)
+from keras_robust.tools.reproduction.results import results_table, write_page, write_results
 from keras_robust.training import build_attack, train
 from keras_robust.training.config import resolve
 from keras_robust.training.workdir import Workdir
 
+ALL = "all"
 SECONDS_FILE, FINISHED_FILE = "seconds.csv", "finished"
 SECONDS_OF_A_PART = 5
 LAST_MODEL, AVERAGED_MODEL = "last.keras", "averaged.keras"
 """What is evaluated: the last model has the weights that training goes on from, not their averages."""
+SMOKE_SPLIT = "test[:16]"
+SMOKE_STEPS = 2
+SMOKE_BATCH_SIZE = 8
+"""A smoke test shows that an experiment runs from end to end, and measures nothing."""
+ITERATIONS = ("steps", "queries", "iterations")
+REPETITIONS = ("restarts", "targets", "targeted", "eot_iter")
+
+
+def reproduce(names: Sequence[str], runner: "Runner", results: pathlib.Path) -> pathlib.Path:
+    """Runs experiments, writes their records and the page of all records that are there, and returns its path.
+
+    Args:
+        names: of experiments; ("all",) stands for all that can be run at the scale of the runner.
+        runner: trains and evaluates.
+        results: folder of the records; the page, RESULTS.md, is written beside it.
+
+    Raises:
+        ValueError: if an experiment is unknown or cannot be run at that scale; nothing is run then.
+    """
+    experiments = load_experiments(runner.configs)
+    unknown = [name for name in names if name not in (*experiments, ALL)]
+    if unknown:
+        raise ValueError(f"An experiment is one of {sorted(experiments)}, or 'all'. Received: {unknown}")
+    if ALL in names:
+        names = [name for name, experiment in experiments.items() if experiment.runs_at(runner.scale)]
+    for name in names:
+        experiments[name].at(runner.scale)
+    results.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        measured = runner.run(experiments[name])
+        write_results(experiments[name], measured, results)
+        if runner.verbose:
+            print(f"\n{name}\n{results_table(experiments[name], measured)}\n", flush=True)
+    return write_page(experiments, results)
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -123,7 +166,7 @@ class Runner:
         if model is None:
             return {"values": {}, "model": None, "commits": []}
         folder = self.trained(model)
-        split = SPLIT if self.scale == SMOKE else experiment.split[self.scale]
+        split = SMOKE_SPLIT if self.scale == SMOKE else experiment.split[self.scale]
         values: dict[str, Any] = {}
         commits = set()
         for column in experiment.columns:
@@ -286,3 +329,37 @@ def _forget_models() -> None:
     """Frees the graphs of models that are not needed any more: dozens are trained and evaluated in one process."""
     keras.backend.clear_session()
     gc.collect()
+
+
+def smoke_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a training config with its method, normalisation and optimizer, for two steps on a few embedded digits.
+
+    The classifier is a LeNet, whatever it was.
+    """
+    small = copy.deepcopy(dict(config))
+    small |= {
+        "dataset": "mnist_small",
+        "train_split": "train[:64]",
+        "validation_split": SMOKE_SPLIT,
+        "batch_size": SMOKE_BATCH_SIZE,
+        "steps_per_epoch": SMOKE_STEPS,
+        "epochs": 1,
+        "steps_per_execution": 1,
+        "precision": "float32",
+    }
+    small |= dict.fromkeys(set(small) & {"image_size", "early_stopping_patience", "epsilon_warmup_epochs"}, 0)
+    small |= dict.fromkeys(set(small) & {"augmentation"}, None)
+    if small.get("freeze_batch_statistics_epochs"):
+        small |= {"freeze_batch_statistics_epochs": 1, "epochs": 2}
+    normalization = config["classifier"].get("normalization")
+    small["classifier"] = {"name": "lenet", "normalization": normalization}
+    for section in ("attack", "validation_attack"):
+        if small.get(section):
+            small[section] = smoke_attack(small[section])
+    return small
+
+
+def smoke_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an attack with so few steps that it finds little."""
+    limits = dict.fromkeys(ITERATIONS, SMOKE_STEPS) | dict.fromkeys(REPETITIONS, 1)
+    return {name: min(value, limits[name]) if name in limits else value for name, value in attack.items()}
