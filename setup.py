@@ -23,8 +23,8 @@ setuptools.setup(
         "keras_robust.reports": ["*.html"],
     },
     install_requires=[
-        "tensorflow>=2.21",
-        "keras>=3.12",
+        "tensorflow>=2.21,<2.23",
+        "keras>=3.12,<3.16",
         "tensorflow-datasets>=4.9.10",
         "absl-py>=2.1",
         "ml-collections>=1.0",

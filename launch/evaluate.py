@@ -5,6 +5,7 @@ Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist
 Command:  python launch/evaluate.py --model=runs/demo/best.keras --dataset=mnist_small --suite=autoattack \
               --epsilon=0.3 --output=runs/demo/autoattack
 
+A model with classes of yours: --import=my_package.networks, the module that registers them with Keras.
 Progress is kept in OUTPUT/progress: the same command after a kill goes on where it stopped.
 """
 
@@ -23,7 +24,7 @@ TRANSFER_STEPS = flags.DEFINE_list("transfer_steps", [], "Numbers of PGD steps o
 TOP_K = flags.DEFINE_integer("top_k", 1, "Measure accuracies among the top k, too.")
 SOURCE = flags.DEFINE_string("source", None, "Black box: craft the examples on this model instead.")
 DATASET = flags.DEFINE_string(
-    "dataset", None, "A TFDS data set, mnist_small, or folder:PATH with images in PATH/SPLIT/CLASS."
+    "dataset", None, "A TFDS data set, mnist_small, folder:PATH with images in PATH/SPLIT/CLASS, or MODULE:FUNCTION."
 )
 SPLIT = flags.DEFINE_string("split", "test", "Split, in TFDS's syntax: test[:1000].")
 OFFICIAL_ORDER = flags.DEFINE_bool(
@@ -57,6 +58,7 @@ flags.DEFINE_integer("targeted", None, "apgd: classes to target; with --objectiv
 flags.DEFINE_integer("targets", None, "fab: classes to target; 9 is FAB-T.")
 flags.DEFINE_integer("queries", None, "square: queries per start; hop_skip_jump: queries per image.")
 flags.DEFINE_string("target", None, "untargeted, untargeted_from_prediction, random, random_any or least_likely.")
+flags.adopt_module_key_flags(command_line)
 flags.mark_flags_as_required(["model", "dataset", "epsilon", "output"])
 
 ATTACK_FLAGS = (

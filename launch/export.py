@@ -1,6 +1,8 @@
 """Exports the classifier of a trained model as a SavedModel from images to logits.
 
 Command:  python launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
+
+A model with classes of yours: --import=my_package.networks, the module that registers them with Keras.
 """
 
 from absl import flags
@@ -11,6 +13,7 @@ from keras_robust.training import command_line
 MODEL = flags.DEFINE_string("model", None, "A .keras file.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
 BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
+flags.adopt_module_key_flags(command_line)
 flags.mark_flags_as_required(["model", "output"])
 
 

@@ -1,12 +1,19 @@
-"""Frozen dataclasses that Keras can save, and copies of them with other values."""
+"""From objects to data and back: frozen dataclasses that Keras saves, and objects that a text names."""
 
 import copy
 import dataclasses
+import difflib
+import importlib
+import operator
+import re
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
 
 PACKAGE = "keras_robust"
+PATH_EXAMPLE = "my_package.networks:MyNet"
+_DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 
 
 class Serializable:
@@ -32,3 +39,52 @@ def replace_unchecked(instance: Any, **fields: Any) -> Any:
     for name, value in fields.items():
         object.__setattr__(replaced, name, value)
     return replaced
+
+
+def is_dotted_path(name: Any) -> bool:
+    """Returns whether a name is a module and what it holds, such as "my_package.networks:MyNet"."""
+    return isinstance(name, str) and re.fullmatch(f"{_DOTTED}:{_DOTTED}", name) is not None
+
+
+def import_named(what: str, path: str) -> Callable[..., Any]:
+    """Imports a class or function.
+
+    Args:
+        what: it is for, in messages.
+        path: such as "my_package.networks:MyNet"; see `is_dotted_path`.
+
+    Raises:
+        ValueError: if the module cannot be imported, has no such name, or that is no class or function.
+    """
+    name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"The module {name!r} cannot be imported: {error}. Install its package, or name the folder that it is in "
+            f"by the environment variable PYTHONPATH. Received: {what}={path!r}"
+        ) from error
+    try:
+        found = operator.attrgetter(attribute)(module)
+    except AttributeError:
+        close = difflib.get_close_matches(attribute, dir(module), 1)
+        hint = f": did you mean {close[0]!r}?" if close else "."
+        raise ValueError(f"The module {name!r} has no {attribute!r}{hint} Received: {what}={path!r}") from None
+    if not callable(found) or isinstance(found, keras.Layer):
+        raise ValueError(
+            f"A path names a class or a function that makes the object. Received: {what}={path!r}, which is of type "
+            f"{type(found).__name__}"
+        )
+    return found
+
+
+def path_of(thing: Any) -> str:
+    """Returns the module and name of a class or function, or of the class of another object."""
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def not_registered(error: Exception) -> str | None:
+    """Returns what Keras could not find while it loaded a file, such as "class 'MyNet'"; None for other errors."""
+    found = re.search(r"Could not locate (\w+ '[^']*')", str(error))
+    return found and found[1]

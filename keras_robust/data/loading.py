@@ -4,11 +4,11 @@ import os
 
 import tensorflow as tf
 
-from keras_robust.data.source import DatasetInfo, open_split
+from keras_robust.data.source import DataFunction, DatasetInfo, open_split
 
 
 def load_split(
-    name: str,
+    name: str | DataFunction,
     split: str,
     *,
     data_dir: str | os.PathLike[str] | None = None,
@@ -21,7 +21,8 @@ def load_split(
     Args:
         name: a TFDS image classification data set, such as "mnist" or "imagenet2012"; "mnist_small", which is embedded
             in the package and prepared under `data_dir` on first use; or "folder:PATH", a folder of images
-            PATH/SPLIT/CLASS/*.jpg, *.png, *.bmp, *.gif (first frame) or *.webp.
+            PATH/SPLIT/CLASS/*.jpg, *.png, *.bmp, *.gif (first frame) or *.webp. It may
+            also be your own function of the split, see `source.FunctionSource`, or its path "my_package.data:digits".
         split: TFDS split syntax, such as "train[:95%]" or "test[:1000]".
         data_dir: folder of prepared data sets. None means TFDS's default, usually ~/tensorflow_datasets.
         download: whether to download and prepare a data set that is not under `data_dir`.
@@ -48,7 +49,7 @@ def load_split(
 
 
 def describe(
-    name: str,
+    name: str | DataFunction,
     split: str,
     *,
     data_dir: str | os.PathLike[str] | None = None,

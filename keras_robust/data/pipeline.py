@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_robust.core import seeds
 from keras_robust.core.checks import check_integer
-from keras_robust.data.augmentation import get_augmentation
-from keras_robust.data.source import DatasetInfo, ImageSize, Source, open_split
+from keras_robust.data.augmentation import Augmentation, get_augmentation
+from keras_robust.data.source import DataFunction, DatasetInfo, FunctionSource, ImageSize, Source, open_split
 from keras_robust.data.stream import Stream
 
 MAX_CACHE_BYTES = 2 * 2**30  # above the 1.9e9 of SVHN with its extra images, below the 1.6e10 of ImageNet at 64 x 64
@@ -19,7 +19,7 @@ SECONDS_TO_ANSWER = 10  # for a tf.data service
 
 
 def training_batches(
-    name: str,
+    name: str | DataFunction,
     split: str,
     *,
     batch_size: int,
@@ -85,8 +85,10 @@ def training_batches(
             "Randomly cropped images cannot be cached, because each epoch decodes them anew. "
             f"Received: cache=True, augmentation={augmentation!r}"
         )
-    kept = draws.window is None and _fits_in_memory(source.info, shape) if cache is None else cache
+    kept = _may_be_kept(source, draws, shape) if cache is None else cache
     images = _still_images(source, shape).cache() if kept else None
+    if augmentation is not None and isinstance(source, FunctionSource):
+        _check_uint8(source, augmentation)
     stream = Stream(source, shape, draws, batch_size, seed)
     examples = stream.epochs(start_step, shuffle_buffer or _default_buffer(source, kept), images)
     if images is None:
@@ -95,11 +97,11 @@ def training_batches(
     batches = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     if data_service is not None:
         batches = through_service(batches, data_service)
-    return _finish(batches, source.info.num_classes if one_hot else None)
+    return _finish(batches, _classes(source) if one_hot else None)
 
 
 def evaluation_batches(
-    name: str,
+    name: str | DataFunction,
     split: str,
     *,
     batch_size: int,
@@ -142,7 +144,7 @@ def evaluation_batches(
     images = _still_images(source, shape)
     if _fits_in_memory(source.info, shape):
         images = images.cache()
-    return _finish(images.batch(batch_size), source.info.num_classes if one_hot else None)
+    return _finish(images.batch(batch_size), _classes(source) if one_hot else None)
 
 
 def check_batch_size(batch_size: int, replicas: int) -> None:
@@ -207,6 +209,35 @@ def _check_training_arguments(info: DatasetInfo, batch_size: int, start_step: in
 
 def _fits_in_memory(info: DatasetInfo, shape: tuple[int, int, int]) -> bool:
     return info.num_examples * math.prod(shape) <= MAX_CACHE_BYTES
+
+
+def _may_be_kept(source: Source, draws: Augmentation, shape: tuple[int, int, int]) -> bool:
+    """Returns whether decoded images may be kept: not where each epoch has others, as it may of a function."""
+    return draws.window is None and not isinstance(source, FunctionSource) and _fits_in_memory(source.info, shape)
+
+
+def _check_uint8(source: Source, augmentation: str) -> None:
+    dtype = source.records(None).element_spec[0].dtype
+    if dtype != tf.uint8:
+        raise ValueError(
+            "An augmentation changes uint8 images in [0, 255]: let the function of the data set return these, or "
+            f"change the images in it. Received: augmentation={augmentation!r} for {dtype.name} images of "
+            f"{source.info.name!r}"
+        )
+
+
+def _classes(source: Source) -> int:
+    """Returns the number of classes.
+
+    Raises:
+        ValueError: if it is not known.
+    """
+    if source.info.num_classes is None:
+        raise ValueError(
+            "Label smoothing and some methods, such as mixup, need one-hot labels: let the function of the data set "
+            f"return them, (classes,) float32. Received: numbers as labels from {source.info.name!r}"
+        )
+    return source.info.num_classes
 
 
 def _default_buffer(source: Source, kept: bool) -> int:

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import import_named, is_dotted_path, path_of
 from keras_robust.data.decoding import cut, decode, decode_any, read_named
 from keras_robust.data.image_folder import PREFIX, check_on_bad_image, open_folder
 from keras_robust.data.windows import central_window
 
+DataFunction = Callable[[str], tf.data.Dataset]
+"""From a split, a text of which it alone knows the meaning, to the examples: see `FunctionSource`."""
 ImageSize = int | Sequence[int]
 """(height, width) of images, as in Keras, or one number for both. 0 leaves images as they are."""
 
@@ -40,14 +43,14 @@ class DatasetInfo:
         name: name of the data set, as given.
         split: split in TFDS syntax, as given.
         num_examples: number of examples in the split, at least 1.
-        num_classes: number of classes.
+        num_classes: number of classes. None if your own function returns labels that are numbers.
         image_shape: (height, width, channels). Height and width are None if images differ in size.
     """
 
     name: str
     split: str
     num_examples: int
-    num_classes: int
+    num_classes: int | None
     image_shape: tuple[int | None, int | None, int]
 
     def shape_at(self, image_size: ImageSize) -> tuple[int, int, int]:
@@ -71,6 +74,8 @@ class DatasetInfo:
         return height, width, channels
 
 
+NAMESPACES = ("folder", "huggingface", "kaggle")
+"""Of data sets: their names, such as "huggingface:mnist", look like the path of a function."""
 Records = Callable[[Tensor | None], tf.data.Dataset]
 """See `Source.records`."""
 
@@ -111,8 +116,26 @@ class Source:
         return read_named(record, decoder) if self.are_names else decoder(record)
 
 
+class FunctionSource(Source):
+    """The examples that a user's own function returns.
+
+    It returns a finite `tf.data.Dataset` of pairs, one example each and in the same order at each call: an image,
+    (height, width, channels) uint8 in [0, 255] or float32 in [0, 1], and a label, () integer or (classes,) one-hot.
+    """
+
+    def decode(self, record: Tensor) -> Tensor:
+        """Returns the image, which is not encoded."""
+        return record
+
+    def window(self, record: Tensor, window_of: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> Tensor:
+        """Returns a window of the image, resized to `shape`."""
+        top, left, height, width = tf.unstack(window_of(tf.shape(record)[:2]))
+        resized = tf.image.resize(record[top : top + height, left : left + width], shape[:2], antialias=True)
+        return tf.ensure_shape(tf.cast(tf.round(resized), tf.uint8) if record.dtype == tf.uint8 else resized, shape)
+
+
 def open_split(
-    name: str,
+    name: str | DataFunction,
     split: str,
     data_dir: str | os.PathLike[str] | None,
     download: bool,
@@ -132,6 +155,10 @@ def open_split(
     Raises:
         ValueError: see `loading.load_split`.
     """
+    if is_dotted_path(name) and str(name).partition(":")[0] not in NAMESPACES:
+        name = import_named("dataset", str(name))
+    if callable(name):
+        return _open_function(name, split, order, on_bad_image)
     from keras_robust.data import builders, official_order  # they load TFDS, which takes its time
 
     official_order.check_order(order)
@@ -161,6 +188,60 @@ def open_split(
         records = _fixed(official_order.official_records(builder, name, split))
     info = DatasetInfo(name, split, num_examples, label.num_classes, tuple(image.shape))
     return Source(info, records, False, image.decode_example)
+
+
+def _open_function(function: DataFunction, split: str, order: str, on_bad_image: str) -> Source:
+    name = path_of(function)
+    if order != "tfds" or on_bad_image != "error":
+        raise ValueError(
+            "A function of yours returns the examples that it wants in its own order. Received: "
+            f"order={order!r}, on_bad_image={on_bad_image!r} for name={name!r}"
+        )
+    examples = function(split)
+    spec = _check_examples(examples, name, split)
+    count = int(examples.cardinality())
+    if count < 1:
+        raise ValueError(
+            "A data set says how many examples it has, at least one: let the function end with "
+            ".apply(tf.data.experimental.assert_cardinality(COUNT)), and do not repeat the examples. Received: "
+            f"{name}({split!r}), of cardinality {_CARDINALITIES.get(count, count)}"
+        )
+    one_hot = spec[1].shape.rank == 1
+    records = examples.map(
+        lambda image, label: (image, tf.argmax(label) if one_hot else tf.cast(label, tf.int64)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    info = DatasetInfo(name, split, count, spec[1].shape[0] if one_hot else None, tuple(spec[0].shape))
+    return FunctionSource(info, _fixed(records), False, decode_any)
+
+
+_CARDINALITIES = {tf.data.UNKNOWN_CARDINALITY: "unknown", tf.data.INFINITE_CARDINALITY: "infinite"}
+
+
+def _check_examples(examples: object, name: str, split: str) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    """Returns the specs of image and label."""
+    if not isinstance(examples, tf.data.Dataset):
+        raise ValueError(
+            "The function of a data set returns a tf.data.Dataset of (image, label). Received: "
+            f"{name}({split!r}), which returns {type(examples).__name__}"
+        )
+    spec = examples.element_spec
+    is_pair = isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(part, tf.TensorSpec) for part in spec)
+    if not is_pair or spec[0].shape.rank != 3 or spec[1].shape.rank not in (0, 1):
+        is_batched = is_pair and spec[0].shape.rank == 4
+        hint = " Leave out .batch(): the toolkit shuffles and batches." if is_batched else ""
+        raise ValueError(
+            "The function of a data set returns examples: pairs of an image, (height, width, channels), and a label, "
+            f"() or one-hot (classes,).{hint} Received: {name}({split!r}) with elements {spec}"
+        )
+    if spec[0].dtype not in (tf.uint8, tf.float32) or spec[0].shape[2] is None:
+        raise ValueError(
+            "Images are uint8 in [0, 255] or float32 in [0, 1], with a known number of channels: convert them by "
+            f"tf.cast, tf.ensure_shape. Received: {name}({split!r}) with images {spec[0]}"
+        )
+    if spec[1].shape.rank == 0 and not spec[1].dtype.is_integer:
+        raise ValueError(f"Labels are integers or one-hot. Received: {name}({split!r}) with labels {spec[1]}")
+    return spec
 
 
 def _open_folder(name: str, split: str, on_bad_image: str) -> Source:

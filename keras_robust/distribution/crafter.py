@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_robust.core import seeds
 from keras_robust.core.seeds import Tensor
+from keras_robust.core.serialization import PACKAGE
 from keras_robust.layers.normalization import set_weights
 from keras_robust.methods import RobustModel
 
@@ -18,10 +19,24 @@ def recipe(model: RobustModel) -> dict[str, Any]:
     """Returns the arguments with which a `Crafter` in another process rebuilds `model`, without its weights."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)  # an optimizer has variables of its own
-    # Another process can import what a module registered, but not what the user's own script did.
+    # Another process imports this toolkit; what others registered, it gets: Ray imports its module, or copies it where
+    # that is the user's own script.
     custom = keras.saving.get_custom_objects().items()
-    of_script = {name: thing for name, thing in custom if getattr(thing, "__module__", None) == "__main__"}
-    return {"config": config, "custom_objects": of_script}
+    others = {name: thing for name, thing in custom if _package_of(thing) != PACKAGE}
+    needed = _names_in(config)
+    return {"config": config, "custom_objects": {name: others[name] for name in others.keys() & needed}}
+
+
+def _package_of(thing: Any) -> str:
+    return str(getattr(thing, "__module__", "")).partition(".")[0]
+
+
+def _names_in(config: Any) -> set[str]:
+    """Returns all texts in nested data: among them the names of what it needs."""
+    if isinstance(config, str):
+        return {config}
+    parts = [*config.values()] if isinstance(config, dict) else config if isinstance(config, list | tuple) else []
+    return {name for part in parts for name in _names_in(part)}
 
 
 class Crafter:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from keras_robust.tools import tpu_training
 from keras_robust.tools.tpu_training import Training
 from keras_robust.tools.tpu_vm import LOST_STATES, READY_STATES, TpuVm
-from keras_robust.training.command_line import START_AGAIN
+from keras_robust.training.preemption import START_AGAIN
 
 STEPS = ("create", "install", "train", "fetch", "delete")
 NOT_FOUND = "NOT_FOUND"

@@ -1,23 +1,34 @@
 """From config to objects: the one place where a name in a config becomes a class.
 
 A section of a config is a dict with a `name` and the arguments of what it names:
-`config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
+`config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`. The name is one of the registered ones. Of
+a classifier, method, attack, optimizer or schedule it may also be the path of a class or function of yours, such as
+"my_package.networks:MyNet".
 """
 
 import contextlib
 import inspect
+import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
+import tensorflow as tf
 
 from keras_robust import architectures, attacks, core, methods, optimizers
 from keras_robust.attacks import Attack
 from keras_robust.core import ThreatModel
-from keras_robust.core.serialization import replace_unchecked
+from keras_robust.core.serialization import (
+    PATH_EXAMPLE,
+    import_named,
+    is_dotted_path,
+    not_registered,
+    replace_unchecked,
+)
 from keras_robust.data.source import ImageSize, height_and_width
 from keras_robust.evaluation.subject import classifier_of
+from keras_robust.training.config import OBJECT
 
 NORMS: dict[str, Callable[..., ThreatModel]] = {"linf": core.Linf, "l2": core.L2, "l1": core.L1}
 ATTACKS: dict[str, Callable[..., Attack]] = {
@@ -68,6 +79,18 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 }
 
 
+OWN: dict[str, tuple[type, str]] = {
+    "classifier": (keras.Model, "a keras.Model of images to logits"),
+    "method": (methods.RobustModel, "a keras_robust.RobustModel"),
+    "attack": (Attack, "a keras_robust.attacks.Attack"),
+    "optimizer": (keras.optimizers.Optimizer, "a keras.optimizers.Optimizer"),
+    "learning_rate": (keras.optimizers.schedules.LearningRateSchedule, "a keras LearningRateSchedule"),
+}
+"""Sections whose name may be a path, and what it makes."""
+Classifier: TypeAlias = keras.Model | Callable[[], keras.Model]
+"""A classifier, or a function that makes one."""
+
+
 def build_attack(config: Mapping[str, Any]) -> Attack:
     """Returns the attack of a section such as `dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
 
@@ -92,13 +115,64 @@ def build_classifier(config: Mapping[str, Any]) -> keras.Model:
     return _make("classifier", CLASSIFIERS, config)
 
 
+def as_classifier(given: Classifier) -> keras.Model:
+    """Returns the classifier that was given to `train`, made where it is a function.
+
+    Raises:
+        ValueError: if it is none, or it was made outside the scope of the strategy that trains it.
+    """
+    made = given if isinstance(given, keras.Layer) or not callable(given) else given()
+    if not isinstance(made, keras.Model) or isinstance(made, methods.RobustModel):
+        raise ValueError(
+            "classifier is a keras.Model of images to logits, or a function that makes one; the method around it is "
+            f"named by the config. Received: classifier={given!r}{'' if made is given else f', which makes {made!r}'}"
+        )
+    scope = tf.distribute.get_strategy().extended
+    if not all(scope.variable_created_in_scope(weight.value) for weight in made.weights):
+        raise ValueError(
+            "Several devices train a classifier that is made in the scope of their strategy: give a function that "
+            f"makes it. Received: classifier={given!r}"
+        )
+    return made
+
+
+def own_paths(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the paths among the names of a config's sections, by section."""
+    sections = {name: config[name] for name in ("classifier", "method", "attack", "validation_attack", "optimizer")}
+    if isinstance(config["optimizer"], Mapping):
+        sections["learning_rate"] = config["optimizer"].get("learning_rate")
+    names = {key: value.get("name") if isinstance(value, Mapping) else value for key, value in sections.items()}
+    return {section: str(name) for section, name in names.items() if is_dotted_path(name)}
+
+
+def check_can_be_loaded(model: methods.RobustModel) -> None:
+    """Checks that a model with objects of the user can be loaded from a `.keras` file, from which its run goes on.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    try:
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+        keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # of a class of the user: anything
+        absent = not_registered(error)
+        reason = f"{absent} is not registered" if absent else f"{type(error).__name__}: {error}"
+        raise ValueError(
+            "A run goes on from a .keras file, from which this model could not be loaded again. Decorate each class "
+            'and function of yours with @keras.saving.register_keras_serializable("my_package"), and give a class '
+            f"whose arguments are not plain data get_config and from_config. Received: {model.classifier.name!r} in "
+            f"{type(model).__name__} ({reason})"
+        ) from error
+
+
 def build_optimizer(
     config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, rate_factor: float = 1.0
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a section; its learning rate is a number or the section of a schedule.
 
     Args:
-        config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`.
+        config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`. A schedule of yours gets
+            `steps_per_epoch` and `total_steps` where it has parameters of these names.
         steps_per_epoch: updates of a pass over the training data, for schedules stated in epochs. Where the optimizer
             accumulates gradients, each part of an update counts, as it does in Keras.
         total_steps: updates of the run, for schedules stated in fractions of it.
@@ -118,7 +192,8 @@ def build_optimizer(
     if rate is None:
         raise ValueError(f"An optimizer has a learning_rate. Received: {dict(config)}")
     if isinstance(rate, Mapping):
-        schedule = _make("learning_rate", schedules, rate)
+        known = {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
+        schedule = _make("learning_rate", schedules, rate, known=known)
         options["learning_rate"] = schedule if rate_factor == 1 else optimizers.Scaled(schedule, rate_factor)
     else:
         options["learning_rate"] = rate_factor * rate
@@ -126,7 +201,11 @@ def build_optimizer(
 
 
 def build_model(
-    config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, automatic_dtype: str = "auto"
+    config: Mapping[str, Any],
+    steps_per_epoch: int,
+    total_steps: int,
+    automatic_dtype: str = "auto",
+    classifier: Classifier | None = None,
 ) -> methods.RobustModel:
     """Returns the compiled model of a checked config: classifier, attacks, method, optimizer and loss.
 
@@ -136,6 +215,7 @@ def build_model(
         total_steps: batches of the run, likewise.
         automatic_dtype: the `compute_dtype` of attacks that have "auto"; that lets each machine decide on its own. In
             a deterministic run no clock decides, and it is "float32".
+        classifier: in the place of the config's.
 
     Raises:
         ValueError: if a name or an argument is unknown, or out of its range.
@@ -156,8 +236,11 @@ def build_model(
     if "source_models" in method:
         method["source_models"] = [_load_classifier(path) for path in method["source_models"]]
     with _dtype_policy(config["precision"]):
-        classifier = build_classifier(_with_input_shape(config["classifier"], config["image_size"]))
-    model = _make("method", METHODS, method, classifier, *attack, **options)
+        if classifier is None:
+            made = build_classifier(_with_input_shape(config["classifier"], config["image_size"]))
+        else:
+            made = as_classifier(classifier)
+    model = _make("method", METHODS, method, made, *attack, **options)
     loss: keras.losses.Loss
     if needs_one_hot_labels(config):
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config["label_smoothing"])
@@ -206,18 +289,67 @@ def _load_classifier(path: str) -> keras.Model:
 def needs_one_hot_labels(config: Mapping[str, Any]) -> bool:
     """Returns whether the model of a checked config is trained on one-hot labels."""
     name = config["method"].get("name") if isinstance(config["method"], Mapping) else config["method"]
-    return bool(config["label_smoothing"]) or (name in METHODS and METHODS[name].NEEDS_ONE_HOT_LABELS)
+    method = import_named("method", str(name)) if is_dotted_path(name) else METHODS.get(str(name))
+    return bool(config["label_smoothing"]) or getattr(method, "NEEDS_ONE_HOT_LABELS", False)
 
 
-def _make(section: str, registry: Mapping[str, Callable[..., Any]], config: Any, *args: Any, **kwargs: Any) -> Any:
-    """Calls what `config["name"]` stands for with the other entries as arguments."""
+def _make(
+    section: str,
+    registry: Mapping[str, Callable[..., Any]],
+    config: Any,
+    *args: Any,
+    known: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Calls what `config["name"]` stands for with the other entries as arguments.
+
+    Args:
+        section: of the config.
+        registry: what names stand for.
+        config: the section, or a name alone.
+        *args: of what is made.
+        known: further ones for what a path names, where it has parameters of these names.
+        **kwargs: of what is made.
+    """
     options = dict(config) if isinstance(config, Mapping) else {"name": config}
     name = options.pop("name", None)
-    if not isinstance(name, str) or name not in registry:
+    if section in OWN and is_dotted_path(name):
+        return _make_own(section, name, options, args, known or {}, kwargs)
+    if OBJECT in options:
         raise ValueError(
-            f"{section} is one of {sorted(registry)}. Received: {section}={name!r} of type {type(name).__name__}"
+            f"The {section} of this config was given to `train` as an object: give it again, or name one. Received: "
+            f"{section}={dict(config)}"
+        )
+    if not isinstance(name, str) or name not in registry:
+        path = f", or a path such as {PATH_EXAMPLE!r}" if section in OWN else ""
+        module, dot, last = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+        hint = f" Did you mean {f'{module}:{last}'!r}?" if path and dot and is_dotted_path(f"{module}:{last}") else ""
+        raise ValueError(
+            f"{section} is one of {sorted(registry)}{path}.{hint} Received: {section}={name!r} of type "
+            f"{type(name).__name__}"
         )
     try:
         return registry[name](*args, **kwargs, **options)
     except TypeError as error:  # an argument that it does not have
         raise ValueError(f"{section} {name!r} does not take its arguments: {error}. Received: {options}") from error
+
+
+def _make_own(
+    section: str, path: str, options: Mapping[str, Any], args: Any, known: Mapping[str, Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """Calls the class or function of the user that a path names."""
+    function = import_named(section, path)
+    signature = inspect.signature(function)
+    known = {name: value for name, value in known.items() if name in signature.parameters and name not in options}
+    try:
+        signature.bind(*args, **kwargs, **known, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"{section} {path!r} does not take its arguments: {error}. Its signature is {signature}. Received: "
+            f"{len(args)} by place, and by name {sorted({**kwargs, **known, **options})}"
+        ) from error
+    made = function(*args, **kwargs, **known, **options)
+    expected, in_words = OWN[section]
+    if not isinstance(made, expected):
+        raise ValueError(f"{section} {path!r} makes {in_words}. Received: {made!r} of type {type(made).__name__}")
+    return made

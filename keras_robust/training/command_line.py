@@ -1,16 +1,17 @@
 """What the launch scripts share."""
 
+import importlib
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
-from keras_robust.training.preemption import Preempted
+from keras_robust.core.serialization import not_registered
+from keras_robust.training.preemption import START_AGAIN, Preempted
 
-START_AGAIN = 75
-"""Exit code of a run that was interrupted after a checkpoint: the same command continues. EX_TEMPFAIL of sysexits.h."""
+IMPORTS = flags.DEFINE_list("import", [], "Modules to import first: those that register Keras classes of yours.")
 USER_ERRORS = (ValueError, FloatingPointError, OSError, ImportError)
 _QUOTES = "\"'"
 
@@ -23,9 +24,19 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     def checked_main(arguments: list[str]) -> None:
         try:
+            for module in IMPORTS.value:
+                importlib.import_module(module)
             main(arguments)
         except USER_ERRORS as error:
             sys.exit(f"{type(error).__name__}: {error}")
+        except TypeError as error:
+            absent = not_registered(error)
+            if absent is None:
+                raise
+            sys.exit(
+                f"ValueError: the file has the {absent}, which Keras does not know: name the module that registers it "
+                "with keras.saving.register_keras_serializable by --import=MODULE"
+            )
         except Preempted as reason:
             print(reason, file=sys.stderr)
             sys.exit(START_AGAIN)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_robust.core.checks import check_integer
+from keras_robust.core.serialization import path_of
 from keras_robust.data.image_folder import check_on_bad_image
 from keras_robust.data.source import height_and_width
 
@@ -17,17 +18,20 @@ CONFIG_FORMAT = 1
 """Raised whenever configs of earlier versions would mean something else."""
 
 REQUIRED = "required"
+OBJECT = "object"
+"""In the place of a field whose object was given to `train`: the module and name of its class or function."""
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 DEFAULTS: dict[str, Any] = {
     "config_format": REQUIRED,
-    "dataset": REQUIRED,  # name, as in TFDS, "mnist_small", or "folder:PATH": see data.load_split
+    # Name, as in TFDS, "mnist_small", "folder:PATH", or "my_package.data:digits": see data.load_split.
+    "dataset": REQUIRED,
     "train_split": REQUIRED,  # in TFDS's syntax
     "validation_split": REQUIRED,
     "image_size": 0,  # (height, width) that images are resized to, or one number; 0: as they are, all of one size
     "on_bad_image": "error",  # of a folder: or "skip", which leaves out files that cannot be read: see data.load_split
     "augmentation": None,  # of training images: see data.augmentation
-    "classifier": REQUIRED,  # sections: see training.build
+    "classifier": REQUIRED,  # sections, whose names may be "my_package.networks:MyNet": see training.build
     "method": REQUIRED,
     "attack": None,  # of methods that attack in training
     "validation_attack": None,
@@ -49,13 +53,18 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(config: Mapping[str, Any], **objects: Any) -> dict[str, Any]:
     """Returns a config as plain JSON data, complete with the defaults.
+
+    Args:
+        config: with the fields of `DEFAULTS`.
+        **objects: by field, what takes its place, such as a classifier; None leaves the field as it is.
 
     Raises:
         ValueError: if a field is unknown or missing, was made for another version, or is out of its range.
     """
     given = json.loads(config.to_json() if hasattr(config, "to_json") else json.dumps(dict(config)))
+    given |= {field: {OBJECT: path_of(thing)} for field, thing in objects.items() if thing is not None}
     for name in given:
         if name not in DEFAULTS:
             close = difflib.get_close_matches(name, DEFAULTS, 1)

@@ -19,6 +19,9 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.methods import is_multi_worker
 from keras_robust.training.workdir import Workdir
 
+START_AGAIN = 75
+"""Exit code of a run that was interrupted after a checkpoint: the same command continues. EX_TEMPFAIL of sysexits.h."""
+
 
 class Preempted(Exception):  # noqa: N818 - it is no error
     """SIGTERM asked the run to end, or another worker is lost; the same call goes on from the last checkpoint."""

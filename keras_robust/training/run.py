@@ -8,12 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_robust.core.serialization import import_named, not_registered
 from keras_robust.data import check_batch_size, describe, evaluation_batches, training_batches
 from keras_robust.data.decoding import naming_bad_images
+from keras_robust.data.source import DataFunction
 from keras_robust.distribution import AttackedBatches
 from keras_robust.methods import FreezeBatchStatistics, RobustModel, is_chief, is_multi_worker
 from keras_robust.methods.weight_averages import ValidateAverages
-from keras_robust.training.build import build_model, needs_one_hot_labels
+from keras_robust.training.build import Classifier, build_model, check_can_be_loaded, needs_one_hot_labels, own_paths
 from keras_robust.training.callbacks import SaveModels, StartWorkdir, StopWithoutProgress
 from keras_robust.training.config import steps_of_epoch
 from keras_robust.training.preemption import Checkpoint, FinishEpoch, catch_sigterm
@@ -33,7 +35,10 @@ class Run:
         strategy: its devices.
         data_dir: where TFDS keeps its data sets; None is its default.
         data_service: address of the tf.data service that prepares the batches, or None.
+        classifier: in the place of the config's, or None.
+        data: in the place of the config's data set, or None.
         steps_per_pass: batches of a pass over the training data.
+        image_shape: (height, width, channels) of the images in batches.
     """
 
     config: Mapping[str, Any]
@@ -41,7 +46,10 @@ class Run:
     strategy: tf.distribute.Strategy
     data_dir: str | None
     data_service: str | None
+    classifier: Classifier | None
+    data: DataFunction | None
     steps_per_pass: int
+    image_shape: tuple[int, int, int]
 
     @classmethod
     def prepare(
@@ -52,6 +60,8 @@ class Run:
         data_dir: str | None,
         download: bool,
         data_service: str | None,
+        classifier: Classifier | None = None,
+        data: DataFunction | None = None,
     ) -> "Run":
         """Checks the data and seeds what is random.
 
@@ -67,10 +77,15 @@ class Run:
             )
         check_batch_size(config["batch_size"], strategy.num_replicas_in_sync)
         options = {"data_dir": data_dir, "on_bad_image": config["on_bad_image"]}
-        info = describe(config["dataset"], config["train_split"], download=download, **options)
-        validation = describe(config["dataset"], config["validation_split"], **options)
-        for part in (info, validation):
-            part.shape_at(config["image_size"])
+        name = config["dataset"] if data is None else data
+        if not isinstance(name, str) and not callable(name):
+            raise ValueError(
+                "The data set is a name, or the path of a function; a function itself is given to `train` as `data`. "
+                f"Received: dataset={name!r}"
+            )
+        info = describe(name, config["train_split"], download=download, **options)
+        validation = describe(name, config["validation_split"], **options)
+        shape, _ = (part.shape_at(config["image_size"]) for part in (info, validation))
         if config["batch_size"] > info.num_examples:
             raise ValueError(
                 f"Expected a batch of at most {info.num_examples}, the examples in {info.split!r} of {info.name!r}. "
@@ -81,7 +96,7 @@ class Run:
         keras.utils.set_random_seed(config["seed"])
         if config["deterministic"]:
             tf.config.experimental.enable_op_determinism()
-        return cls(config, workdir, strategy, data_dir, data_service, steps_per_pass)
+        return cls(config, workdir, strategy, data_dir, data_service, classifier, data, steps_per_pass, shape)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,11 +109,36 @@ class Run:
         return "val_robust_accuracy" if self.config["validation_attack"] else "val_accuracy"
 
     def load_or_build(self) -> RobustModel:
-        """Returns the model from which the run goes on."""
+        """Returns the model from which the run goes on.
+
+        Raises:
+            ValueError: if it cannot be built, or not be loaded.
+        """
+        own = own_paths(self.config)
         with self.strategy.scope():
             if self.workdir.last.exists():
-                return keras.models.load_model(self.workdir.last)
-            return build_model(self.config, self.steps_per_pass, self.config["epochs"] * self.steps_per_epoch)
+                for section, path in own.items():
+                    import_named(section, path)  # registers its classes with Keras
+                return self._load()
+            total_steps = self.config["epochs"] * self.steps_per_epoch
+            model = build_model(self.config, self.steps_per_pass, total_steps, classifier=self.classifier)
+            if own or self.classifier is not None:
+                if not model.classifier.built:
+                    model.classifier(tf.zeros((1, *self.image_shape)))
+                check_can_be_loaded(model)
+            return model
+
+    def _load(self) -> RobustModel:
+        try:
+            return keras.models.load_model(self.workdir.last)
+        except TypeError as error:
+            absent = not_registered(error)
+            if absent is None:
+                raise
+            raise ValueError(
+                f"The model of this run has the {absent}, which Keras does not know: import the module that registers "
+                f"it with keras.saving.register_keras_serializable, then train. Received: {self.workdir.last}"
+            ) from error
 
     def stops_early(self, history: Workdir) -> bool:
         """Returns whether there was no progress for long enough to end the run."""
@@ -148,6 +188,10 @@ class Run:
                 verbose=verbose if is_chief(self.strategy) else 0,
             )
 
+    @property
+    def _dataset(self) -> str | DataFunction:
+        return self.config["dataset"] if self.data is None else self.data
+
     def _data_options(self) -> dict[str, Any]:
         one_hot = needs_one_hot_labels(self.config)
         own = {name: self.config[name] for name in ("batch_size", "image_size", "on_bad_image")}
@@ -155,7 +199,7 @@ class Run:
 
     def _training_data(self, start_step: int) -> tf.data.Dataset:
         return training_batches(
-            self.config["dataset"],
+            self._dataset,
             self.config["train_split"],
             seed=self.config["seed"],
             start_step=start_step,
@@ -165,7 +209,7 @@ class Run:
         )
 
     def _validation_data(self) -> tf.data.Dataset:
-        return evaluation_batches(self.config["dataset"], self.config["validation_split"], **self._data_options())
+        return evaluation_batches(self._dataset, self.config["validation_split"], **self._data_options())
 
     def _callbacks(self, output: Workdir) -> list[keras.callbacks.Callback]:
         optional: list[keras.callbacks.Callback] = []

@@ -8,8 +8,10 @@ import keras
 from etils import epath
 
 from keras_robust.core.checks import check_integer
+from keras_robust.data.source import DataFunction
 from keras_robust.distribution import create_strategy
 from keras_robust.methods import RobustModel, is_chief
+from keras_robust.training.build import Classifier
 from keras_robust.training.config import resolve
 from keras_robust.training.preemption import lost_worker_preempts
 from keras_robust.training.run import Generation, Run
@@ -20,6 +22,8 @@ def train(
     config: Mapping[str, Any],
     workdir: str | os.PathLike[str],
     *,
+    classifier: Classifier | None = None,
+    data: DataFunction | None = None,
     data_dir: str | None = None,
     download: bool = False,
     data_service: str | None = None,
@@ -41,6 +45,11 @@ def train(
     Args:
         config: see `training.config`.
         workdir: folder of the run; see `training.workdir`.
+        classifier: in the place of the config's: a Keras model of images to logits, with the weights that it has, or a
+            function that makes one, as several devices need. A class of yours must be registered with Keras by
+            `keras.saving.register_keras_serializable`. A run that goes on takes the model of `workdir`.
+        data: in the place of the config's data set: a function of the config's `train_split` or `validation_split` that
+            returns a `tf.data.Dataset` of examples; see `data.load_split`.
         data_dir: where TFDS keeps its data sets; None is its default.
         download: let TFDS download a data set that is missing.
         data_service: grpc://HOST:PORT of a tf.data service that prepares the batches: see `data.training_batches`.
@@ -62,12 +71,13 @@ def train(
             nothing of that epoch is saved.
         Preempted: if SIGTERM came, or another worker is lost; the same call goes on from the last checkpoint.
     """
-    config = resolve(config)
+    config = resolve(config, classifier=classifier, dataset=data)
     check_integer("checkpoint_steps", checkpoint_steps, 0)
     folder = Workdir(epath.Path(workdir))
     folder.check(config)
     folder.check_generation(generation is not None)
-    run = Run.prepare(config, folder, create_strategy(strategy, tpu=tpu), data_dir, download, data_service)
+    devices = create_strategy(strategy, tpu=tpu)
+    run = Run.prepare(config, folder, devices, data_dir, download, data_service, classifier, data)
     model = run.load_or_build()
     if verbose and is_chief(run.strategy):
         for attack in (model.attack, model.validation_attack):

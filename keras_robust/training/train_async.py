@@ -52,7 +52,8 @@ def train_async(
         FloatingPointError: as `train`.
         RuntimeError: if the workers do not start, or if none is left.
     """
-    if resolve(config)["deterministic"]:
+    objects = {"classifier": options.get("classifier"), "dataset": options.get("data")}
+    if resolve(config, **objects)["deterministic"]:
         raise ValueError("Asynchronous training is not deterministic. Received: a config with deterministic=True")
     generation = functools.partial(
         asynchronous_generation,

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods import RobustModel
-from keras_robust.tools.planning.passes import Pass
+from keras_robust.tools.planning.passes import Pass, image_shape
 
 VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "Cast")
 """Operations that leave a tensor where it is, unless they make it smaller; it is widened where it is read."""
@@ -122,7 +122,7 @@ def cost_of(one: Pass) -> Cost:
         forward.update(operation.name for operation in losses.graph.get_operations())
         return tape.gradient(losses, watched) if watched else losses
 
-    images = tf.TensorSpec((one.images, *one.classifier.input_shape[1:]), tf.float32)
+    images = tf.TensorSpec((one.images, *image_shape(one.classifier)), tf.float32)
     labels = tf.TensorSpec((one.images,), tf.int32)
     graph = tf.function(run, autograph=False).get_concrete_function(images, labels).graph
     return _Reader(list(_needed(graph)), forward).read()
@@ -246,7 +246,7 @@ def memory_of(model: RobustModel, costs: Iterable[Cost], batch_size: int, availa
         batch_size: images of a batch on the device.
         available: bytes of the device.
     """
-    images = np.broadcast_to(np.float32(0), (batch_size, *model.classifier.input_shape[1:]))  # a shape alone
+    images = np.broadcast_to(np.float32(0), (batch_size, *image_shape(model.classifier)))  # a shape alone
     state = model.replica_state_specs(images, np.broadcast_to(np.int64(0), batch_size))
     return Memory(
         weights=bytes_of(model.variables),

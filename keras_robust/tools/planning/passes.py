@@ -60,6 +60,23 @@ class Pass:
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
+def image_shape(classifier: keras.Model) -> tuple[int, ...]:
+    """Returns the shape of an image that a classifier takes.
+
+    Raises:
+        ValueError: if it was not built for images of one size.
+    """
+    shape = getattr(classifier, "input_shape", None)
+    if shape is None and classifier.built:
+        shape = (classifier.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, list | tuple) or None in shape[1:]:
+        raise ValueError(
+            "A plan needs a classifier that is built for images of one size, as by network(keras.Input((32, 32, 3))) "
+            f"in the function that makes it. Received: {classifier.name!r} with an input of shape {shape}"
+        )
+    return tuple(shape[1:])
+
+
 def training_passes(model: RobustModel, batch_size: int) -> list[Pass]:
     """Returns the passes of a training step on `batch_size` images.
 

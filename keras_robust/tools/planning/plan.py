@@ -14,9 +14,9 @@ from keras_robust.core.checks import check_integer, check_weight
 from keras_robust.data import check_batch_size, describe
 from keras_robust.tools.planning.accelerators import parse_devices
 from keras_robust.tools.planning.costs import Memory, memory_of
-from keras_robust.tools.planning.passes import training_passes, validation_passes
+from keras_robust.tools.planning.passes import image_shape, training_passes, validation_passes
 from keras_robust.tools.planning.timing import Part, Timing, check_cores, memory_of_machine, parts_of_step
-from keras_robust.training.build import build_model
+from keras_robust.training.build import Classifier, build_model
 from keras_robust.training.config import resolve, steps_of_epoch
 
 UTILIZATION = 0.59
@@ -118,6 +118,7 @@ def plan(
     examples: int | None = None,
     validation_examples: int | None = None,
     data_dir: str | None = None,
+    classifier: Classifier | None = None,
 ) -> Plan:
     """Returns what the training run of a config costs.
 
@@ -134,12 +135,13 @@ def plan(
         examples: of the training split; None looks them up: see `count_examples`.
         validation_examples: likewise.
         data_dir: where TFDS keeps its data sets; None is its default.
+        classifier: in the place of the config's: as of `training.train`.
 
     Raises:
         ValueError: if the config or an argument is not as it must be, the batch does not divide among the devices, or
             the attack is not one that can be counted.
     """
-    config = resolve(config)
+    config = resolve(config, classifier=classifier)
     devices = parse_devices(accelerators)
     if devices.accelerator is None:
         check_cores(devices.count)
@@ -153,7 +155,8 @@ def plan(
     steps_per_pass = max(1, examples // config["batch_size"])
     steps_per_epoch = steps_of_epoch(config, steps_per_pass)
     automatic_dtype = devices.accelerator.automatic_dtype if devices.accelerator else "auto"
-    model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch, automatic_dtype)
+    model = build_model(config, steps_per_pass, config["epochs"] * steps_per_epoch, automatic_dtype, classifier)
+    image_shape(model.classifier)
     model.optimizer.build(model.trainable_variables)
     per_device = config["batch_size"] // devices.replicas
     training, validation = training_passes(model, per_device), validation_passes(model, per_device)

@@ -15,7 +15,7 @@ from keras_robust.core.seeds import Tensor
 from keras_robust.methods import RobustModel
 from keras_robust.tools.planning.accelerators import Devices
 from keras_robust.tools.planning.costs import Cost, Operation, bytes_of, cost_of
-from keras_robust.tools.planning.passes import ATTACK, UPDATE, Pass
+from keras_robust.tools.planning.passes import ATTACK, UPDATE, Pass, image_shape
 
 ROUNDS, WARM_UPS = 7, 2
 FLOPS_OF_A_RUN = 1e11
@@ -150,8 +150,9 @@ def time_in_turns(runs: Sequence[Callable[[], Any]], rounds: int) -> list[float]
 def timed_pass(one: Pass, count: int, optimizer: keras.optimizers.Optimizer) -> Callable[[], Any]:
     """Returns a compiled run of a pass on `count` random images, which returns when it is done."""
     random = np.random.default_rng(0)
-    images = tf.constant(random.random((count, *one.classifier.input_shape[1:]), np.float32))
-    labels = tf.constant(random.integers(0, one.classifier.output_shape[-1], count))
+    shape = (count, *image_shape(one.classifier))
+    images = tf.constant(random.random(shape, np.float32))
+    labels = tf.constant(random.integers(0, one.classifier.compute_output_shape(shape)[-1], count))
     step = tf.function(_training_step(one, optimizer) if one.of_weights else _attack_step(one), autograph=False)
     return lambda: tf.nest.map_structure(lambda tensor: tensor.numpy(), step(images, labels))
 
