@@ -152,7 +152,7 @@ def timed_pass(one: Pass, count: int, optimizer: keras.optimizers.Optimizer) -> 
     random = np.random.default_rng(0)
     shape = (count, *image_shape(one.classifier))
     images = tf.constant(random.random(shape, np.float32))
-    labels = tf.constant(random.integers(0, one.classifier.compute_output_shape(shape)[-1], count))
+    labels = tf.constant(random.integers(0, one.classifier(images[:1]).shape[-1], count))
     step = tf.function(_training_step(one, optimizer) if one.of_weights else _attack_step(one), autograph=False)
     return lambda: tf.nest.map_structure(lambda tensor: tensor.numpy(), step(images, labels))
 
