@@ -1,20 +1,32 @@
 """Two logical CPU devices, a strategy over them, and classifiers small enough to be computed by hand."""
 
+import contextlib
+import gc
+import io
 import logging
 import os
 import pathlib
+import resource
+import runpy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import absl.logging
 import hypothesis
 import keras
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from keras_robust.distribution import create_strategy
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,10 +35,67 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
     )
+    # The functions of tf.data are traced all the same.
+    config.addinivalue_line("filterwarnings", "ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
     hypothesis.settings.register_profile("no clock", deadline=None)  # a slow machine is no fault
     hypothesis.settings.load_profile("no clock")
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+def pytest_collection_finish() -> None:
+    """Tells the garbage collector that what was imported stays, so that it does not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+MOST_MEMORY = 2.0
+"""GiB that a process of the tests may take."""
+
+PEAKS = pytest.StashKey[list[float]]()
+"""GiB that each process took at most."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Notes what a process of pytest-xdist says about its memory at its end."""
+    node.config.stash.setdefault(PEAKS, []).append(node.workeroutput.get("peak", 0.0))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run if a process took more than `MOST_MEMORY`."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak
+        return
+    peaks = session.config.stash.setdefault(PEAKS, [])
+    peaks.append(peak)
+    if max(peaks) > MOST_MEMORY and sys.platform == "linux":
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints how much memory the processes took."""
+    peaks = sorted(config.stash[PEAKS], reverse=True)
+    verdict = f", more than the {MOST_MEMORY:g} that a test process may take" if peaks[0] > MOST_MEMORY else ""
+    terminalreporter.write_line(f"Peak memory in GiB: {', '.join(f'{peak:.1f}' for peak in peaks)}{verdict}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_memory() -> Iterator[None]:
+    """Frees the models and graphs of a file after its last test."""
+    yield
+    keras.backend.clear_session(free_memory=True)
+
+
+@pytest.fixture(autouse=True)
+def eager(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs every `tf.function` eagerly, which spares tracing, but in tests marked `graph` or `xla`."""
+    traced = any(request.node.get_closest_marker(name) for name in ("graph", "xla"))
+    tf.config.run_functions_eagerly(not traced and os.environ.get("EAGER") != "0")
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +156,39 @@ def float64() -> Iterator[None]:
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def launch() -> Launch:
+    """Runs a launch script in this process: `launch(script, *arguments)` gives its exit code and what it printed."""
+
+    def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        output, errors = io.StringIO(), io.StringIO()
+        level, handlers = logging.root.level, list(logging.root.handlers)
+        verbosity, argv = absl.logging.get_verbosity(), sys.argv
+        defined, exit_code = set(flags.FLAGS), 0
+        try:
+            sys.argv = [f"launch/{script}.py", *arguments]
+            with contextlib.chdir(ROOT), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+                runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            if isinstance(end.code, str):  # Python would print it
+                errors.write(end.code)
+            exit_code = 1 if isinstance(end.code, str) else end.code or 0
+        finally:
+            sys.argv = argv
+            for name in set(flags.FLAGS) - defined:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+            absl.logging.set_verbosity(verbosity)
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
+        return subprocess.CompletedProcess(argv, exit_code, output.getvalue(), errors.getvalue())
+
+    return run
 
 
 @pytest.fixture(scope="session")

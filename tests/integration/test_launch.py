@@ -28,20 +28,16 @@ SMALL = [
 ]
 
 
-def start(script, *arguments):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, f"launch/{script}.py", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture(scope="module")
+def run(launch):
+    """Runs a script in this process to its end, and returns what it printed."""
 
+    def run(script, *arguments, exit_code=0):
+        ended = launch(script, *arguments)
+        assert ended.returncode == exit_code, ended.stderr[-2000:]
+        return ended.stdout if exit_code == 0 else ended.stderr
 
-def run(script, *arguments, exit_code=0):
-    """Runs a script to its end and returns what it printed."""
-    process = start(script, *arguments)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == exit_code, errors[-2000:]
-    return output if exit_code == 0 else errors
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +46,7 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, data_dir):
+def workdir(run, tmp_path_factory, data_dir):
     folder = tmp_path_factory.mktemp("runs") / "small"
     output = run("train", *SMALL, f"--workdir={folder}", data_dir)
     assert "Epoch 2/2" in output
@@ -58,7 +54,7 @@ def workdir(tmp_path_factory, data_dir):
     return folder
 
 
-def test_evaluate_writes_a_report_with_curves_and_pictures(workdir, data_dir, tmp_path):
+def test_evaluate_writes_a_report_with_curves_and_pictures(run, workdir, data_dir, tmp_path):
     attack = ["--attack=pgd", "--epsilon=0.3", "--steps=3", "--restarts=2"]
     data = ["--dataset=mnist_small", "--split=test[:40]", data_dir]
     output = run("evaluate", f"--model={workdir}/best.keras", *data, *attack, f"--output={tmp_path}/report")
@@ -75,7 +71,7 @@ def test_evaluate_writes_a_report_with_curves_and_pictures(workdir, data_dir, tm
     assert page.count("data:image/png") == 3 * 8
 
 
-def test_evaluate_black_box(workdir, data_dir, tmp_path):
+def test_evaluate_black_box(run, workdir, data_dir, tmp_path):
     models = [f"--model={workdir}/last.keras", f"--source={workdir}/best.keras"]
     data = ["--dataset=mnist_small", "--split=test[:20]", data_dir]
     output = run("evaluate", *models, *data, "--attack=fgsm", "--epsilon=0.3", f"--output={tmp_path}/report")
@@ -83,7 +79,7 @@ def test_evaluate_black_box(workdir, data_dir, tmp_path):
     assert json.loads((tmp_path / "report" / "record.json").read_text())["black_box_source"].endswith("best.keras")
 
 
-def test_export_serves(workdir, tmp_path):
+def test_export_serves(run, workdir, tmp_path):
     run("export", f"--model={workdir}/best.keras", f"--output={tmp_path}/export")
     loaded = tf.saved_model.load(tmp_path / "export")
     assert loaded.serve(tf.zeros((2, 28, 28, 1))).shape == (2, 10)
@@ -102,7 +98,7 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_a_folder_of_images(image_folder, tmp_path):
+def test_a_folder_of_images(run, image_folder, tmp_path):
     """The evaluation takes the size of the images from the model."""
     (tmp_path / "config.py").write_text(FOLDER_CONFIG)
     dataset, workdir = f"folder:{image_folder}", tmp_path / "run"
@@ -132,7 +128,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_flags_are_named_and_nothing_is_written(name, data_dir, tmp_path):
+def test_bad_flags_are_named_and_nothing_is_written(run, name, data_dir, tmp_path):
     script, arguments, message = REFUSED[name]
     arguments = [argument.replace("=W", f"={tmp_path}/out") for argument in arguments]
     data = [] if script == "export" else [data_dir]
@@ -143,9 +139,30 @@ def test_bad_flags_are_named_and_nothing_is_written(name, data_dir, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mistake_ends_the_process_with_one_line(tmp_path):
+    errors = finish(start(*SMALL, "--config.attack.steps=0", f"--workdir={tmp_path}/out"), exit_code=1)
+    assert "steps=0" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def start(*arguments):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "launch/train.py", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process, exit_code=0):
+    """Waits for the end of a process, and returns what it printed."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == exit_code, errors[-2000:]
+    return output if exit_code == 0 else errors
+
+
 def interrupt(arguments, epoch, sent):
     """Starts a run, sends a signal in an epoch, and returns exit code and errors."""
-    process = start("train", *arguments)
+    process = start(*arguments)
     try:
         for line in process.stdout:
             if f"Epoch {epoch}/2" in line:
@@ -169,9 +186,9 @@ def test_an_interrupted_run_ends_with_the_same_weights_bit_for_bit(data_dir, tmp
     interrupt([*arguments, f"--workdir={tmp_path}/killed"], 2, signal.SIGKILL)
     history = (tmp_path / "killed" / "history.csv").read_text().splitlines()
     assert len(history) == 2  # the header and the first epoch: it was in the second
-    output = run("train", *arguments, f"--workdir={tmp_path}/killed")
+    output = finish(start(*arguments, f"--workdir={tmp_path}/killed"))
     assert "Epoch 1/2" not in output
-    run("train", *arguments, f"--workdir={tmp_path}/whole")
+    finish(start(*arguments, f"--workdir={tmp_path}/whole"))
     killed_model, whole_model = (
         keras.models.load_model(tmp_path / name / "last.keras") for name in ("killed", "whole")
     )

@@ -1,12 +1,9 @@
 """The launch script of plans as a user runs it."""
 
 import json
-import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -14,19 +11,23 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "planning.md").read_text()
 
 
-def run_plan(arguments):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "launch/plan.py", *arguments]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+@pytest.fixture
+def run_plan(launch):
+    """Runs the script in this process, and returns what it printed."""
+
+    def run(arguments):
+        ended = launch("plan", *arguments)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        return ended.stdout
+
+    return run
 
 
 def hours(printed):
     return re.search(r"^time +([0-9.]+) hours", printed, re.MULTILINE)[1]
 
 
-def test_a_plan_is_printed_and_written(tmp_path):
+def test_a_plan_is_printed_and_written(run_plan, tmp_path):
     call = ["--config=configs/mnist_alp.py:alp", "--config.batch_size=256", "--accelerators=tpu-v5e-4"]
     options = ["--utilization=0.5", "--price_per_device_hour=1.5", f"--output={tmp_path}/plan.json"]
     printed = run_plan([*call, *options])
@@ -37,7 +38,7 @@ def test_a_plan_is_printed_and_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_documentation_has_what_its_commands_print(tmp_path):
+def test_the_documentation_has_what_its_commands_print(run_plan, tmp_path):
     commands = re.findall(r"^    python launch/plan.py (--config=configs/imagenet_scale.*)$", PAGE, re.MULTILINE)
     attacked, paired = (shlex.split(command.replace("plan.json", f"{tmp_path}/plan.json")) for command in commands)
     assert run_plan(attacked).strip() == re.search(r"```\n(run .*?)\n```", PAGE, re.DOTALL)[1]
@@ -48,6 +49,6 @@ def test_the_documentation_has_what_its_commands_print(tmp_path):
 @pytest.mark.parametrize(
     ("variant", "in_words"), [("clean0", "{} hours instead of 58.1"), ("alp", "and {} with logit")]
 )
-def test_the_documentation_has_the_hours_in_float16(variant, in_words):
+def test_the_documentation_has_the_hours_in_float16(run_plan, variant, in_words):
     config = [f"--config=configs/imagenet_scale.py:{variant}", "--config.attack.compute_dtype=float16"]
     assert in_words.format(hours(run_plan([*config, "--accelerators=128xV100-16GB"]))) in PAGE

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
+from keras_robust.methods.replica_state import KeepsReplicaState
 from keras_robust.methods import RobustModel
 from keras_robust.tools.planning.passes import Pass, image_shape
 
@@ -247,7 +248,9 @@ def memory_of(model: RobustModel, costs: Iterable[Cost], batch_size: int, availa
         available: bytes of the device.
     """
     images = np.broadcast_to(np.float32(0), (batch_size, *image_shape(model.classifier)))  # a shape alone
-    state = model.replica_state_specs(images, np.broadcast_to(np.int64(0), batch_size))
+    state: dict[str, tuple[tuple[int, ...], str]] = {}
+    if isinstance(model, KeepsReplicaState):
+        state = model.replica_state_specs(images, np.broadcast_to(np.int64(0), batch_size))
     return Memory(
         weights=bytes_of(model.variables),
         gradients=bytes_of(model.trainable_variables),
