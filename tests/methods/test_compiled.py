@@ -52,6 +52,7 @@ def test_the_attack_compiles_under_a_strategy(two_replicas, conv_classifier, bat
     assert_same(results[1], results[0])
 
 
+@pytest.mark.graph
 def test_run_eagerly_gives_the_same(conv_classifier, batch):
     data = batch(count=6)
     expected = first_step(MAKERS["mixture"](conv_classifier()), data)

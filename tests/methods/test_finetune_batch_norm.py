@@ -37,6 +37,7 @@ def test_only_the_normalization_changes(conv_classifier, batch, mixture, branch)
     assert all(layer.trainable for layer in classifier.layers)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("trained_before", [False, True])
 def test_training_before_and_after_trains_everything(conv_classifier, batch, trained_before):
     """Neither a step traced before nor one of the fine-tuning is used for the other."""

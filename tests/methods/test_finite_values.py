@@ -54,6 +54,7 @@ def assert_stops(model: keras.Model, data, message: str, error=FloatingPointErro
     assert int(model.steps_taken.numpy()) <= finite_values.INTERVAL + 4
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("method", ["robust", "pairing", "free", "stale", "weight perturbation"])
 def test_attacked_images_that_are_not_finite_end_training(batch, method):
     """The first step makes the first kernel NaN, or the attack has met the norm of zeros before."""
@@ -61,6 +62,7 @@ def test_attacked_images_that_are_not_finite_end_training(batch, method):
     assert_stops(compiled(method, l2_pooling_classifier()), data, r"Attacked images hold NaN .* up to step 4\.")
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("method", ["natural", "squeezing"])
 def test_weights_that_are_not_finite_end_training(batch, method):
     data = images_and_labels(batch)
@@ -68,6 +70,7 @@ def test_weights_that_are_not_finite_end_training(batch, method):
     assert_stops(model, data, r"Weights hold NaN or infinity at step 4: .*conv2d.*kernel")
 
 
+@pytest.mark.graph
 def test_a_loss_that_stays_finite_would_not_have_told(batch):
     """What the other tests rest on."""
     model = compiled("natural", l2_pooling_classifier())
@@ -78,6 +81,7 @@ def test_a_loss_that_stays_finite_would_not_have_told(batch):
     assert np.isnan(model.classifier.get_weights()[0]).all()
 
 
+@pytest.mark.graph
 def test_an_epoch_is_not_trained_to_its_end(batch):
     """One of 500 steps; Keras calls `train_function` once for 7 of them."""
     images, labels = images_and_labels(batch)
@@ -96,6 +100,7 @@ def test_under_xla(batch):
     assert_stops(model, (np.zeros_like(images), labels), "Attacked images hold NaN")
 
 
+@pytest.mark.graph
 @pytest.mark.multi_device
 @pytest.mark.parametrize("method", ["robust", "free", "natural"])
 def test_under_two_replicas(two_replicas, batch, method):
@@ -154,6 +159,7 @@ def test_evaluation_under_an_attack_that_is_not_finite_is_no_result(batch):
         model.evaluate(np.zeros_like(images), labels, verbose=0)
 
 
+@pytest.mark.graph
 def test_training_after_an_error_starts_anew(conv_classifier, batch):
     """What the steps of the last `fit` noted is not held against this one."""
     images, labels = batch(count=8)

@@ -154,6 +154,7 @@ def test_loss_scaling_and_float16(conv_classifier, batch):
         np.testing.assert_allclose(plain, scaled, atol=1e-5)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("method", ["logit_pairing", "free"])
 def test_a_classifier_in_float16_is_trained_with_loss_scaling(batch, method):
     """A scale of 2**40 overflows: until it is halved often enough, steps are skipped and nothing becomes NaN."""
@@ -175,6 +176,7 @@ def test_a_classifier_in_float16_is_trained_with_loss_scaling(batch, method):
     assert model.predict(batch()[0], verbose=0).dtype == np.float32
 
 
+@pytest.mark.graph
 def test_gradient_accumulation(conv_classifier, batch):
     """Two steps of half a batch make one update of their mean; the draws' counter counts each of them."""
     attack = kr.attacks.FGSM(kr.Linf(0.1))
@@ -188,6 +190,7 @@ def test_gradient_accumulation(conv_classifier, batch):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.graph
 def test_steps_per_execution(conv_classifier, batch):
     models = [kr.AdversarialTraining(conv_classifier(), ATTACK) for _ in range(2)]
     for steps, model in enumerate(models, start=1):

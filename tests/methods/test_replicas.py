@@ -95,6 +95,7 @@ def test_a_classifier_is_built_in_the_scope_by_fit_outside_of_it(two_replicas, b
     assert_same(one, two)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("normalization", ["batch", "synchronized_batch"])
 def test_synchronized_batch_normalisation_sees_the_global_batch(two_replicas, batch, normalization):
     """Statistics of the halves of a batch differ from those of the whole, unless they are synchronized."""
@@ -186,6 +187,7 @@ def test_a_distributed_data_set_gives_what_arrays_give(two_replicas, conv_classi
     assert_same(of_arrays, model)
 
 
+@pytest.mark.graph
 def test_checkpoints_of_what_replicas_keep_do_not_make_tensorflow_warn(
     two_replicas, conv_classifier, batch, tmp_path, tensorflow_warnings
 ):
@@ -201,6 +203,7 @@ def test_checkpoints_of_what_replicas_keep_do_not_make_tensorflow_warn(
     assert not tensorflow_warnings
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("method", ["natural", "pairing", "trades", "free", "weight perturbation"])
 def test_a_last_batch_that_does_not_reach_every_replica_keeps_everything_finite(
     two_replicas, conv_classifier, batch, method
@@ -214,6 +217,7 @@ def test_a_last_batch_that_does_not_reach_every_replica_keeps_everything_finite(
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
+@pytest.mark.graph
 def test_a_replica_without_images_adds_nothing(two_replicas, conv_classifier, batch):
     """One image on two replicas: its batch statistics as on one, and half of its gradient, as the loss is a mean."""
     images, labels = batch(count=1)

@@ -74,6 +74,7 @@ def test_adversarial_training(linear_classifier, weighted, joint_pass, fraction,
     check(train(model, sample_weight=WEIGHT if weighted else None), expected)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("known_size", [True, False])
 @pytest.mark.parametrize(
     ("fraction", "clean_count"), [(0.01, 1), (0.14, 1), (0.24, 2), (0.26, 3), (0.96, 10), (1.0, 10)]

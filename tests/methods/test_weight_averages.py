@@ -69,8 +69,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("method", MODELS)
-@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.xla)])
+@pytest.mark.parametrize(
+    ("method", "jit_compile"),
+    [
+        *((method, False) for method in MODELS),
+        *(pytest.param(each, True, marks=pytest.mark.xla) for each in ("natural", "free")),
+    ],
+)
 def test_fit_ends_with_the_statistics_of_the_averaged_weights(batch, method, jit_compile):
     """After one step these are of its batch, while the moving averages are 1 % of the way."""
     images, labels = data(batch)
