@@ -12,6 +12,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.graph
+
 WITHOUT_TOOLKIT = """
 import sys
 sys.modules["keras_robust"] = sys.modules["keras"] = None  # importing either would fail

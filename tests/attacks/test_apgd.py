@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from keras_robust.attacks.apgd import APGD
 from keras_robust.core import L1, L2, Linf, Margin, seeds
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(9, 5)).astype(np.float32) * 3
 IMAGES = RNG.uniform(0.3, 0.7, size=(12, 3, 3, 1)).astype(np.float32)

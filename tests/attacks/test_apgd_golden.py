@@ -17,6 +17,8 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 sys.path.append(str(GOLDEN))
 import small_cnn  # noqa: E402
 
+pytestmark = pytest.mark.graph
+
 NUMBERS = json.loads((GOLDEN / "apgd.json").read_text())
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 OBJECTIVES = {"ce": "cross_entropy", "dlr": "dlr", "targeted": "dlr"}

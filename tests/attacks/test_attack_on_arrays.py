@@ -12,6 +12,8 @@ from tensorflow.python.framework.func_graph import FuncGraph
 import keras_robust as kr
 from keras_robust.attacks import APGD, FAB, FGSM, PGD, SPSA, HopSkipJump, Square, as_model_fn
 
+pytestmark = pytest.mark.graph
+
 BALL = kr.Linf(0.1)
 ATTACKS = {
     "PGD": PGD(BALL, steps=3),

@@ -24,6 +24,8 @@ from keras_robust.core import L1, L2, Linf
 from keras_robust.core.serialization import replace_unchecked
 from keras_robust.core.threat_models import ThreatModel
 
+pytestmark = pytest.mark.graph
+
 BALLS = {"linf": Linf(0.1), "l2": L2(0.6), "l1": L1(4.0)}
 EVERY_NORM = {
     "PGD": lambda ball: PGD(ball, steps=3, restarts=2),

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from keras_robust.attacks.fab import FAB
 from keras_robust.core import L1, L2, Linf, ThreatModel, seeds
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(16, 4)).astype(np.float32)
 IMAGES = (0.5 + 0.3 * RNG.uniform(-1, 1, size=(10, 4, 4, 1))).astype(np.float32)

@@ -16,6 +16,8 @@ FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 sys.path.insert(0, str(FOLDER))
 import small_cnn  # noqa: E402
 
+pytestmark = pytest.mark.graph
+
 GOLDEN = json.loads((FOLDER / "fab.json").read_text())
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 SEED = seeds.as_seed(0)

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_robust.attacks.fab import project_l1, project_l2, project_linf
 
+pytestmark = pytest.mark.graph
+
 PROJECTIONS = {"linf": project_linf, "l2": project_l2, "l1": project_l1}
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden" / "fab.json").read_text())
 NORMS = pytest.mark.parametrize("norm", sorted(PROJECTIONS))

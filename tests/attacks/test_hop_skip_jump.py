@@ -12,6 +12,8 @@ from keras_robust.attacks import HopSkipJump, as_model_fn
 from keras_robust.attacks.hop_skip_jump import coarsen
 from keras_robust.core import L1, L2, Linf, seeds
 
+pytestmark = pytest.mark.graph
+
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 BALLS = {"linf": Linf, "l2": L2}
 WEIGHTS = np.random.default_rng(0).normal(size=64).astype(np.float32)

@@ -8,6 +8,8 @@ import keras_robust as kr
 from keras_robust.attacks import APGD, FAB, PGD
 from keras_robust.attacks.attack import value_and_gradient, with_whole_gradient
 
+pytestmark = pytest.mark.graph
+
 IMAGES = np.full((3, 2, 2, 1), 0.5, np.float32)
 LABELS = np.array([0, 1, 0])
 KERNEL = np.array([[1.0, -1.0]] * 4, np.float32)

@@ -10,6 +10,8 @@ from keras_robust.attacks.attack import value_and_gradient
 from keras_robust.core import Linf, execution
 from keras_robust.core.objectives import cross_entropy
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.fixture
 def normalising() -> keras.Model:

@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_robust.attacks import BIM, FGSM, PGD, RFGSM
 from keras_robust.core import L1, L2, Linf
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(16, 2)).astype(np.float32)
 IMAGES = RNG.uniform(size=(6, 4, 4, 1)).astype(np.float32)

@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_robust.attacks import PGD
 from keras_robust.core import L2, Linf, seeds
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 WEIGHTS = tf.constant(RNG.normal(size=(9, 4)), tf.float32)
 IMAGES = tf.constant(RNG.uniform(size=(10, 3, 3, 1)), tf.float32)

@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_robust.attacks import BIM, CW, FGSM, PGD, RFGSM
 from keras_robust.core import L2, Linf, seeds
 
+pytestmark = pytest.mark.graph
+
 IMAGES = np.random.default_rng(0).uniform(0.4, 0.6, size=(6, 4, 4, 1)).astype(np.float32)
 LABELS = np.zeros(6, np.int64)
 SLOPES = np.float32([-1.0, -1.0, 5.0])

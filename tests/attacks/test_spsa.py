@@ -13,6 +13,8 @@ from keras_robust.attacks import PGD
 from keras_robust.attacks.spsa import SPSA, estimate_gradient
 from keras_robust.core import L1, L2, Linf, seeds
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(0.3, 0.7, size=(6, 5, 5, 1)).astype(np.float32)
 WEIGHTS = RNG.normal(size=(25, 2)).astype(np.float32)

@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras_robust.attacks.square import Square, project_l1
 from keras_robust.core import L1, L2, Linf, seeds
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(8, 9, 9, 3)).astype(np.float32)
 LABELS = RNG.integers(0, 3, 8)

@@ -12,6 +12,8 @@ from keras_robust.attacks import as_model_fn
 from keras_robust.attacks.square import Square, eta, first_queries, square_sizes
 from keras_robust.core import L1, L2, Linf
 
+pytestmark = pytest.mark.graph
+
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "square.json").read_text())
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}

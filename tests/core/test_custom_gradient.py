@@ -12,6 +12,8 @@ import keras_robust as kr
 from keras_robust.attacks.attack import scale_gradient
 from keras_robust.core.execution import custom_gradient
 
+pytestmark = pytest.mark.graph
+
 
 def cubes(decorator):
     """(x^3, x y) with gradients that are 10 and 100 times too large, to be seen."""

@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras_robust.core import CrossEntropy, DifferenceOfLogitsRatio, KLDivergence, Margin, objectives
 from keras_robust.core.objectives import Goal, get_objective, labels_are_valid
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 5)).astype(np.float32) * 3
 TENSOR = tf.constant(LOGITS)

@@ -14,6 +14,8 @@ from keras_robust.attacks import as_model_fn
 from keras_robust.core import execution
 from keras_robust.core.execution import bfloat16_pays, full_precision, resolve_compute_dtype
 
+pytestmark = pytest.mark.graph
+
 ROOT = pathlib.Path(__file__).parents[2]
 CPU_FLAGS = pathlib.Path("/proc/cpuinfo")
 

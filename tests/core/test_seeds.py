@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from keras_robust.core import seeds
 
+pytestmark = pytest.mark.graph
+
 COUNT = 100_000
 DRAWS = {
     "uniform": lambda seed: seeds.uniform((5, 7), seed),

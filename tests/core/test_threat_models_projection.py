@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from keras_robust.core import L1, L2, Linf, ThreatModel
 
+pytestmark = pytest.mark.graph
+
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
 NORMS = {
     "linf": lambda delta: np.abs(delta).max(axis=1),

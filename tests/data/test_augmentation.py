@@ -7,6 +7,8 @@ import tensorflow as tf
 from keras_robust import data
 from keras_robust.data.augmentation import AUGMENTATIONS, flip, flip_and_crop
 
+pytestmark = pytest.mark.graph
+
 
 def candidates(image: np.ndarray, padding: int) -> list[bytes]:
     """All crops of an image, then their mirror images."""

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_robust.data.decoding import cut, decode, decode_any
 
+pytestmark = pytest.mark.graph
+
 
 def encode(pixels: np.ndarray, kind: str = "png", **options: int) -> tf.Tensor:
     file = io.BytesIO()

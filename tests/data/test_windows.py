@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from keras_robust.data.windows import ATTEMPTS, central_window, random_window
 
+pytestmark = pytest.mark.graph
+
 SIDES = st.integers(8, 600)
 compiled_window = tf.function(random_window, input_signature=[tf.TensorSpec(2, tf.int32)] * 2)
 

@@ -10,6 +10,8 @@ from keras_robust.attacks import APGD, FAB, Square
 from keras_robust.attacks.apgd_rules import KEPT_OF_STEP, RULES, checkpoints, legs
 from keras_robust.evaluation import AutoAttack
 
+pytestmark = pytest.mark.graph
+
 LINF, L1 = kr.Linf(0.3), kr.L1(12.0)
 
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.evaluation import masking_probes
 
+pytestmark = pytest.mark.graph
+
 BALL = kr.Linf(0.1)
 PGD = kr.attacks.PGD(BALL, steps=2)
 IMAGES = np.random.default_rng(0).uniform(size=(8, 4, 4, 1)).astype(np.float32)

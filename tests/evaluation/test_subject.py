@@ -7,6 +7,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.graph
+
 RANDOM = np.random.default_rng(0)
 IMAGES, LABELS = RANDOM.uniform(size=(8, 4, 4, 1)).astype(np.float32), np.arange(8) % 3
 KERNEL = RANDOM.normal(size=(16, 3)).astype(np.float32)

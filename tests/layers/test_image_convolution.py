@@ -8,6 +8,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.layers import ImageConvolution
 
+pytestmark = pytest.mark.graph
+
 # Sizes of whole blocks and not, kernels with a middle and without.
 SHAPES = [((28, 28, 1), 5), ((7, 5, 3), 3), ((6, 9, 2), (4, 2)), ((3, 3, 1), 7), ((8, 8, 1), 1)]
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 import keras_robust as kr
 from keras_robust.layers import ReversibleBlocks, make_normalization, use_branch
 
+pytestmark = pytest.mark.graph
+
 SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ATTACK = kr.attacks.PGD(kr.Linf(0.1), steps=2)
 

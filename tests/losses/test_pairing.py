@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_robust.losses import PairingLoss, get_pairing_loss
 
+pytestmark = pytest.mark.graph
+
 RNG = np.random.default_rng(0)
 CLEAN = RNG.normal(size=(6, 4)).astype(np.float32) * 2
 ADVERSARIAL = RNG.normal(size=(6, 4)).astype(np.float32) * 2

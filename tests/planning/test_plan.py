@@ -8,6 +8,8 @@ import pytest
 
 from keras_robust.tools.planning import UTILIZATION, plan
 
+pytestmark = pytest.mark.graph
+
 CONFIG = {
     "config_format": 1,
     "dataset": "mnist",

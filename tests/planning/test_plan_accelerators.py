@@ -6,6 +6,8 @@ from keras_robust.tools.planning import ACCELERATORS, Accelerator, Devices, pars
 from keras_robust.tools.planning.accelerators import NETWORK
 from keras_robust.tools.planning.costs import Operation
 
+pytestmark = pytest.mark.graph
+
 TOY = Accelerator("toy", {"float32": 100.0}, bandwidth=10.0, memory=1e3, link=5.0, group=4, source="here")
 
 

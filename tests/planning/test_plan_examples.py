@@ -5,6 +5,8 @@ import pytest
 from keras_robust.data import load_split
 from keras_robust.tools.planning.plan import SIZES, count_examples
 
+pytestmark = pytest.mark.graph
+
 
 @pytest.mark.parametrize(
     ("name", "split", "count"),

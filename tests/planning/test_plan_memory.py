@@ -12,6 +12,8 @@ import keras_robust as kr
 from keras_robust.tools.planning.costs import USABLE, Memory, cost_of, memory_of
 from keras_robust.tools.planning.passes import training_passes
 
+pytestmark = pytest.mark.graph
+
 ROOT = pathlib.Path(__file__).parents[2]
 BALL = kr.Linf(0.3)
 ARCHITECTURES = {"lenet": kr.architectures.LeNet, "resnet20": kr.architectures.ResNet20}

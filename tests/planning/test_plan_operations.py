@@ -9,6 +9,8 @@ import keras_robust as kr
 from keras_robust.tools.planning.costs import cost_of
 from keras_robust.tools.planning.passes import UPDATE, Pass
 
+pytestmark = pytest.mark.graph
+
 FLOAT = 4
 
 

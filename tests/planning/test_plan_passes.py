@@ -11,6 +11,8 @@ from keras_robust.tools.planning.costs import cost_of
 from keras_robust.tools.planning.passes import ATTACK as ATTACK_PART
 from keras_robust.tools.planning.passes import attack_passes, training_passes, validation_passes
 
+pytestmark = pytest.mark.graph
+
 BATCH = 4
 ARCHITECTURES = {"lenet": kr.architectures.LeNet, "resnet20": kr.architectures.ResNet20}
 
