@@ -24,6 +24,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from keras_robust import data
 from keras_robust.distribution import create_strategy
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -190,6 +191,14 @@ def launch() -> Launch:
         return subprocess.CompletedProcess(argv, exit_code, output.getvalue(), errors.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder in which `mnist_small` is prepared: no test touches the user's folder of data sets."""
+    folder = tmp_path_factory.mktemp("tensorflow_datasets")
+    data.describe("mnist_small", "train", data_dir=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

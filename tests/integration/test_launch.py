@@ -41,8 +41,8 @@ def run(launch):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return f"--data_dir={tmp_path_factory.mktemp('tfds')}"
+def data_dir(data_dir):
+    return f"--data_dir={data_dir}"
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,8 @@ def code_blocks(page, language):
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    data_dir = str(tmp_path_factory.mktemp("tfds"))
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT), "TFDS_DATA_DIR": data_dir}
+def environment(data_dir):
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT), "TFDS_DATA_DIR": str(data_dir)}
 
 
 def test_the_python_examples_run_one_after_the_other(environment, tmp_path):
@@ -52,7 +51,7 @@ def test_the_python_examples_run_one_after_the_other(environment, tmp_path):
     assert {"model.keras", "report", "export"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_launch_commands_run_on_fewer_images(environment, launch, tmp_path):
+def test_the_launch_commands_run_on_fewer_images(environment, data_dir, launch, tmp_path):
     """Each script once in a process of its own, as the user runs it, and further times in this process."""
     (block,) = code_blocks(CONFIGS, "bash")
     commands = block.strip().splitlines()
@@ -63,7 +62,7 @@ def test_the_launch_commands_run_on_fewer_images(environment, launch, tmp_path):
         assert python == "python"
         name, arguments = pathlib.Path(script).stem, [*arguments, *SMALLER[pathlib.Path(script).stem]]
         if name in started:
-            result = launch(name, *arguments, f"--data_dir={environment['TFDS_DATA_DIR']}")
+            result = launch(name, *arguments, f"--data_dir={data_dir}")
         else:
             call = [sys.executable, script, *arguments]
             result = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)

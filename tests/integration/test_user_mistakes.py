@@ -3,6 +3,8 @@
 The tests of each package go into more cases; this table is the promise to users.
 """
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -49,15 +51,14 @@ def late(images):
     return tf.data.Dataset.from_tensor_slices((np.concatenate([IMAGES, images]), np.tile(LABELS, 2))).batch(6)
 
 
-def train(tmp_path, **changes):
+def train(folders, **changes):
     options = {name: changes.pop(name) for name in ("strategy",) if name in changes}
-    data_dir = str(tmp_path / "tfds")
-    kr.training.train({**CONFIG, **changes}, tmp_path / "run", data_dir=data_dir, verbose=0, **options)
+    kr.training.train({**CONFIG, **changes}, folders.workdir, data_dir=folders.data_dir, verbose=0, **options)
 
 
-def train_twice(tmp_path):
-    train(tmp_path)
-    train(tmp_path, epochs=2)
+def train_twice(folders):
+    train(folders)
+    train(folders, epochs=2)
 
 
 BYTES = (IMAGES * 255).astype(np.uint8)
@@ -78,7 +79,7 @@ MISTAKES = {
     "epsilon below 0": (lambda _: kr.Linf(-1), "epsilon=-1"),
     "epsilon above the pixel range": (lambda _: kr.Linf(8), "epsilon=8"),
     "steps": (lambda _: kr.attacks.PGD(kr.Linf(0.1), steps=0), "steps=0"),
-    "norm": (lambda path: train(path, attack={"name": "fgsm", "norm": "l3", "epsilon": 0.1}), "norm='l3'"),
+    "norm": (lambda folders: train(folders, attack={"name": "fgsm", "norm": "l3", "epsilon": 0.1}), "norm='l3'"),
     "objective": (lambda _: kr.attacks.PGD(kr.Linf(0.1), objective="accuracy"), "objective='accuracy'"),
     "target": (lambda _: kr.attacks.PGD(kr.Linf(0.1), target="easiest"), "target='easiest'"),
     "attack where a name was meant": (lambda _: kr.attacks.PGD(kr.Linf(0.1), objective=ATTACK), "objective=PGD("),
@@ -87,14 +88,14 @@ MISTAKES = {
         lambda _: kr.AdversarialTraining(classifier(), ATTACK, clean_fraction=1.2),
         "clean_fraction=1.2",
     ),
-    "misspelt config field": (lambda path: train(path, atack={}), "atack={}"),
-    "config of another version": (lambda path: train(path, config_format=0), "config_format=0"),
-    "missing data set": (lambda path: train(path, dataset="mnist"), "name='mnist'"),
-    "missing folder": (lambda path: train(path, dataset="folder:gone"), "name='folder:gone'"),
+    "misspelt config field": (lambda folders: train(folders, atack={}), "atack={}"),
+    "config of another version": (lambda folders: train(folders, config_format=0), "config_format=0"),
+    "missing data set": (lambda folders: train(folders, dataset="mnist"), "name='mnist'"),
+    "missing folder": (lambda folders: train(folders, dataset="folder:gone"), "name='folder:gone'"),
     "missing model file": (lambda _: evaluate(model="gone/best.keras"), "gone/best.keras"),
     "workdir of another config": (train_twice, "epochs: 1 there, 2 now"),
     "batch size and replicas": (
-        lambda path: train(path, batch_size=31, strategy="mirrored"),
+        lambda folders: train(folders, batch_size=31, strategy="mirrored"),
         "batch_size=31, replicas=2",
     ),
     "never compiled": (lambda _: fit(compiled=False), "never compiled"),
@@ -104,8 +105,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake, tmp_path):
+def test_a_mistake_is_named(mistake, data_dir, tmp_path):
     make, received = MISTAKES[mistake]
     with pytest.raises(ValueError, match=r"Received: ") as error:
-        make(tmp_path)
+        make(types.SimpleNamespace(workdir=tmp_path / "run", data_dir=data_dir))
     assert received in str(error.value).partition("Received: ")[2]

@@ -62,9 +62,9 @@ def configs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(configs, tmp_path_factory):
+def finished(configs, data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("work")
-    runner = Runner("smoke", workdir, configs, data_dir=str(workdir / "data"), verbose=0)
+    runner = Runner("smoke", workdir, configs, data_dir=str(data_dir), verbose=0)
     return runner, reproduce(["all"], runner, workdir / "results")
 
 

@@ -21,11 +21,6 @@ CONFIG = TINY | {"method": {"name": "natural_training"}, "optimizer": SGD, "epoc
 EMA = CONFIG | {"optimizer": SGD | {"use_ema": True, "ema_momentum": MOMENTUM}}
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 def train(config, workdir, data_dir):
     return kr.training.train(config, workdir, data_dir=data_dir, verbose=0)
 
@@ -57,7 +52,7 @@ def test_validation_is_of_the_averages(tmp_path, data_dir):
     train(EMA, tmp_path, data_dir)
     with (tmp_path / "history.csv").open() as file:
         logged = float(list(csv.DictReader(file))[-1]["val_loss"])
-    digits = kr.data.evaluation_batches("mnist_small", "train[96:160]", batch_size=32, data_dir=data_dir)
+    digits = kr.data.evaluation_batches("mnist_small", "train[96:160]", batch_size=32, image_size=8, data_dir=data_dir)
     models = [keras.models.load_model(tmp_path / name) for name in ("best.keras", "last.keras")]
     losses = [model.evaluate(digits, verbose=0)[0] for model in models]
     assert logged == pytest.approx(losses[0], rel=1e-5) != pytest.approx(losses[1], rel=1e-5)

@@ -53,11 +53,6 @@ def die():
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory, data_dir):
     """A run that was not interrupted."""
     workdir = tmp_path_factory.mktemp("whole")

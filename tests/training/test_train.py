@@ -30,11 +30,6 @@ CONFIG = TINY | {
 INTERRUPTED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 def train(config, workdir, data_dir, **kwargs):
     return kr.training.train(config, workdir, data_dir=data_dir, verbose=0, **kwargs)
 
@@ -167,7 +162,7 @@ REFUSED = {
         "steps_per_epoch=5, steps_per_execution=2",
     ),
     "steps of a pass": ({"steps_per_execution": 4}, {}, "at most 3.*steps_per_execution=4"),
-    "image shape": ({"classifier": {"name": "resnet20"}}, {}, r"\(28, 28, 1\)"),
+    "image shape": ({"classifier": {"name": "resnet20"}, "image_size": 0}, {}, r"\(28, 28, 1\)"),
 }
 
 
@@ -187,7 +182,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, data_dir):
 
 def test_a_run_reads_the_stream_of_its_config(tmp_path, data_dir):
     """From the step that it goes on at; label smoothing needs one-hot labels."""
-    options = {"augmentation": "flip_and_crop", "batch_size": 24, "seed": 7}
+    options = {"augmentation": "flip_and_crop", "batch_size": 24, "image_size": 8, "seed": 7}
     config = resolve({**CONFIG, **options, "label_smoothing": 0.1})
     run = Run(config, Workdir(tmp_path), tf.distribute.get_strategy(), data_dir, None, 4)
     expected = kr.data.training_batches(

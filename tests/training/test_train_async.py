@@ -29,11 +29,6 @@ COUNTS = ("own_batches", "dropped_batches", "replaced_workers")
 INTERRUPTED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("tfds"))
-
-
 @pytest.fixture
 def train(data_dir, tmp_path):
     """Trains in one folder with fake workers, or as `train` does."""

@@ -1,4 +1,4 @@
-"""What the smallest training runs have in common: three steps an epoch."""
+"""What the smallest training runs have in common: three steps an epoch, on digits of 8 x 8."""
 
 TINY = {
     "config_format": 1,
@@ -6,5 +6,6 @@ TINY = {
     "train_split": "train[:96]",
     "validation_split": "train[96:160]",
     "classifier": {"name": "lenet"},
+    "image_size": 8,
     "batch_size": 32,
 }
