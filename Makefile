@@ -16,9 +16,9 @@ demo: .venv
 		--steps=40 --step_size=0.01 --restarts=5 --output=runs/demo/report
 	$(RUN) launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
 
-# More workers than the two cores of a small machine, since some wait for processes that they started.
+# A file stays in one process, so that what its tests share is made once. `make test COVERAGE=--cov` measures coverage.
 test: .venv
-	TF_NUM_INTRAOP_THREADS=1 $(RUN) -m pytest --numprocesses=3 --dist=worksteal --cov --cov-report=term:skip-covered --durations=10
+	TF_NUM_INTRAOP_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadfile --durations=10 $(COVERAGE)
 
 test-slow: .venv
 	$(RUN) -m pytest -m 'slow or shared_data'

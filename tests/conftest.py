@@ -10,6 +10,7 @@ import resource
 import runpy
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -174,7 +175,12 @@ def launch() -> Launch:
         defined, exit_code = set(flags.FLAGS), 0
         try:
             sys.argv = [f"launch/{script}.py", *arguments]
-            with contextlib.chdir(ROOT), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            with (
+                contextlib.chdir(ROOT),
+                contextlib.redirect_stdout(output),
+                contextlib.redirect_stderr(errors),
+                warnings.catch_warnings(action="ignore"),
+            ):
                 runpy.run_path(sys.argv[0], run_name="__main__")
         except SystemExit as end:
             if isinstance(end.code, str):  # Python would print it
