@@ -67,12 +67,11 @@ def test_every_file_is_tested():
     assert {name.partition("-")[0] for name in EXPERIMENT_CONFIGS} >= IN_EXPERIMENTS
 
 
-@pytest.mark.parametrize("name", EXPERIMENT_CONFIGS)
-def test_a_config_of_an_experiment_is_complete(name):
-    resolved = config.resolve(EXPERIMENT_CONFIGS[name])
-    assert set(resolved) == set(config.DEFAULTS)
-    if "small" in name:
-        assert resolved["dataset"] in ("mnist_small", "cifar10")
+def test_the_configs_of_experiments_are_accepted():
+    """No field is misspelt or out of range; small ones are of data that a laptop has."""
+    for name, sections in EXPERIMENT_CONFIGS.items():
+        resolved = config.resolve(sections)
+        assert "small" not in name or resolved["dataset"] in ("mnist_small", "cifar10"), name
 
 
 @pytest.mark.slow
@@ -124,7 +123,6 @@ def test_a_config_builds(name, variant):
     get_config = load(name).get_config
     resolved = config.resolve(get_config() if variant is None else get_config(variant))
     model = build.build_model(resolved, 10, 100)
-    assert isinstance(model, kr.RobustModel)
     assert model.classifier.output_shape[-1] == 10
     attack = resolved["attack"] or {}
     assert attack.get("compute_dtype") in (None, "auto")  # bfloat16 is several times slower on most laptops
