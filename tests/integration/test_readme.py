@@ -20,7 +20,8 @@ SMALLER = {
 }
 
 FEWER_IMAGES = {
-    '"mnist_small", "train"': '"mnist_small", "train[:3000]"',
+    '"mnist_small", "train"': '"mnist_small", "train[:1000]"',
+    '"test[:200]", batch_size=100': '"test[:40]", batch_size=40',
     "test.take(1)": "test.unbatch().take(8).batch(8)",
 }
 
