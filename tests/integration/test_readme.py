@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from keras_robust.evaluation import autoattack
+
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 CONFIGS = (ROOT / "docs" / "configs.md").read_text()
@@ -52,8 +54,9 @@ def test_the_python_examples_run_one_after_the_other(environment, tmp_path):
     assert {"model.keras", "report", "export"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_the_launch_commands_run_on_fewer_images(environment, data_dir, launch, tmp_path):
+def test_the_launch_commands_run_on_fewer_images(environment, data_dir, launch, tmp_path, monkeypatch):
     """Each script once in a process of its own, as the user runs it, and further times in this process."""
+    monkeypatch.setattr(autoattack, "QUERIES", 20)
     (block,) = code_blocks(CONFIGS, "bash")
     commands = block.strip().splitlines()
     assert {re.search(r"launch/(\w+)\.py", command)[1] for command in commands} == set(SMALLER)
