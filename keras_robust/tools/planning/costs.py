@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.core.seeds import Tensor
-from keras_robust.methods.replica_state import KeepsReplicaState
 from keras_robust.methods import RobustModel
+from keras_robust.methods.replica_state import KeepsReplicaState
 from keras_robust.tools.planning.passes import Pass, image_shape
 
 VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "Cast")
