@@ -36,7 +36,7 @@ import keras_robust as kr
 from keras_robust.distribution import Crafted, Crafter, asynchronous_generation
 from keras_robust.distribution.crafted_batches import CRAFTED_AT, NOT_CRAFTED
 from keras_robust.distribution.crafter import recipe
-from keras_robust.evaluation.provenance import read_history
+from keras_robust.evaluation.record import read_history
 from keras_robust.reports import canvas
 from keras_robust.tools.planning.timing import time_in_turns
 

@@ -20,7 +20,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 import keras_robust as kr
-from keras_robust.evaluation.provenance import read_history
+from keras_robust.evaluation.record import read_history
 from keras_robust.reports import canvas
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_robust.evaluation.subject import classifier_of
+from keras_robust.evaluation.inputs import classifier_of
 from keras_robust.layers import branch_in_use, use_branch
 from keras_robust.methods.export_classifier import export_classifier
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from keras_robust.attacks.apgd_rules import RULES, Moment, Rule, Schedule, legs, make_schedule, per_row_zeros
+from keras_robust.attacks.apgd_rules import RULES, Rule, Schedule, ScheduleEntry, make_schedule, per_row_zeros, stages
 from keras_robust.attacks.attack import (
     IterativeAttack,
     ModelFn,
@@ -94,7 +94,7 @@ class APGD(IterativeAttack):
             raise ValueError(f"larger_radii must be a bool. Received: larger_radii={self.larger_radii!r}")
         if self.larger_radii and self.threat_model.norm != "l1":
             raise ValueError(f"larger_radii works only with L1. Received: threat_model={self.threat_model}")
-        if any(steps < 1 for steps, _ in legs(self.steps, self.larger_radii)):
+        if any(steps < 1 for steps, _ in stages(self.steps, self.larger_radii)):
             raise ValueError(
                 f"larger_radii needs a step in each of three radii: use more steps. Received: steps={self.steps}"
             )
@@ -115,7 +115,7 @@ class APGD(IterativeAttack):
     @property
     def name(self) -> str:
         """Such as "APGD-100 (Linf 0.3, cross_entropy)" and "APGD-T-100 (Linf 0.3, dlr, 9 targets)"."""
-        parts = [str(self.threat_model), self.resolved_objective.label]
+        parts = [str(self.threat_model), self.resolved_objective.display_name]
         if self.targeted:
             parts.append(f"{self.targeted} target{'s' * (self.targeted > 1)}")
         if self.restarts > 1:
@@ -174,18 +174,18 @@ class APGD(IterativeAttack):
         begin, end = schedule.evaluation_before(first), schedule.evaluation_before(first + steps)
 
         def evaluate(evaluation: Tensor, state: State) -> tuple[Tensor, State]:
-            run, moment = evaluation // schedule.evaluations, schedule.at(evaluation % schedule.evaluations)
-            radius = moment.radius * self.threat_model.epsilon
+            run, entry = evaluation // schedule.evaluations, schedule.at(evaluation % schedule.evaluations)
+            radius = entry.radius * self.threat_model.epsilon
             state = tf.cond(
-                moment.enters,
-                lambda: self._enter(state, moment, radius, seeds.fold(seed, run)),
-                lambda: state | self._rule.move(self.threat_model, state, moment, radius),
+                entry.starts_stage,
+                lambda: self._start_stage(state, entry, radius, seeds.fold(seed, run)),
+                lambda: state | self._rule.move(self.threat_model, state, entry, radius),
             )
             state, logits, loss = self._differentiate(model_fn, state, run)
-            state = self._observe(state, moment, logits, loss)
+            state = self._observe(state, entry, logits, loss)
             return evaluation + 1, tf.cond(
-                moment.steps_since_check > 0,
-                lambda: state | self._rule.check(state, moment, radius, self.rho),
+                entry.steps_since_check > 0,
+                lambda: state | self._rule.check(state, entry, radius, self.rho),
                 lambda: state,
             )
 
@@ -202,15 +202,15 @@ class APGD(IterativeAttack):
         state, logits, _ = single._differentiate(model_fn, state, tf.constant(0))
         return logits, state["gradient"]
 
-    def _enter(self, state: State, moment: Moment, radius: Tensor, seed: Tensor) -> State:
+    def _start_stage(self, state: State, entry: ScheduleEntry, radius: Tensor, seed: Tensor) -> State:
         ball, images = self.threat_model, state["images"]
         point = tf.cond(
-            moment.draws,
+            entry.draws_start,
             lambda: self._rule.draw(ball, images, radius, seed),
             lambda: self._rule.shrink(ball, state["best"], images, radius),
         )
         state = state | {"point": point}
-        return state | self._rule.enter(state, moment, radius, self.larger_radii)
+        return state | self._rule.start_stage(state, entry, radius, self.larger_radii)
 
     def _differentiate(self, model_fn: ModelFn, state: State, run: Tensor) -> tuple[State, Tensor, Tensor]:
         """Returns the state with the gradient at its point, the logits, and the objective per example."""
@@ -238,23 +238,23 @@ class APGD(IterativeAttack):
             gradient /= self.eot_iter
         return state | {"gradient": gradient}, logits, loss
 
-    def _observe(self, state: State, moment: Moment, logits: Tensor, loss: Tensor) -> State:
-        """Keeps the best point of the leg, and the result of all runs. A misclassified result stays."""
+    def _observe(self, state: State, entry: ScheduleEntry, logits: Tensor, loss: Tensor) -> State:
+        """Keeps the best point of the stage, and the result of all runs. A misclassified result stays."""
         point = state["point"]
-        improved = moment.enters | (loss > state["best_loss"])
+        improved = entry.starts_stage | (loss > state["best_loss"])
         rows = per_example(improved, point)
         wrong = ~tf.reduce_all(tf.math.is_finite(logits), axis=1)
         wrong |= tf.argmax(logits, axis=1, output_type=tf.int32) != as_sparse(state["labels"])
-        kept = moment.counts & ~state["broken"] & (wrong | (loss > state["result_loss"]))
+        kept = entry.counts & ~state["broken"] & (wrong | (loss > state["result_loss"]))
         seen = {
             "best": tf.where(rows, point, state["best"]),
             "best_gradient": tf.where(rows, state["gradient"], state["best_gradient"]),
             "best_loss": tf.where(improved, loss, state["best_loss"]),
             "result": tf.where(per_example(kept, point), point, state["result"]),
             "result_loss": tf.where(kept, loss, state["result_loss"]),
-            "broken": state["broken"] | (moment.counts & wrong),
+            "broken": state["broken"] | (entry.counts & wrong),
         }
-        return state | seen | self._rule.observe(state, moment, loss)
+        return state | seen | self._rule.observe(state, entry, loss)
 
     def check_fits(self, image_shape: tuple[int, ...], classes: int) -> None:
         """Raises `ValueError` if there are too few classes: see `Attack.check_fits`."""

@@ -1,7 +1,7 @@
 """How Auto-PGD starts, steps and adapts its step size: one rule for Linf and L2, one for L1.
 
 A rule works on the rows of a state. Every rule has the keys `images`, `point`, `gradient` (at the point), `best`,
-`best_gradient` and `best_loss` (of the leg), and `step_size`. All draws have the shape of the batch.
+`best_gradient` and `best_loss` (of the stage), and `step_size`. All draws have the shape of the batch.
 """
 
 import math
@@ -22,20 +22,20 @@ LARGER_RADII = (3.0, 2.0, 1.0)
 """Radii in units of epsilon, for 30, 30 and 40 % of the steps (Croce & Hein, 2021, section 4.3)."""
 
 
-class Moment(NamedTuple):
+class ScheduleEntry(NamedTuple):
     """Scalars that describe one evaluation.
 
     Attributes:
-        enters: bool: a leg begins. There is no step, only the loss and the gradient at the start.
-        draws: bool: this start is drawn at random (first leg of a run).
+        starts_stage: bool: a stage begins. There is no step, only the loss and the gradient at the start.
+        draws_start: bool: this start is drawn at random (first stage of a run).
         kept_of_step: float32 weight of the new step; 1 if there is no step before it.
         steps_since_check: int32: steps since the last checkpoint if this is a checkpoint, otherwise 0.
         radius: float32, in units of epsilon.
-        counts: bool: points of this leg are inside the threat model.
+        counts: bool: points of this stage are inside the threat model.
     """
 
-    enters: Tensor
-    draws: Tensor
+    starts_stage: Tensor
+    draws_start: Tensor
     kept_of_step: Tensor
     steps_since_check: Tensor
     radius: Tensor
@@ -43,33 +43,33 @@ class Moment(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The table of a run: `moments` holds arrays with one entry per evaluation.
+    """The table of a run: `entries` holds arrays with one entry per evaluation.
 
-    A run has one leg, or three legs with a shrinking radius. A leg of n steps has n + 1 evaluations (forward pass and
-    input gradient): one at its start and one after each step.
+    A run has one stage, or three stages with a shrinking radius. A stage of n steps has n + 1 evaluations (forward pass
+    and input gradient): one at its start and one after each step.
 
     Attributes:
-        moments: one array per field.
-        before_step: (steps,) int32: number of the evaluation with which each step begins. For the first step of a leg
+        entries: one array per field.
+        before_step: (steps,) int32: number of the evaluation with which each step begins. For the first step of a stage
             this is the evaluation of the start.
     """
 
-    moments: Moment
+    entries: ScheduleEntry
     before_step: np.ndarray
 
     @property
     def evaluations(self) -> int:
-        """Evaluations per run: its steps, and one per leg."""
-        return len(self.moments.enters)
+        """Evaluations per run: its steps, and one per stage."""
+        return len(self.entries.starts_stage)
 
     def evaluation_before(self, step: Tensor) -> Tensor:
         """Returns the number of evaluations, over all runs, that come before step number `step`."""
         steps = len(self.before_step)
         return step // steps * self.evaluations + tf.gather(self.before_step, step % steps)
 
-    def at(self, evaluation: Tensor) -> Moment:
-        """Returns the `Moment` of an evaluation of a run."""
-        return Moment(*(tf.gather(values, evaluation) for values in self.moments))
+    def at(self, evaluation: Tensor) -> ScheduleEntry:
+        """Returns the `ScheduleEntry` of an evaluation of a run."""
+        return ScheduleEntry(*(tf.gather(values, evaluation) for values in self.entries))
 
 
 def checkpoints(steps: int, sparse: bool) -> list[int]:
@@ -88,8 +88,8 @@ def checkpoints(steps: int, sparse: bool) -> list[int]:
     return found
 
 
-def legs(steps: int, larger_radii: bool) -> list[tuple[int, float]]:
-    """Returns (steps, radius in units of epsilon) of each leg of a run. With few steps in all, a leg may have 0."""
+def stages(steps: int, larger_radii: bool) -> list[tuple[int, float]]:
+    """Returns (steps, radius in units of epsilon) of each stage of a run. With few steps in all, a stage may have 0."""
     if not larger_radii:
         return [(steps, 1.0)]
     third = -(-steps * 3 // 10)
@@ -100,7 +100,7 @@ def make_schedule(steps: int, *, sparse: bool, larger_radii: bool) -> Schedule:
     """Returns the table of a run of `steps` steps."""
     columns: list[tuple[bool, bool, float, int, float, bool]] = []
     before_step: list[int] = []
-    parts = legs(steps, larger_radii)
+    parts = stages(steps, larger_radii)
     for index, (length, radius) in enumerate(parts):
         counts = index == len(parts) - 1
         before_step.append(len(columns))
@@ -115,7 +115,7 @@ def make_schedule(steps: int, *, sparse: bool, larger_radii: bool) -> Schedule:
     arrays: list[np.ndarray] = [
         np.array(values, kind) for values, kind in zip(zip(*columns, strict=True), kinds, strict=True)
     ]
-    return Schedule(Moment(*arrays), np.array(before_step, np.int32))
+    return Schedule(ScheduleEntry(*arrays), np.array(before_step, np.int32))
 
 
 class Rule(Protocol):
@@ -124,7 +124,7 @@ class Rule(Protocol):
     sparse: ClassVar[bool]
 
     def extra(self, images: Tensor) -> State:
-        """Returns the rule's own entries of the state, before the first leg."""
+        """Returns the rule's own entries of the state, before the first stage."""
 
     def draw(self, ball: ThreatModel, images: Tensor, radius: Tensor, seed: Tensor) -> Tensor:
         """Returns a random start."""
@@ -132,16 +132,16 @@ class Rule(Protocol):
     def shrink(self, ball: ThreatModel, points: Tensor, images: Tensor, radius: Tensor) -> Tensor:
         """Returns the points moved into a smaller ball."""
 
-    def enter(self, state: State, moment: Moment, radius: Tensor, larger_radii: bool) -> State:
-        """Returns step size and counters at the start of a leg, whose start is `state["point"]`."""
+    def start_stage(self, state: State, entry: ScheduleEntry, radius: Tensor, larger_radii: bool) -> State:
+        """Returns step size and counters at the start of a stage, whose start is `state["point"]`."""
 
-    def move(self, ball: ThreatModel, state: State, moment: Moment, radius: Tensor) -> State:
+    def move(self, ball: ThreatModel, state: State, entry: ScheduleEntry, radius: Tensor) -> State:
         """Returns the next point."""
 
-    def observe(self, state: State, moment: Moment, loss: Tensor) -> State:
+    def observe(self, state: State, entry: ScheduleEntry, loss: Tensor) -> State:
         """Returns the counters after the loss at the new point is known."""
 
-    def check(self, state: State, moment: Moment, radius: Tensor, rho: float) -> State:
+    def check(self, state: State, entry: ScheduleEntry, radius: Tensor, rho: float) -> State:
         """Returns step sizes, and points that go back to the best one, at a checkpoint."""
 
 
@@ -180,7 +180,7 @@ class MomentumRule:
         scale = tf.minimum(1.0, tf.math.divide_no_nan(radius, euclidean(delta)))
         return ball.clip(images + tf.reshape(scale[:, None] * delta, tf.shape(images)))
 
-    def enter(self, state: State, moment: Moment, radius: Tensor, larger_radii: bool) -> State:
+    def start_stage(self, state: State, entry: ScheduleEntry, radius: Tensor, larger_radii: bool) -> State:
         """Starts with steps of twice the radius."""
         return {
             "point_before": state["point"],
@@ -189,7 +189,7 @@ class MomentumRule:
             "was_halved": tf.ones_like(state["was_halved"]),
         }
 
-    def move(self, ball: ThreatModel, state: State, moment: Moment, radius: Tensor) -> State:
+    def move(self, ball: ThreatModel, state: State, entry: ScheduleEntry, radius: Tensor) -> State:
         """Steps to z = P(x + step direction), then P(x + alpha (z - x) + (1 - alpha) (x - x_before)) (section 3)."""
         point, images = state["point"], state["images"]
         if ball.norm == "linf":
@@ -197,25 +197,25 @@ class MomentumRule:
         else:
             step = tf.reshape(state["step_size"][:, None] * unit_rows(flatten(state["gradient"])), tf.shape(images))
         there = self.shrink(ball, point + step, images, radius)
-        kept = moment.kept_of_step
+        kept = entry.kept_of_step
         there = point + (there - point) * kept + (point - state["point_before"]) * (1.0 - kept)
         return {"point": self.shrink(ball, there, images, radius), "point_before": point}
 
-    def observe(self, state: State, moment: Moment, loss: Tensor) -> State:
+    def observe(self, state: State, entry: ScheduleEntry, loss: Tensor) -> State:
         """Counts steps that increased the loss. As in the original code, the first counts if its loss is above 0."""
-        grew = ~moment.enters & (loss > state["loss_before"])
+        grew = ~entry.starts_stage & (loss > state["loss_before"])
         return {
             "increases": state["increases"] + tf.cast(grew, tf.int32),
-            "loss_before": tf.where(moment.enters, 0.0, loss),
+            "loss_before": tf.where(entry.starts_stage, 0.0, loss),
         }
 
-    def check(self, state: State, moment: Moment, radius: Tensor, rho: float) -> State:
+    def check(self, state: State, entry: ScheduleEntry, radius: Tensor, rho: float) -> State:
         """Halves the step size and returns to the best point if one of the conditions of section 3.1 holds.
 
         1. Fewer than a share `rho` of the steps since the last checkpoint increased the loss.
         2. The step size was not halved at the last checkpoint, and the best loss has not grown since then.
         """
-        few = tf.cast(state["increases"], tf.float32) <= rho * tf.cast(moment.steps_since_check, tf.float32)
+        few = tf.cast(state["increases"], tf.float32) <= rho * tf.cast(entry.steps_since_check, tf.float32)
         stuck = ~state["was_halved"] & (state["checked_loss"] >= state["best_loss"])
         halved = few | stuck
         return {
@@ -245,8 +245,8 @@ class SparseRule:
         """Returns the closest points of the threat model."""
         return project_l1(points, images, radius, ball.bounds)
 
-    def enter(self, state: State, moment: Moment, radius: Tensor, larger_radii: bool) -> State:
-        """Starts with steps of the radius. In a run of one leg they are dense, as in the original code."""
+    def start_stage(self, state: State, entry: ScheduleEntry, radius: Tensor, larger_radii: bool) -> State:
+        """Starts with steps of the radius. In a run of one stage they are dense, as in the original code."""
         zeros, size = tf.zeros_like(state["step_size"]), math.prod(state["images"].shape[1:])
         if larger_radii:
             support = count_moved(state["point"], state["images"])
@@ -255,7 +255,7 @@ class SparseRule:
             support, density = zeros + float(size), zeros + 0.2
         return {"step_size": zeros + radius, "density": density, "support": support}
 
-    def move(self, ball: ThreatModel, state: State, moment: Moment, radius: Tensor) -> State:
+    def move(self, ball: ThreatModel, state: State, entry: ScheduleEntry, radius: Tensor) -> State:
         """Moves the share `density` of the pixels with the largest absolute gradient, all by the same amount."""
         point, gradient = state["point"], state["gradient"]
         absolute = tf.abs(flatten(gradient))
@@ -268,11 +268,11 @@ class SparseRule:
         step = sign * per_example(tf.math.divide_no_nan(state["step_size"], moved), point)
         return {"point": self.shrink(ball, point + step, state["images"], radius)}
 
-    def observe(self, state: State, moment: Moment, loss: Tensor) -> State:
+    def observe(self, state: State, entry: ScheduleEntry, loss: Tensor) -> State:
         """Counts nothing."""
         return {}
 
-    def check(self, state: State, moment: Moment, radius: Tensor, rho: float) -> State:
+    def check(self, state: State, entry: ScheduleEntry, radius: Tensor, rho: float) -> State:
         """Steps from the best point: large while it gets sparser by 5 %, otherwise smaller, down to a tenth."""
         support = count_moved(state["best"], state["images"])
         sparser = support / state["support"] < 0.95

@@ -1,6 +1,6 @@
 """What all attacks share: how they are called, the function that they differentiate, and its gradient.
 
-x_adv = attack(classifier, images, labels)  # NumPy arrays, compiled and in batches
+x_adv = attack(classifier, images, labels)  # NumPy arrays, in batches
 x_adv = attack(as_model_fn(classifier), images, labels, seed)  # TensorFlow, inside a function of your own
 """
 
@@ -23,9 +23,9 @@ from keras_robust.core.checks import (
 )
 from keras_robust.core.execution import (
     by_batch,
-    compiled,
     custom_gradient,
     full_precision,
+    make_tf_function,
     resolve_compute_dtype,
     uses_xla,
 )
@@ -61,13 +61,13 @@ def low_precision_of(classifier: keras.Layer) -> str | None:
 def computing_in(classifier: keras.Layer, compute_dtype: str | None) -> Iterator[None]:
     """Runs the layers of `classifier` in `compute_dtype` over their float32 weights; 16-bit layers only in float32.
 
-    It acts while a function is traced. A compiled attack keeps its precision after the policies are restored.
+    It acts while a function is traced. A traced attack keeps its precision after the policies are restored.
     """
     layers: list[keras.Layer] = []
     if compute_dtype is not None:
         name = "float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}"
-        changed = ("mixed_bfloat16", "mixed_float16") if compute_dtype == "float32" else ("float32",)
-        layers = [layer for layer in flatten_layers(classifier) if layer.dtype_policy.name in changed]
+        affected = ("mixed_bfloat16", "mixed_float16") if compute_dtype == "float32" else ("float32",)
+        layers = [layer for layer in flatten_layers(classifier) if layer.dtype_policy.name in affected]
         policy = keras.DTypePolicy(name)
     before = [layer.dtype_policy for layer in layers]
     try:
@@ -233,7 +233,7 @@ class Attack(Serializable):
     ) -> Any:
         """Returns attacked images, inside the threat model around `images` and inside the pixel range.
 
-        With a Keras model, outside of `tf.function`, arguments are checked, and the attack runs compiled, in batches,
+        With a Keras model, outside of `tf.function`, arguments are checked, and the attack runs as a graph, in batches,
         with XLA if there is a GPU. Each call compiles the attack, which takes seconds, so pass all images at once.
         Nothing is kept afterwards.
 
@@ -374,7 +374,7 @@ class Attack(Serializable):
     def _on_arrays(
         self, classifier: keras.Layer, images: Any, labels: Any, seed: int | Tensor, targets: Any, batch_size: int
     ) -> np.ndarray:
-        """Checks the arguments and attacks all images with one compiled function, in batches."""
+        """Checks the arguments and attacks all images with one graph, in batches."""
         check_integer("batch_size", batch_size)
         images, labels, seed = np.asarray(images), np.asarray(labels), seeds.as_seed(seed)
         if not len(images):
@@ -398,7 +398,7 @@ class Attack(Serializable):
         def run(batch: dict[str, Tensor], seed: Tensor) -> Tensor:
             return self.perturb(model_fn, batch["images"], batch["labels"], seed, batch.get("targets"))
 
-        attack_batch = compiled(run, jit_compile=uses_xla("auto"))
+        attack_batch = make_tf_function(run, jit_compile=uses_xla("auto"))
 
         def attack_rows(batch: dict[str, np.ndarray], index: int) -> np.ndarray:
             own = seed if index == 0 else seeds.fold(seed, LATER_BATCH, index)

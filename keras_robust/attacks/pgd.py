@@ -170,7 +170,7 @@ class PGD(Attack):
         """Such as "PGD-40 (Linf 0.3, step 0.01, 5 restarts)". It contains every setting that is not the default."""
         parts = [str(self.threat_model), f"step {in_words(self.resolved_step_size)}"]
         if self.resolved_objective.name != "cross_entropy":
-            parts.append(self.resolved_objective.label)
+            parts.append(self.resolved_objective.display_name)
         if self.target != "untargeted":
             parts.append(f"target {self.target}")
         if self.resolved_random_start != "uniform":
@@ -288,7 +288,7 @@ class PGD(Attack):
             images: (batch, ...), the centres of the balls.
             points: (batch, ...), in these balls: from `start`, or from an earlier call.
             goal: from `goal`.
-            steps: an integer or an int32 scalar. With a tensor, one compiled function serves any number.
+            steps: an integer or an int32 scalar. With a tensor, one graph serves any number.
 
         Raises:
             ValueError: if the classifier has too few classes for the objective.

@@ -1,4 +1,4 @@
-"""How computations run: precision, compilation, batches, and gradients written by hand."""
+"""How computations run: precision, graphs, batches, replicas, and gradients written by hand."""
 
 import functools
 import time
@@ -10,8 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.core import seeds
 from keras_robust.core.keras_private import without_tracing_warning
 from keras_robust.core.seeds import Tensor
+
+BatchFunction = Callable[..., Any]
+"""Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
 
 ROUNDS = 4
 """Rounds in which float32 and bfloat16 take turns. The first is a warm-up; the shortest of the others counts."""
@@ -76,7 +80,7 @@ def _seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Any:
+def make_tf_function(function: Callable[..., Any], **options: Any) -> Any:
     """Returns `tf.function(function, autograph=False, **options)` without the warning about retracing.
 
     Each attack and each model has its own functions, which are traced once or twice. TensorFlow takes functions from
@@ -121,6 +125,58 @@ def check_compile_attack(compile_attack: Any) -> None:
 def uses_xla(compile_attack: bool | str) -> bool:
     """Returns whether attacks are compiled with XLA: as given; for "auto", if there is a GPU."""
     return bool(tf.config.list_logical_devices("GPU")) if compile_attack == "auto" else bool(compile_attack)
+
+
+def make_batch_function(
+    function: BatchFunction, strategy: tf.distribute.Strategy, compile_attack: bool | str = "auto"
+) -> BatchFunction:
+    """Returns the graph of a function of a batch: it maps a nest of NumPy arrays, scalars and a seed to NumPy arrays.
+
+    Each replica of a strategy gets a part of the batch and its own seed.
+
+    Args:
+        function: see `BatchFunction`.
+        strategy: over whose replicas a batch is spread.
+        compile_attack: with XLA: True, False, or "auto" for where there is a GPU; on CPU XLA makes attacks slower.
+    """
+    run = make_tf_function(function, jit_compile=uses_xla(compile_attack))
+    replicas = strategy.num_replicas_in_sync
+
+    def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
+        return _to_numpy(run(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
+
+    def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
+        *scalars, seed = scalars_and_seed
+
+        def own(batch: Any) -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return run(batch, *scalars, seeds.fold(seed, replica))
+
+        return strategy.run(own, args=(batch,))
+
+    run_replicas = make_tf_function(run_replica)
+
+    def run_spread(batch: Any, *scalars_and_seed: Any) -> Any:
+        def part(values: np.ndarray) -> Any:
+            size = len(values) // replicas
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(values[context.replica_id_in_sync_group * size :][:size])
+            )
+
+        spread = run_replicas(tf.nest.map_structure(part, batch), *map(tf.constant, scalars_and_seed))
+        parts = [
+            tf.nest.map_structure(
+                lambda values, index=index: strategy.experimental_local_results(values)[index], spread
+            )
+            for index in range(replicas)
+        ]
+        return tf.nest.map_structure(lambda *values: np.concatenate(values), *map(_to_numpy, parts))
+
+    return run_alone if replicas == 1 else run_spread
+
+
+def _to_numpy(nest: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
 
 
 GRADIENTS = "_keras_robust_gradients"

@@ -126,7 +126,7 @@ class Objective(Serializable):
     min_classes: ClassVar[int] = 2
 
     @property
-    def label(self) -> str:
+    def display_name(self) -> str:
         """The name with all settings that are not the default, for names of attacks."""
         return self.name
 
@@ -167,7 +167,7 @@ class Margin(Objective):
             raise ValueError(f"kappa must be at least 0, or None. Received: kappa={self.kappa}")
 
     @property
-    def label(self) -> str:
+    def display_name(self) -> str:
         """Such as "margin up to 50"."""
         return self.name if self.kappa is None else f"{self.name} up to {self.kappa:g}"
 

@@ -1,9 +1,10 @@
-"""From objects to data and back: frozen dataclasses that Keras saves, and objects that a text names."""
+"""From objects to data and back: frozen dataclasses as Keras and as JSON saves them, and objects that a text names."""
 
 import copy
 import dataclasses
 import difflib
 import importlib
+import json
 import operator
 import re
 from collections.abc import Callable
@@ -28,6 +29,15 @@ class Serializable:
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Builds the object that `get_config` described."""
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+def as_json(serializable: Any) -> Any:
+    """Returns what Keras writes of an object that it can save, in plain Python values.
+
+    Raises:
+        TypeError: if JSON cannot hold one of its settings.
+    """
+    return json.loads(json.dumps(keras.saving.serialize_keras_object(serializable)))
 
 
 def replace_unchecked(instance: Any, **fields: Any) -> Any:

@@ -47,8 +47,8 @@ def in_words(value: float | Tensor) -> str:
 class ThreatModel(Serializable):
     """A norm ball around each image, intersected with the pixel range. Use one of its subclasses.
 
-    Inside compiled functions `attacks.attack.changed` replaces epsilon by a tensor: a scalar, or (batch,) radii, one
-    per example.
+    In a graph, `Attack.scaled` and `Attack.resized` replace epsilon by a tensor: a scalar, or (batch,) radii, one per
+    example.
 
     Args:
         epsilon: radius of the ball, >= 0, in the units of the images.
@@ -94,7 +94,7 @@ class ThreatModel(Serializable):
         """Returns the norm of `points - images` per example, shape (batch,)."""
         raise NotImplementedError
 
-    def reach(self, size: int) -> float:
+    def covering_epsilon(self, size: int) -> float:
         """Returns the smallest epsilon whose ball around any image, of `size` numbers, contains all images."""
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class Linf(ThreatModel):
         """Returns the largest absolute difference per example, shape (batch,)."""
         return tf.reduce_max(tf.abs(flatten(points - images)), axis=1)
 
-    def reach(self, size: int) -> float:
+    def covering_epsilon(self, size: int) -> float:
         """Returns the pixel range."""
         return self.bounds[1] - self.bounds[0]
 
@@ -195,7 +195,7 @@ class L2(ThreatModel):
         """Returns the Euclidean length of the difference per example, shape (batch,)."""
         return tf.norm(flatten(points - images), axis=1)
 
-    def reach(self, size: int) -> float:
+    def covering_epsilon(self, size: int) -> float:
         """Returns the diagonal of the cube of all images: the pixel range times the square root of `size`."""
         return (self.bounds[1] - self.bounds[0]) * math.sqrt(size)
 
@@ -280,6 +280,6 @@ class L1(ThreatModel):
         """Returns the sum of absolute differences per example, shape (batch,)."""
         return tf.reduce_sum(tf.abs(flatten(points - images)), axis=1)
 
-    def reach(self, size: int) -> float:
+    def covering_epsilon(self, size: int) -> float:
         """Returns the pixel range times `size`."""
         return (self.bounds[1] - self.bounds[0]) * size

@@ -1,44 +1,49 @@
-"""`kr.evaluate`: clean and robust accuracy of a classifier, with the record of how they were measured."""
+"""`kr.evaluate`: clean and robust accuracy of a classifier, with the record of how they were measured.
+
+The inputs are checked (`inputs.py`), each attack is run over the data set (`attack_run.py`), and what happened is put
+into a record (`record.py`).
+"""
 
 import dataclasses
-import json
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.core import ThreatModel
-from keras_robust.core.serialization import replace_unchecked
-from keras_robust.evaluation.arguments import check_attacks, check_epsilons, check_fits, check_given_targets
-from keras_robust.evaluation.gradients import FEW_WITHOUT_GRADIENT, FirstGradient, check_gradients
-from keras_robust.evaluation.journal import Journal
+from keras_robust.core.checks import check_targets
+from keras_robust.evaluation.attack_run import (
+    FEW_WITHOUT_GRADIENT,
+    AttackResult,
+    FirstGradient,
+    check_attacks,
+    check_fits,
+    check_gradients,
+    check_restarts,
+    run_attack,
+)
+from keras_robust.evaluation.inputs import EvaluationSetup, LoadedClassifier, prepare_evaluation
+from keras_robust.evaluation.journal import Analysis, Journal, remember
 from keras_robust.evaluation.masking import Check, check_of_square, run_checks
-from keras_robust.evaluation.provenance import provenance, training_run
 from keras_robust.evaluation.record import (
-    accuracies,
     adversarials_of,
     as_written_today,
     describe,
+    describe_noise,
     fingerprint,
-    noise_of,
-    of_noise,
+    make_record,
+    measure_noise,
+    name_attacks,
     samples_of,
-    settings_and_results,
-    targeted_success,
+    training_run,
 )
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.runner import AttackResult, check_restarts, run_attack
-from keras_robust.evaluation.setting import Setting, make_setting
-from keras_robust.evaluation.subject import Subject
 from keras_robust.evaluation.suite import Suite
 from keras_robust.reports.formatting import percent
-
-Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndarray]]]
-"""Returns a part of the record, and arrays to be kept with the samples if there are any."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,11 +52,11 @@ class CheckedAnalysis:
 
     Attributes:
         run: the analysis.
-        check: raises `ValueError` if it cannot run in a setting.
+        check: raises `ValueError` if it cannot run in a setup.
     """
 
     run: Analysis
-    check: Callable[[Setting], Any]
+    check: Callable[[EvaluationSetup], Any]
 
     def __call__(self) -> Any:
         """Runs the analysis."""
@@ -108,7 +113,7 @@ def evaluate(
         epsilons: (examples,) numbers, or None: the radius of each example's ball, in the units of the images. They
             replace the epsilon of the attacks, which are of one threat model. A step size or start radius that an
             attack was given stays in proportion to it, so that the attack is the same but for the size of the ball;
-            SPSA's `delta` and `learning_rate` stay as they are. Nothing is compiled more often for them. The checks
+            SPSA's `delta` and `learning_rate` stay as they are. Nothing is traced more often for them. The checks
             for gradient masking have these epsilons, too.
         targets: for attacks towards given targets, such as `PGD(target="given")`: the class that each example is to be
             taken for, sparse (examples,) or one-hot, never the label. Such an attack goes on with its restarts until it
@@ -151,7 +156,7 @@ def evaluate(
     threat_model = suite.threat_model if suite else next(iter(given.values())).threat_model
     further = _check_options(analyses, checks, dataset_name)
     training = training_run(model)
-    setting = make_setting(
+    setup = prepare_evaluation(
         model,
         dataset,
         threat_model.bounds,
@@ -163,75 +168,51 @@ def evaluate(
         compile_attack=compile_attack,
     )
     if suite:
-        given = suite.attacks_for(setting.classes)
-    setting = dataclasses.replace(
-        setting,
-        epsilons=check_epsilons(epsilons, given.values(), len(setting.images)),
-        targets=check_given_targets(targets, given.values(), setting.labels, setting.classes),
+        given = suite.attacks_for(setup.classes)
+    setup = dataclasses.replace(
+        setup,
+        epsilons=_check_epsilons(epsilons, given.values(), len(setup.images)),
+        targets=_check_given_targets(targets, given.values(), setup.labels, setup.classes),
     )
-    given = _named(given, setting)
-    check_fits(given.values(), setting)
+    given = name_attacks(given, setup)
+    check_fits(given.values(), setup)
     for attack in given.values():
         describe(attack)  # what a record cannot hold is refused now
-        check_restarts(attack, setting)
-        _warn_of_precision(attack, setting.source)
+        check_restarts(attack, setup)
+        _warn_of_precision(attack, setup.source)
     for analysis in further.values():
         if isinstance(analysis, CheckedAnalysis):
-            analysis.check(setting)
+            analysis.check(setup)
     if checks is None:
-        checks = bool(suite and suite.strong and setting.white_box)
+        checks = bool(suite and suite.strong and setup.white_box)
     progress = None
     if journal is not None:
-        progress = Journal(journal, fingerprint(setting, given, suite, [*further, str(checks)]), as_written_today)
-    gradients = check_gradients(given, setting, together=suite is not None)
-    noise = noise_of(setting, len(given), cascade=suite is not None)
-    results = _run(given, setting, progress, gradients, cascade=suite is not None, keep_attacked=keep_adversarials)
-    notes = _notes(given, results, setting, noise)
-    found = _check(setting, threat_model, given if suite else {}, results, progress) if checks else []
+        progress = Journal(journal, fingerprint(setup, given, suite, [*further, str(checks)]), as_written_today)
+    gradients = check_gradients(given, setup, together=suite is not None)
+    noise = measure_noise(setup, len(given), cascade=suite is not None)
+    results = _run(given, setup, progress, gradients, cascade=suite is not None, keep_attacked=keep_adversarials)
+    notes = _notes(given, results, setup, noise)
+    found = _check(setup, threat_model, given if suite else {}, results, progress) if checks else []
     parts = _analyse(further, progress, verbose)
-    record = {
-        **accuracies(results, setting),
-        "checks": found,
-        "targeted_success": targeted_success(results),
-        "suite": None if suite is None else _describe_suite(suite, setting),
-        "random": noise,
-        "notes": [*setting.notes, *notes],
-        **settings_and_results(given, results, setting),
-        "analyses": [part for part, _ in parts],
-        "dataset": dataset_name or f"{len(setting.images)} examples",
-        "seconds": time.perf_counter() - start,
-        **provenance(),
-        "training": training,
-    }
-    arrays = [samples_of(results, setting), *(arrays for _, arrays in parts)]
+    record = make_record(
+        given,
+        results,
+        setup,
+        suite=suite,
+        checks=found,
+        noise=noise,
+        notes=[*setup.notes, *notes],
+        analyses=[part for part, _ in parts],
+        dataset_name=dataset_name,
+        training=training,
+        seconds=time.perf_counter() - start,
+    )
+    arrays = [samples_of(results, setup), *(arrays for _, arrays in parts)]
     samples = {name: array for some in arrays for name, array in some.items()}
     if not keep_adversarials:
         return Report(record, samples)
-    adversarials, record["adversarial_predictions"] = adversarials_of(results, setting)
+    adversarials, record["adversarial_predictions"] = adversarials_of(results, setup)
     return Report(record, samples, adversarials)
-
-
-def _named(attacks: Mapping[str, Attack], setting: Setting) -> dict[str, Attack]:
-    """Returns the attacks by names that say from where to where the epsilons of their examples are."""
-    if setting.epsilons is None:
-        return dict(attacks)
-    return {_with_epsilons(name, attack, setting.epsilons): attack for name, attack in attacks.items()}
-
-
-def _with_epsilons(name: str, attack: Attack, epsilons: np.ndarray) -> str:
-    resized = attack.resized(epsilons)
-    return resized.name if name == attack.name else _renamed(name, attack.threat_model, epsilons)
-
-
-def _renamed(name: str, ball: ThreatModel, epsilons: np.ndarray) -> str:
-    return name.replace(str(ball), str(replace_unchecked(ball, epsilon=epsilons)))
-
-
-def _describe_suite(suite: Suite, setting: Setting) -> dict[str, Any]:
-    described = {**describe(suite), "notes": suite.notes_for(setting.classes)}
-    if setting.epsilons is not None:
-        described["name"] = _renamed(suite.name, suite.threat_model, setting.epsilons)
-    return described
 
 
 def _check_options(analyses: Any, checks: Any, dataset_name: Any) -> dict[str, Analysis]:
@@ -255,32 +236,57 @@ def _check_options(analyses: Any, checks: Any, dataset_name: Any) -> dict[str, A
     return dict(further)
 
 
-def _notes(
-    attacks: Mapping[str, Attack],
-    results: Mapping[str, AttackResult],
-    setting: Setting,
-    noise: dict[str, Any] | None,
-) -> list[str]:
-    """Returns what whoever reads the accuracies must know, and warns of it."""
-    notes = []
-    if noise is not None:
-        averages = all(getattr(attack, "eot_iter", 1) > 1 for attack in attacks.values())
-        notes.append(of_noise(noise, averages=averages))
-    for name, result in results.items():
-        share = result.without_gradient
-        if share is not None and share > FEW_WITHOUT_GRADIENT:
-            whose = "the classifier's" if setting.white_box else f"those of the source {setting.source.description}"
-            notes.append(
-                f"{name} had no gradient to follow, zero or not finite, for {percent(share)} of the examples that it "
-                f"attacked, and left them about as they were: {whose} gradients may be masked, and the true robustness "
-                "lower. Add an attack without gradients, such as Square, or one of another objective."
-            )
-    for note in notes:
-        warnings.warn(note, stacklevel=3)
-    return notes
+def _check_epsilons(epsilons: Any, attacks: Iterable[Attack], examples: int) -> np.ndarray | None:
+    """Returns one epsilon per example, (examples,) float32, or None.
+
+    Raises:
+        ValueError: if they are not that, are outside of what the threat model allows, the attacks have several threat
+            models, or an attack has lengths and an epsilon of 0.
+    """
+    if epsilons is None:
+        return None
+    attacks = list(attacks)
+    balls = {attack.threat_model: None for attack in attacks}
+    if len(balls) > 1:
+        raise ValueError(
+            "epsilons replace the epsilon of attacks of one threat model. "
+            f"Received: attacks of {', '.join(map(str, balls))}"
+        )
+    values = np.asarray(epsilons)
+    if values.shape != (examples,) or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise ValueError(
+            f"epsilons are one finite number for each of the {examples} examples. "
+            f"Received: epsilons of shape {values.shape} and dtype {values.dtype}"
+        )
+    values = values.astype(np.float32)
+    (ball,) = balls
+    for end in (values.min(), values.max()):
+        dataclasses.replace(ball, epsilon=float(f"{end:.6g}"))
+    for attack in attacks:
+        attack.resized(values)
+    return values
 
 
-def _warn_of_precision(attack: Attack, source: Subject) -> None:
+def _check_given_targets(
+    targets: Any, attacks: Iterable[Attack], labels: np.ndarray, classes: int
+) -> np.ndarray | None:
+    """Returns the class that each example is to be classified as, (examples,) int32, or None.
+
+    Raises:
+        ValueError: if they are not that, one is the label, no attack takes them, or one needs them and there are none.
+    """
+    takers = [attack.name for attack in attacks if attack.aim == "given"]
+    if targets is None and takers:
+        raise ValueError(f"An attack towards given targets needs them. Received: targets=None for {', '.join(takers)}")
+    if targets is not None and not takers:
+        raise ValueError(
+            "targets are for attacks that take them, such as PGD(target='given'). "
+            f"Received: targets for {', '.join(attack.name for attack in attacks)}"
+        )
+    return None if targets is None else check_targets(targets, labels, classes)
+
+
+def _warn_of_precision(attack: Attack, source: LoadedClassifier) -> None:
     if attack.follows_gradients and source.low_precision and attack.resolved_compute_dtype != "float32":
         warnings.warn(
             f"The classifier computes in {source.low_precision}, in which gradients are rounded: attacks that follow "
@@ -292,7 +298,7 @@ def _warn_of_precision(attack: Attack, source: Subject) -> None:
 
 def _run(
     attacks: dict[str, Attack],
-    setting: Setting,
+    setup: EvaluationSetup,
     journal: Journal | None,
     gradients: Mapping[str, FirstGradient],
     *,
@@ -301,14 +307,56 @@ def _run(
 ) -> dict[str, AttackResult]:
     """Returns the result of each attack; in a cascade an attack gets the ranks that the one before left."""
     results: dict[str, AttackResult] = {}
-    ranks, first_ranks = setting.clean_ranks, setting.first_ranks
+    ranks, first_ranks = setup.clean_ranks, setup.first_ranks
     for number, (name, attack) in enumerate(attacks.items()):
         before = ranks if cascade else first_ranks
-        results[name] = run_attack(attack, setting, before, journal, f"attack{number}", keep_attacked=keep_attacked)
+        results[name] = run_attack(attack, setup, before, journal, f"attack{number}", keep_attacked=keep_attacked)
         if name in gradients:
-            results[name].without_gradient = gradients[name].share_without(np.flatnonzero(before < setting.top_k))
+            results[name].without_gradient = gradients[name].share_without(np.flatnonzero(before < setup.top_k))
         ranks = results[name].ranks
     return results
+
+
+def _notes(
+    attacks: Mapping[str, Attack],
+    results: Mapping[str, AttackResult],
+    setup: EvaluationSetup,
+    noise: dict[str, Any] | None,
+) -> list[str]:
+    """Returns what whoever reads the accuracies must know, and warns of it."""
+    notes = []
+    if noise is not None:
+        averages = all(getattr(attack, "eot_iter", 1) > 1 for attack in attacks.values())
+        notes.append(describe_noise(noise, averages=averages))
+    for name, result in results.items():
+        share = result.without_gradient
+        if share is not None and share > FEW_WITHOUT_GRADIENT:
+            whose = "the classifier's" if setup.white_box else f"those of the source {setup.source.description}"
+            notes.append(
+                f"{name} had no gradient to follow, zero or not finite, for {percent(share)} of the examples that it "
+                f"attacked, and left them about as they were: {whose} gradients may be masked, and the true robustness "
+                "lower. Add an attack without gradients, such as Square, or one of another objective."
+            )
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    return notes
+
+
+def _check(
+    setup: EvaluationSetup,
+    threat_model: ThreatModel,
+    attacks: Mapping[str, Attack],
+    results: Mapping[str, AttackResult],
+    journal: Journal | None,
+) -> list[dict[str, Any]]:
+    """Returns the checks for gradient masking, with that of the Square in a suite of `attacks`."""
+    found = remember(journal, "checks", lambda: _as_record(run_checks(setup, threat_model)))[0]["checks"]
+    left = {name: float(result.robust.mean()) for name, result in results.items()}
+    return found if setup.is_random else [*found, *_as_record(check_of_square(attacks, left))["checks"]]
+
+
+def _as_record(checks: list[Check]) -> dict[str, Any]:
+    return {"checks": [dataclasses.asdict(check) for check in checks]}
 
 
 def _analyse(
@@ -319,47 +367,5 @@ def _analyse(
     for number, (name, analysis) in enumerate(analyses.items()):
         if verbose:
             print(name, flush=True)
-        parts.append(_remember(journal, f"analysis{number}", analysis))
+        parts.append(remember(journal, f"analysis{number}", analysis))
     return parts
-
-
-def _remember(journal: Journal | None, key: str, function: Analysis) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns what a function returns, from the journal where it is there: a dict, and arrays."""
-    saved = None if journal is None else journal.load(key)
-    if saved is None:
-        result = function()
-        part, arrays = result if isinstance(result, tuple) else (result, {})
-        saved = {"json": np.array(json.dumps(part, default=_plain)), **arrays}
-        if journal is not None:
-            journal.save(key, saved)
-    arrays = dict(saved)
-    return json.loads(str(arrays.pop("json"))), arrays
-
-
-def _plain(value: Any) -> Any:
-    """Returns NumPy values and tensors as plain Python values, for JSON."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if hasattr(value, "numpy"):
-        return np.asarray(value).tolist()
-    raise ValueError(
-        "An analysis returns a dictionary of plain Python values, and arrays as a second result. "
-        f"Received: {value!r} of type {type(value).__name__}"
-    )
-
-
-def _check(
-    setting: Setting,
-    threat_model: ThreatModel,
-    attacks: Mapping[str, Attack],
-    results: Mapping[str, AttackResult],
-    journal: Journal | None,
-) -> list[dict[str, Any]]:
-    """Returns the checks for gradient masking, with that of the Square in a suite of `attacks`."""
-    found = _remember(journal, "checks", lambda: _as_record(run_checks(setting, threat_model)))[0]["checks"]
-    left = {name: float(result.robust.mean()) for name, result in results.items()}
-    return found if setting.is_random else [*found, *_as_record(check_of_square(attacks, left))["checks"]]
-
-
-def _as_record(checks: list[Check]) -> dict[str, Any]:
-    return {"checks": [dataclasses.asdict(check) for check in checks]}

@@ -1,6 +1,5 @@
 """Progress on disk, so that an evaluation that was killed goes on where it stopped."""
 
-import hashlib
 import json
 import pathlib
 import zipfile
@@ -11,14 +10,8 @@ import numpy as np
 
 FINGERPRINT_FILE = "evaluation.json"
 
-
-def digest(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 of arrays, their shapes and dtypes, as 64 hexadecimal digits."""
-    result = hashlib.sha256()
-    for array in arrays:
-        result.update(f"{array.dtype} {array.shape}".encode())
-        result.update(np.ascontiguousarray(array).data)
-    return result.hexdigest()
+Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndarray]]]
+"""Returns a part of the record, and arrays to be kept with the samples if there are any."""
 
 
 class Journal:
@@ -88,3 +81,37 @@ class Journal:
         temporary = path.with_suffix(".writing")
         temporary.write_bytes(content)
         temporary.replace(path)
+
+
+def remember(journal: Journal | None, key: str, function: Analysis) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what an analysis returns, from the journal if it is there: a part of the record, and arrays.
+
+    Args:
+        journal: in which it is kept, or None.
+        key: under which.
+        function: the analysis.
+
+    Raises:
+        ValueError: if it returns what JSON does not hold.
+    """
+    saved = None if journal is None else journal.load(key)
+    if saved is None:
+        result = function()
+        part, arrays = result if isinstance(result, tuple) else (result, {})
+        saved = {"json": np.array(json.dumps(part, default=_plain)), **arrays}
+        if journal is not None:
+            journal.save(key, saved)
+    arrays = dict(saved)
+    return json.loads(str(arrays.pop("json"))), arrays
+
+
+def _plain(value: Any) -> Any:
+    """Returns NumPy values and tensors as plain Python values, for JSON."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if hasattr(value, "numpy"):
+        return np.asarray(value).tolist()
+    raise ValueError(
+        "An analysis returns a dictionary of plain Python values, and arrays as a second result. "
+        f"Received: {value!r} of type {type(value).__name__}"
+    )

@@ -10,11 +10,8 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
-from keras_robust.evaluation.arguments import check_attack, check_fits
-from keras_robust.evaluation.crafting import craft
-from keras_robust.evaluation.gradients import check_gradients
-from keras_robust.evaluation.ranks import classify
-from keras_robust.evaluation.setting import make_classify, make_setting
+from keras_robust.evaluation.attack_run import check_attack, check_fits, check_gradients, craft
+from keras_robust.evaluation.inputs import classify, make_logits_function, prepare_evaluation
 
 PREFIX = "large_epsilon"
 
@@ -58,15 +55,15 @@ def large_epsilon_images(
     check_integer("examples", examples)
     bounds = attack.threat_model.bounds
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
-    setting = make_setting(model, dataset, bounds, **options, verbose=False).first(examples)
-    check_fits([attack], setting)
-    check_gradients({attack.name: attack}, setting)
-    attacked = next(craft(attack, setting))
-    logits = make_classify(setting.target, setting.batch_size, setting.strategy, compile_attack)(attacked)
+    setup = prepare_evaluation(model, dataset, bounds, **options, verbose=False).first(examples)
+    check_fits([attack], setup)
+    check_gradients({attack.name: attack}, setup)
+    attacked = next(craft(attack, setup))
+    logits = make_logits_function(setup.target, setup.batch_size, setup.strategy, compile_attack)(attacked)
     arrays = {
-        "images": setting.images,
+        "images": setup.images,
         "attacked": attacked,
-        "labels": setting.sparse_labels,
+        "labels": setup.sparse_labels,
         "attacked_predictions": classify(logits).numpy(),
     }
     prefix = f"{PREFIX}/{attack.name}"

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from keras_robust.core import L1, L2, Linf, ThreatModel, seeds
 from keras_robust.core.checks import check_integer, check_positive
+from keras_robust.core.execution import by_batch
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example
-from keras_robust.evaluation.execution import by_batch, compile_batch_function
-from keras_robust.evaluation.gradients import loss_gradient
-from keras_robust.evaluation.setting import Setting, make_setting
+from keras_robust.evaluation.attack_run import loss_gradient
+from keras_robust.evaluation.inputs import EvaluationSetup, prepare_evaluation
 
 NORMS = {"linf": Linf, "l2": L2, "l1": L1}
 AXES = {"gradient_random": ("gradient", "random"), "random_random": ("random", "random")}
@@ -77,9 +77,9 @@ def loss_surface(
     check_positive("radius", radius)
     ball = NORMS[norm](radius, bounds)
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
-    setting = make_setting(model, dataset, bounds, **options, verbose=False).first(examples)
+    setup = prepare_evaluation(model, dataset, bounds, **options, verbose=False).first(examples)
     offsets = np.linspace(-radius, radius, points, dtype=np.float32)
-    losses = _losses(setting, ball, axes, offsets)
+    losses = _losses(setup, ball, axes, offsets)
     return {
         "kind": "loss_surface",
         "axes": list(AXES[axes]),
@@ -88,22 +88,22 @@ def loss_surface(
         "first": offsets.tolist(),
         "second": offsets.tolist(),
         "losses": losses.tolist(),
-        "labels": setting.sparse_labels.tolist(),
+        "labels": setup.sparse_labels.tolist(),
         "verdict": _judge_gradient(losses) if axes == "gradient_random" else _judge_random(losses, radius),
         "seconds": time.perf_counter() - begin,
     }
 
 
-def _losses(setting: Setting, ball: ThreatModel, axes: str, offsets: np.ndarray) -> np.ndarray:
+def _losses(setup: EvaluationSetup, ball: ThreatModel, axes: str, offsets: np.ndarray) -> np.ndarray:
     """Returns float32 (examples, offsets, offsets)."""
-    model_fn = setting.target.model_fn_for(None)
-    seed = seeds.as_seed(setting.seed)
-    shape = setting.images.shape[1:]
+    model_fn = setup.target.model_fn_for(None)
+    seed = seeds.as_seed(setup.seed)
+    shape = setup.images.shape[1:]
     second = _random_direction(ball, shape, seeds.fold(seed, 1))
     if axes == "gradient_random":
-        first = _gradient_directions(setting, ball)
+        first = _gradient_directions(setup, ball)
     else:
-        first = np.repeat(_random_direction(ball, shape, seeds.fold(seed, 0))[None], len(setting.images), axis=0)
+        first = np.repeat(_random_direction(ball, shape, seeds.fold(seed, 0))[None], len(setup.images), axis=0)
 
     def run(
         batch: tuple[Tensor, Tensor], image: Tensor, label: Tensor, first: Tensor, second: Tensor, seed: Tensor
@@ -113,13 +113,13 @@ def _losses(setting: Setting, ball: ThreatModel, axes: str, offsets: np.ndarray)
         logits = model_fn(image + along_first * first + along_second * second)
         return cross_entropy(tf.repeat(label, tf.shape(logits)[0]), logits)
 
-    compiled = compile_batch_function(run, setting.strategy, setting.compile_attack)
+    run_batch = setup.batch_function(run)
     grid = tuple(part.reshape(-1) for part in np.meshgrid(offsets, offsets, indexing="ij"))
 
     def surface(image: np.ndarray, label: np.ndarray, first: np.ndarray) -> np.ndarray:
-        return by_batch(lambda batch, _: compiled(batch, image, label, first, second, seed), grid, setting.batch_size)
+        return by_batch(lambda batch, _: run_batch(batch, image, label, first, second, seed), grid, setup.batch_size)
 
-    rows = [surface(*example) for example in zip(setting.images, setting.sparse_labels, first, strict=True)]
+    rows = [surface(*example) for example in zip(setup.images, setup.sparse_labels, first, strict=True)]
     return np.reshape(rows, (-1, len(offsets), len(offsets)))
 
 
@@ -129,18 +129,18 @@ def _random_direction(ball: ThreatModel, shape: tuple[int, ...], seed: Tensor) -
     return ball.steepest_ascent(signs)[0].numpy()
 
 
-def _gradient_directions(setting: Setting, ball: ThreatModel) -> np.ndarray:
+def _gradient_directions(setup: EvaluationSetup, ball: ThreatModel) -> np.ndarray:
     """Returns for each example the direction of unit norm in which its loss grows fastest."""
-    model_fn = setting.target.model_fn_for(None)
+    model_fn = setup.target.model_fn_for(None)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
         del seed
         images, labels = batch
         return ball.steepest_ascent(loss_gradient(model_fn, images, labels))
 
-    compiled, seed = compile_batch_function(run, setting.strategy, setting.compile_attack), seeds.as_seed(setting.seed)
-    values = (setting.images, setting.sparse_labels)
-    return by_batch(lambda batch, _: compiled(batch, seed), values, setting.batch_size)
+    run_batch, seed = setup.batch_function(run), seeds.as_seed(setup.seed)
+    values = (setup.images, setup.sparse_labels)
+    return by_batch(lambda batch, _: run_batch(batch, seed), values, setup.batch_size)
 
 
 def _judge_gradient(losses: np.ndarray) -> str:

@@ -13,11 +13,8 @@ import tensorflow as tf
 
 from keras_robust.attacks import Attack
 from keras_robust.core.checks import check_integer
-from keras_robust.evaluation.arguments import check_attack, check_fits
-from keras_robust.evaluation.crafting import craft
-from keras_robust.evaluation.gradients import check_gradients
-from keras_robust.evaluation.setting import make_setting
-from keras_robust.evaluation.subject import as_keras_classifier
+from keras_robust.evaluation.attack_run import check_attack, check_fits, check_gradients, craft
+from keras_robust.evaluation.inputs import as_keras_classifier, prepare_evaluation
 from keras_robust.layers import (
     ADVERSARIAL,
     BRANCHES,
@@ -73,11 +70,11 @@ def normalization_statistics(
     with use_branch(ADVERSARIAL if has_branches(classifier) else None):
         bounds = attack.threat_model.bounds
         options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
-        setting = make_setting(classifier, dataset, bounds, **options, verbose=False).first(2 * batch_size)
-        check_two_batches(len(setting.images), batch_size)
-        check_fits([attack], setting)
-        check_gradients({attack.name: attack}, setting)
-        attacked = next(craft(attack, setting))
+        setup = prepare_evaluation(classifier, dataset, bounds, **options, verbose=False).first(2 * batch_size)
+        check_two_batches(len(setup.images), batch_size)
+        check_fits([attack], setup)
+        check_gradients({attack.name: attack}, setup)
+        attacked = next(craft(attack, setup))
         features = keras.Model(classifier.inputs, chosen.input)(tf.constant(attacked), training=False)
     series = _moving_averages(chosen)
     axes = tuple(range(len(features.shape) - 1))

@@ -1,46 +1,277 @@
-"""The parts of an evaluation record, as `record.json` holds them."""
+"""What goes into a record: accuracies, settings and results of each example, and where the numbers came from.
 
+`make_record` puts `record.json` together; `samples_of` and `adversarials_of` choose the images that are kept beside it,
+and `fingerprint` says on what all of them depend.
+"""
+
+import csv
+import datetime
 import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_robust.attacks import Attack
-from keras_robust.core.serialization import Serializable
-from keras_robust.evaluation.journal import digest
-from keras_robust.evaluation.ranks import classify, rank_labels
-from keras_robust.evaluation.runner import PICTURES, AttackResult
-from keras_robust.evaluation.setting import Setting, make_classify
-from keras_robust.evaluation.subject import Subject
+from keras_robust.core import ThreatModel
+from keras_robust.core.serialization import Serializable, as_json, replace_unchecked
+from keras_robust.evaluation.attack_run import PICTURES, AttackResult
+from keras_robust.evaluation.inputs import (
+    EvaluationSetup,
+    LoadedClassifier,
+    classify,
+    digest,
+    make_logits_function,
+    rank_labels,
+)
 from keras_robust.evaluation.suite import Suite
 from keras_robust.reports import wording
 from keras_robust.reports.formatting import percent
-from keras_robust.reports.wilson import wilson_interval
+from keras_robust.reports.record import wilson_interval
 from keras_robust.version import __version__
 
 SCHEMA_VERSION = 1
+
 WORST = "worst"
 """The name, among those of the attacks, of the images of the worst case."""
 
+CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.csv"
+"""What a training run writes beside its models."""
 
-def fingerprint(setting: Setting, attacks: dict[str, Attack], suite: Suite | None, more: list[str]) -> dict[str, Any]:
+
+def make_record(
+    attacks: dict[str, Attack],
+    results: dict[str, AttackResult],
+    setup: EvaluationSetup,
+    *,
+    suite: Suite | None,
+    checks: list[dict[str, Any]],
+    noise: dict[str, Any] | None,
+    notes: list[str],
+    analyses: list[dict[str, Any]],
+    dataset_name: str,
+    training: dict[str, Any] | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Returns the record of an evaluation, as `record.json` holds it.
+
+    Args:
+        attacks: by name.
+        results: of each.
+        setup: who was attacked, on which examples, and how.
+        suite: to which the attacks belong, or None.
+        checks: for gradient masking.
+        noise: see `measure_noise`.
+        notes: sentences that whoever reads the accuracies must know.
+        analyses: what each returned.
+        dataset_name: or empty.
+        training: see `training_run`.
+        seconds: that the evaluation took.
+    """
+    return {
+        **_accuracies(results, setup),
+        "checks": checks,
+        "targeted_success": _targeted_success(results),
+        "suite": None if suite is None else _describe_suite(suite, setup),
+        "random": noise,
+        "notes": notes,
+        **_settings_and_results(attacks, results, setup),
+        "analyses": analyses,
+        "dataset": dataset_name or f"{len(setup.images)} examples",
+        "seconds": seconds,
+        **provenance(),
+        "training": training,
+    }
+
+
+def _accuracies(results: dict[str, AttackResult], setup: EvaluationSetup) -> dict[str, Any]:
+    """Returns the accuracies of the record, unattacked, per attack and in the worst case per example."""
+    examples, top_k = len(setup.images), setup.top_k
+    worst = np.maximum.reduce([result.ranks for result in results.values()])
+
+    def measured(k: int) -> dict[str, Any]:
+        return {
+            "clean_accuracy": float((setup.clean_ranks < k).mean()),
+            "robust_accuracy": float((worst < k).mean()),
+            "robust_accuracy_interval": list(wilson_interval(int((worst < k).sum()), examples)),
+            "attacks": {name: float((result.ranks < k).mean()) for name, result in results.items()},
+        }
+
+    top = {"k": top_k, **measured(top_k)} if top_k > 1 else None
+    return {"schema_version": SCHEMA_VERSION, **measured(1), "top_k": top, "examples": examples}
+
+
+def _targeted_success(results: dict[str, AttackResult]) -> dict[str, float | None]:
+    """Returns by attack with an aim the share of the attacked examples that reached it, or None if there were none."""
+    reached = {
+        name: result.reached[result.was_attacked] for name, result in results.items() if result.reached is not None
+    }
+    return {name: float(those.mean()) if len(those) else None for name, those in reached.items()}
+
+
+def _settings_and_results(
+    attacks: dict[str, Attack], results: dict[str, AttackResult], setup: EvaluationSetup
+) -> dict[str, Any]:
+    """Returns who was attacked and how, and what happened to each example."""
+    return {
+        "threat_model": _threat_model(list(attacks.values()), setup.epsilons),
+        "epsilons": None if setup.epsilons is None else setup.epsilons.tolist(),
+        "targets": None if setup.targets is None else setup.targets.tolist(),
+        "bounds": list(next(iter(attacks.values())).threat_model.bounds),
+        "details": {name: _details(attacks[name], result) for name, result in results.items()},
+        "labels": setup.sparse_labels.tolist(),
+        "clean_predictions": setup.clean_predictions.tolist(),
+        "model": {
+            "source": setup.target.description,
+            "parameters": setup.target.parameters,
+            "sha256": setup.target.sha256,
+        },
+        "black_box_source": None if setup.white_box else setup.source.description,
+        "seed": setup.seed,
+        "batch_size": setup.batch_size,
+        "compile_attack": setup.compile_attack,
+    }
+
+
+def _threat_model(attacks: list[Attack], epsilons: np.ndarray | None) -> dict[str, Any] | None:
+    """Returns norm, epsilon and bounds where all attacks share them; of epsilons by example, in words."""
+    first = attacks[0].threat_model
+    if any(attack.threat_model != first for attack in attacks):
+        return None
+    epsilon = first.epsilon if epsilons is None else wording.epsilons(epsilons)
+    return {"norm": first.norm, "epsilon": epsilon, "bounds": list(first.bounds)}
+
+
+def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
+    aimed = {}
+    if result.reached is not None:
+        reached = [bool(value) if was else None for value, was in zip(result.reached, result.was_attacked, strict=True)]
+        aimed = {"aim": attack.aim, "reached_target": reached}
+    return {
+        **aimed,
+        "settings": describe(attack)["settings"],
+        "seconds": result.seconds,
+        "restarts": attack.restarts,
+        "attacked": result.examples,
+        "without_gradient": result.without_gradient,
+        "predictions": result.predictions.tolist(),
+        "robust": result.robust.tolist(),
+        "ranks": result.ranks.tolist(),
+    }
+
+
+def describe(serializable: Serializable) -> dict[str, Any]:
+    """Returns name and settings of an attack or a suite, as JSON holds them.
+
+    Raises:
+        ValueError: if JSON cannot hold them.
+    """
+    name = serializable.name  # type: ignore[attr-defined]
+    resolved = serializable.resolved() if isinstance(serializable, Attack) else serializable
+    try:
+        return {"name": name, "settings": as_json(resolved)}
+    except TypeError as error:
+        raise ValueError(
+            "A record holds the settings of each attack, so they are numbers, texts, or objects that Keras can "
+            f"serialise. Received: {serializable!r}"
+        ) from error
+
+
+def _describe_suite(suite: Suite, setup: EvaluationSetup) -> dict[str, Any]:
+    described = {**describe(suite), "notes": suite.notes_for(setup.classes)}
+    if setup.epsilons is not None:
+        described["name"] = _renamed(suite.name, suite.threat_model, setup.epsilons)
+    return described
+
+
+def name_attacks(attacks: Mapping[str, Attack], setup: EvaluationSetup) -> dict[str, Attack]:
+    """Returns the attacks by names that say from where to where the epsilons of their examples are."""
+    if setup.epsilons is None:
+        return dict(attacks)
+    return {_with_epsilons(name, attack, setup.epsilons): attack for name, attack in attacks.items()}
+
+
+def _with_epsilons(name: str, attack: Attack, epsilons: np.ndarray) -> str:
+    resized = attack.resized(epsilons)
+    return resized.name if name == attack.name else _renamed(name, attack.threat_model, epsilons)
+
+
+def _renamed(name: str, ball: ThreatModel, epsilons: np.ndarray) -> str:
+    return name.replace(str(ball), str(replace_unchecked(ball, epsilon=epsilons)))
+
+
+def samples_of(results: dict[str, AttackResult], setup: EvaluationSetup) -> dict[str, np.ndarray]:
+    """Returns examples of the attack that broke most: broken ones first, then ones that it could not break."""
+    right = setup.clean_ranks == 0
+    breaks = {name: right & (result.predictions != setup.sparse_labels) for name, result in results.items()}
+    name = max(breaks, key=lambda name: breaks[name].sum())
+    result, broken = results[name], np.flatnonzero(breaks[name])[: PICTURES // 2]
+    held = np.flatnonzero(result.robust)[: PICTURES - len(broken)]
+    chosen = np.concatenate([broken, held])
+    images = setup.images[chosen]
+    return {
+        "images": images,
+        "attacked": np.reshape([result.pictures[example] for example in chosen], images.shape).astype(images.dtype),
+        "labels": setup.sparse_labels[chosen],
+        "clean_predictions": setup.clean_predictions[chosen],
+        "attacked_predictions": result.predictions[chosen],
+        "attack_name": np.array(name),
+    }
+
+
+def adversarials_of(
+    results: dict[str, AttackResult], setup: EvaluationSetup
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Returns the attacked images by attack, those of the worst case as `WORST`, and the predictions of the latter.
+
+    The worst case of an example is its image under the first attack that broke it: that took its label out of the top
+    k. Of an example that none broke it is the image of the last attack; of one that was wrong unattacked, the clean
+    image.
+    """
+    worst, predictions = setup.images.copy(), setup.clean_predictions
+    is_open = setup.clean_ranks < setup.top_k
+    adversarials = {}
+    for name, result in results.items():
+        attacked = adversarials[name] = _kept(result)
+        worst[is_open], predictions[is_open] = attacked[is_open], result.predictions[is_open]
+        is_open = is_open & (result.ranks < setup.top_k)
+    return {**adversarials, WORST: worst}, predictions.tolist()
+
+
+def _kept(result: AttackResult) -> np.ndarray:
+    if result.attacked is None:
+        raise ValueError("Attacked images were not kept. Received: a result of run_attack without keep_attacked")
+    return result.attacked
+
+
+def fingerprint(
+    setup: EvaluationSetup, attacks: dict[str, Attack], suite: Suite | None, more: list[str]
+) -> dict[str, Any]:
     """Returns all that the results depend on, by the names that a user knows; `more` names checks and analyses."""
     return {
         "keras_robust": __version__,
-        "dataset": digest(setting.images, setting.sparse_labels),
-        "model": _identity(setting.target, setting),
-        "source": None if setting.white_box else _identity(setting.source, setting),
+        "dataset": digest(setup.images, setup.sparse_labels),
+        "model": _identity(setup.target, setup),
+        "source": None if setup.white_box else _identity(setup.source, setup),
         "attacks": [[name, describe(attack)] for name, attack in attacks.items()],
-        "epsilons": None if setting.epsilons is None else digest(setting.epsilons),
-        "targets": None if setting.targets is None else digest(setting.targets),
+        "epsilons": None if setup.epsilons is None else digest(setup.epsilons),
+        "targets": None if setup.targets is None else digest(setup.targets),
         "suite": None if suite is None else describe(suite),
         "checks or analyses": more,
-        "top_k": setting.top_k,
-        "batch_size": setting.batch_size,
-        "compile_attack": setting.compile_attack,
-        "seed": setting.seed,
-        "number of replicas": setting.strategy.num_replicas_in_sync,
+        "top_k": setup.top_k,
+        "batch_size": setup.batch_size,
+        "compile_attack": setup.compile_attack,
+        "seed": setup.seed,
+        "number of replicas": setup.strategy.num_replicas_in_sync,
     }
 
 
@@ -70,11 +301,20 @@ def _described_today(described: dict[str, Any]) -> dict[str, Any]:
     return described if getattr(serializable, "aim", None) else describe(serializable)
 
 
-def noise_of(setting: Setting, attacks: int, *, cascade: bool) -> dict[str, Any] | None:
+def _identity(classifier: LoadedClassifier, setup: EvaluationSetup) -> list[str | None]:
+    """Returns what tells a classifier from others: of a function, these are its predictions."""
+    predictions = setup.clean_predictions
+    if classifier is not setup.target:
+        logits = make_logits_function(classifier, setup.batch_size, setup.strategy, setup.compile_attack)(setup.images)
+        predictions = classify(logits).numpy()
+    return [classifier.description, classifier.sha256, digest(predictions)]
+
+
+def measure_noise(setup: EvaluationSetup, attacks: int, *, cascade: bool) -> dict[str, Any] | None:
     """Returns how random the target is, and what its noise alone takes from a robust accuracy; None if it is not.
 
     Args:
-        setting: who is attacked.
+        setup: who is attacked.
         attacks: how many attacks there are.
         cascade: whether the clean pass is a judgement, too.
 
@@ -82,18 +322,18 @@ def noise_of(setting: Setting, attacks: int, *, cascade: bool) -> dict[str, Any]
         `change_of_logits`, as a share of the largest; `judgements`, in all of which an example must be right; and
         `right_in_all`, the share of clean images that are right in as many passes.
     """
-    if not setting.is_random:
+    if not setup.is_random:
         return None
     judgements = attacks + cascade
-    classify_images = make_classify(setting.target, setting.batch_size, setting.strategy)
-    right = setting.clean_ranks == 0
+    logits_of = make_logits_function(setup.target, setup.batch_size, setup.strategy)
+    right = setup.clean_ranks == 0
     for _ in range(judgements - 1):
-        right &= (rank_labels(classify_images(setting.images), setting.sparse_labels) == 0).numpy()
-    return {"change_of_logits": setting.change, "judgements": judgements, "right_in_all": float(right.mean())}
+        right &= (rank_labels(logits_of(setup.images), setup.sparse_labels) == 0).numpy()
+    return {"change_of_logits": setup.change, "judgements": judgements, "right_in_all": float(right.mean())}
 
 
-def of_noise(noise: dict[str, Any], *, averages: bool) -> str:
-    """Returns what `noise_of` found in words; `averages` says that all attacks average gradients over passes."""
+def describe_noise(noise: dict[str, Any], *, averages: bool) -> str:
+    """Returns what `measure_noise` found in words; `averages` says that all attacks average gradients over passes."""
     judgements = noise["judgements"]
     note = (
         f"The classifier is random at inference: logits of the same images differ by {noise['change_of_logits']:.2g} "
@@ -112,145 +352,89 @@ def of_noise(noise: dict[str, Any], *, averages: bool) -> str:
     return note
 
 
-def _identity(subject: Subject, setting: Setting) -> list[str | None]:
-    """Returns what tells a classifier from others: of a function, these are its predictions."""
-    predictions = setting.clean_predictions
-    if subject is not setting.target:
-        logits = make_classify(subject, setting.batch_size, setting.strategy, setting.compile_attack)(setting.images)
-        predictions = classify(logits).numpy()
-    return [subject.description, subject.sha256, digest(predictions)]
-
-
-def accuracies(results: dict[str, AttackResult], setting: Setting) -> dict[str, Any]:
-    """Returns the accuracies of the record, unattacked, per attack and in the worst case per example."""
-    examples, top_k = len(setting.images), setting.top_k
-    worst = np.maximum.reduce([result.ranks for result in results.values()])
-
-    def measured(k: int) -> dict[str, Any]:
-        return {
-            "clean_accuracy": float((setting.clean_ranks < k).mean()),
-            "robust_accuracy": float((worst < k).mean()),
-            "robust_accuracy_interval": list(wilson_interval(int((worst < k).sum()), examples)),
-            "attacks": {name: float((result.ranks < k).mean()) for name, result in results.items()},
-        }
-
-    top = {"k": top_k, **measured(top_k)} if top_k > 1 else None
-    return {"schema_version": SCHEMA_VERSION, **measured(1), "top_k": top, "examples": examples}
-
-
-def settings_and_results(
-    attacks: dict[str, Attack], results: dict[str, AttackResult], setting: Setting
-) -> dict[str, Any]:
-    """Returns who was attacked and how, and what happened to each example."""
+def provenance() -> dict[str, Any]:
+    """Returns versions, commit (None outside a git checkout), command and the time, in ISO 8601."""
     return {
-        "threat_model": _threat_model(list(attacks.values()), setting.epsilons),
-        "epsilons": None if setting.epsilons is None else setting.epsilons.tolist(),
-        "targets": None if setting.targets is None else setting.targets.tolist(),
-        "bounds": list(next(iter(attacks.values())).threat_model.bounds),
-        "details": {name: _details(attacks[name], result) for name, result in results.items()},
-        "labels": setting.sparse_labels.tolist(),
-        "clean_predictions": setting.clean_predictions.tolist(),
-        "model": {
-            "source": setting.target.description,
-            "parameters": setting.target.parameters,
-            "sha256": setting.target.sha256,
+        "versions": {
+            "keras_robust": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
         },
-        "black_box_source": None if setting.white_box else setting.source.description,
-        "seed": setting.seed,
-        "batch_size": setting.batch_size,
-        "compile_attack": setting.compile_attack,
+        "commit": commit(),
+        "command": shlex.join(sys.argv),
+        "devices": devices(),
+        "threads": threads(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
-def targeted_success(results: dict[str, AttackResult]) -> dict[str, float | None]:
-    """Returns by attack with an aim the share of the attacked examples that reached it, or None if there were none."""
-    reached = {
-        name: result.reached[result.was_attacked] for name, result in results.items() if result.reached is not None
+def devices() -> list[str]:
+    """Returns the devices that TensorFlow computes on, such as "CPU" and "GPU NVIDIA H200"."""
+    details = tf.config.experimental.get_device_details
+    return [
+        " ".join([device.device_type, *filter(None, [details(device).get("device_name")])])
+        for device in tf.config.list_physical_devices()
+    ]
+
+
+def threads() -> dict[str, int]:
+    """Returns how many threads of the CPU share an operation ("intra_op"), and run operations at once ("inter_op").
+
+    TensorFlow says 0 where it was told nothing, and then takes the environment's number, or one per core.
+    """
+    told = tf.config.threading
+    numbers = {
+        "intra_op": (told.get_intra_op_parallelism_threads(), "TF_NUM_INTRAOP_THREADS"),
+        "inter_op": (told.get_inter_op_parallelism_threads(), "TF_NUM_INTEROP_THREADS"),
     }
-    return {name: float(those.mean()) if len(those) else None for name, those in reached.items()}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {name: number or int(os.environ.get(variable) or 0) or cores for name, (number, variable) in numbers.items()}
 
 
-def _threat_model(attacks: list[Attack], epsilons: np.ndarray | None) -> dict[str, Any] | None:
-    """Returns norm, epsilon and bounds where all attacks share them; of epsilons by example, in words."""
-    first = attacks[0].threat_model
-    if any(attack.threat_model != first for attack in attacks):
+def commit() -> str | None:
+    """Returns the git commit of the toolkit, with "+changes" where files differ from it, or None outside a checkout."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
         return None
-    epsilon = first.epsilon if epsilons is None else wording.epsilons(epsilons)
-    return {"norm": first.norm, "epsilon": epsilon, "bounds": list(first.bounds)}
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
-def describe(serializable: Serializable) -> dict[str, Any]:
-    """Returns name and settings of an attack or a suite, as JSON holds them.
+def training_run(model: Any) -> dict[str, Any] | None:
+    """Returns config and history of the run that saved `model`, if it is a path with these beside it.
 
     Raises:
-        ValueError: if JSON cannot hold them.
+        ValueError: if they are there and cannot be read.
     """
-    name = serializable.name  # type: ignore[attr-defined]
-    resolved = serializable.resolved() if isinstance(serializable, Attack) else serializable
+    if not isinstance(model, str | pathlib.Path):
+        return None
+    folder = pathlib.Path(model).parent
+    if not (folder / CONFIG_FILE).exists() or not (folder / HISTORY_FILE).exists():
+        return None
     try:
-        return {"name": name, "settings": json.loads(json.dumps(keras.saving.serialize_keras_object(resolved)))}
-    except TypeError as error:
+        return {
+            "config": json.loads((folder / CONFIG_FILE).read_text()),
+            "history": read_history(folder / HISTORY_FILE),
+        }
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            "A record holds the settings of each attack, so they are numbers, texts, or objects that Keras can "
-            f"serialise. Received: {serializable!r}"
+            f"{CONFIG_FILE} and {HISTORY_FILE} beside a model are those of the run that trained it: JSON, and a table "
+            f"of numbers. Move the model elsewhere, or repair them. Received: {folder} where {error}"
         ) from error
 
 
-def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
-    aimed = {}
-    if result.reached is not None:
-        reached = [bool(value) if was else None for value, was in zip(result.reached, result.was_attacked, strict=True)]
-        aimed = {"aim": attack.aim, "reached_target": reached}
-    return {
-        **aimed,
-        "settings": describe(attack)["settings"],
-        "seconds": result.seconds,
-        "restarts": attack.restarts,
-        "attacked": result.examples,
-        "without_gradient": result.without_gradient,
-        "predictions": result.predictions.tolist(),
-        "robust": result.robust.tolist(),
-        "ranks": result.ranks.tolist(),
-    }
-
-
-def adversarials_of(results: dict[str, AttackResult], setting: Setting) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Returns the attacked images by attack, those of the worst case as `WORST`, and the predictions of the latter.
-
-    The worst case of an example is its image under the first attack that broke it: that took its label out of the top
-    k. Of an example that none broke it is the image of the last attack; of one that was wrong unattacked, the clean
-    image.
-    """
-    worst, predictions = setting.images.copy(), setting.clean_predictions
-    is_open = setting.clean_ranks < setting.top_k
-    adversarials = {}
-    for name, result in results.items():
-        attacked = adversarials[name] = _kept(result)
-        worst[is_open], predictions[is_open] = attacked[is_open], result.predictions[is_open]
-        is_open = is_open & (result.ranks < setting.top_k)
-    return {**adversarials, WORST: worst}, predictions.tolist()
-
-
-def _kept(result: AttackResult) -> np.ndarray:
-    if result.attacked is None:
-        raise ValueError("Attacked images were not kept. Received: a result of run_attack without keep_attacked")
-    return result.attacked
-
-
-def samples_of(results: dict[str, AttackResult], setting: Setting) -> dict[str, np.ndarray]:
-    """Returns examples of the attack that broke most: broken ones first, then ones that it could not break."""
-    right = setting.clean_ranks == 0
-    breaks = {name: right & (result.predictions != setting.sparse_labels) for name, result in results.items()}
-    name = max(breaks, key=lambda name: breaks[name].sum())
-    result, broken = results[name], np.flatnonzero(breaks[name])[: PICTURES // 2]
-    held = np.flatnonzero(result.robust)[: PICTURES - len(broken)]
-    chosen = np.concatenate([broken, held])
-    images = setting.images[chosen]
-    return {
-        "images": images,
-        "attacked": np.reshape([result.pictures[example] for example in chosen], images.shape).astype(images.dtype),
-        "labels": setting.sparse_labels[chosen],
-        "clean_predictions": setting.clean_predictions[chosen],
-        "attacked_predictions": result.predictions[chosen],
-        "attack_name": np.array(name),
-    }
+def read_history(path: pathlib.Path) -> dict[str, list[float]]:
+    """Returns the columns of a training run's CSV file, epoch after epoch."""
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}

@@ -13,15 +13,18 @@ import numpy as np
 
 from keras_robust.attacks import Attack
 from keras_robust.core import seeds
+from keras_robust.core.execution import BatchFunction, by_batch
 from keras_robust.core.seeds import Tensor
-from keras_robust.evaluation.arguments import check_attacks, check_fits, check_takes_no_targets
-from keras_robust.evaluation.crafting import craft
-from keras_robust.evaluation.execution import BatchFunction, by_batch, compile_batch_function
-from keras_robust.evaluation.gradients import check_gradients
-from keras_robust.evaluation.masking_probes import is_stronger
-from keras_robust.evaluation.ranks import rank_labels
-from keras_robust.evaluation.runner import check_restarts
-from keras_robust.evaluation.setting import Setting, make_setting, of_random
+from keras_robust.evaluation.attack_run import (
+    check_attacks,
+    check_fits,
+    check_gradients,
+    check_restarts,
+    check_takes_no_targets,
+    craft,
+)
+from keras_robust.evaluation.inputs import EvaluationSetup, prepare_evaluation, rank_labels
+from keras_robust.evaluation.masking import is_stronger
 from keras_robust.reports.formatting import percent
 
 
@@ -69,15 +72,15 @@ def transfer_matrix(
     for attack in given.values():
         check_takes_no_targets(attack)
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "verbose": verbose}
-    settings = _make_settings(models, dataset, given, **options, compile_attack=compile_attack)
-    names, judges = list(settings), [_Judge(setting) for setting in settings.values()]
-    is_random = [setting.is_random for setting in settings.values()]
+    setups = _prepare_each(models, dataset, given, **options, compile_attack=compile_attack)
+    names, judges = list(setups), [_Judge(setup) for setup in setups.values()]
+    is_random = [setup.is_random for setup in setups.values()]
     robust = np.ones((len(given), len(names), len(names), len(judges[0].right)), bool)
     for attack, of_attack in zip(given.values(), robust, strict=True):
-        for source, of_source in zip(settings, of_attack, strict=True):
+        for source, of_source in zip(setups, of_attack, strict=True):
             if verbose:
                 print(f"{attack.name}, crafted on {source}", flush=True)
-            for attacked in craft(attack, settings[source], whole=any(is_random)):
+            for attacked in craft(attack, setups[source], whole=any(is_random)):
                 of_source &= np.stack([judge.is_right(attacked) for judge in judges])
     robust &= np.stack([judge.right for judge in judges])
     return {
@@ -89,7 +92,7 @@ def transfer_matrix(
         "robust": robust.astype(int).tolist(),
         "white_box": np.eye(len(names), dtype=bool).tolist(),
         "verdicts": [
-            _verdict(attack, names, target, of_attack[:, target], of_random(settings[names[target]]))
+            _verdict(attack, names, target, of_attack[:, target], setups[names[target]].note_of_randomness)
             for attack, of_attack in zip(given, robust, strict=True)
             for target in range(len(names))
         ],
@@ -97,24 +100,24 @@ def transfer_matrix(
     }
 
 
-def _make_settings(models: Any, dataset: Any, attacks: dict[str, Attack], **options: Any) -> dict[str, Setting]:
-    """Returns the white-box setting of each model, on the same arrays: a data set may come in another order again."""
+def _prepare_each(models: Any, dataset: Any, attacks: dict[str, Attack], **options: Any) -> dict[str, EvaluationSetup]:
+    """Returns the white-box setup of each model, on the same arrays: a data set may come in another order again."""
     if not isinstance(models, Mapping) or len(models) < 2 or not all(isinstance(name, str) for name in models):
         raise ValueError(f"models is a dictionary of at least two classifiers by name. Received: models={models!r}")
     bounds = next(iter(attacks.values())).threat_model.bounds
-    settings: dict[str, Setting] = {}
+    setups: dict[str, EvaluationSetup] = {}
     for name, model in models.items():
-        settings[name] = make_setting(model, dataset, bounds, **options)
-        dataset = (settings[name].images, settings[name].labels)
-    classes = {name: setting.classes for name, setting in settings.items()}
+        setups[name] = prepare_evaluation(model, dataset, bounds, **options)
+        dataset = (setups[name].images, setups[name].labels)
+    classes = {name: setup.classes for name, setup in setups.items()}
     if len(set(classes.values())) > 1:
         raise ValueError(f"All models have the same classes. Received: numbers of classes {classes}")
-    for setting in settings.values():
-        check_fits(attacks.values(), setting)
+    for setup in setups.values():
+        check_fits(attacks.values(), setup)
         for attack in attacks.values():
-            check_restarts(attack, setting)
-        check_gradients(attacks, setting)
-    return settings
+            check_restarts(attack, setup)
+        check_gradients(attacks, setup)
+    return setups
 
 
 class _Judge:
@@ -124,22 +127,22 @@ class _Judge:
         right: (examples,) bool: unattacked, or all of a classifier that is random.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        self.right = setting.first_ranks == 0
-        self._setting, target_fn = setting, setting.target.model_fn_for(None)
+    def __init__(self, setup: EvaluationSetup) -> None:
+        self.right = setup.first_ranks == 0
+        self._setup, target_fn = setup, setup.target.model_fn_for(None)
 
         def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
             del seed
             images, labels = batch
             return rank_labels(target_fn(images), labels) == 0
 
-        self._run: BatchFunction = compile_batch_function(run, setting.strategy, setting.compile_attack)
+        self._run: BatchFunction = setup.batch_function(run)
 
     def is_right(self, images: np.ndarray) -> np.ndarray:
         """(examples,) bool, of attacked images of all examples."""
-        setting, seed = self._setting, seeds.as_seed(self._setting.seed)
-        values = (images, setting.sparse_labels)
-        return by_batch(lambda batch, _: self._run(batch, seed), values, setting.batch_size)
+        setup, seed = self._setup, seeds.as_seed(self._setup.seed)
+        values = (images, setup.sparse_labels)
+        return by_batch(lambda batch, _: self._run(batch, seed), values, setup.batch_size)
 
 
 def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray, more: str) -> dict[str, Any]:

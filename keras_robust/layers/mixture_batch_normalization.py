@@ -14,7 +14,8 @@ from keras_robust.core.serialization import PACKAGE
 CLEAN, ADVERSARIAL = "clean", "adversarial"
 BRANCHES = (CLEAN, ADVERSARIAL)
 
-_branch: contextvars.ContextVar[str | None] = contextvars.ContextVar("branch", default=None)
+current_branch: contextvars.ContextVar[str | None] = contextvars.ContextVar("branch", default=None)
+"""The branch of `use_branch`, or None outside of it."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -53,7 +54,7 @@ class MixtureBatchNormalization(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns `inputs` normalised by the branch of this pass."""
-        return getattr(self, _branch.get() or self.branch)(inputs, training=training)
+        return getattr(self, current_branch.get() or self.branch)(inputs, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns `input_shape`."""
@@ -81,16 +82,11 @@ def use_branch(branch: str | None) -> Iterator[None]:
         yield
         return
     _check_branch(branch)
-    token = _branch.set(branch)
+    token = current_branch.set(branch)
     try:
         yield
     finally:
-        _branch.reset(token)
-
-
-def current_branch() -> str | None:
-    """Returns the branch of `use_branch`, or None outside of it."""
-    return _branch.get()
+        current_branch.reset(token)
 
 
 def branch_in_use(classifier: keras.Layer | None) -> str | None:
@@ -102,7 +98,7 @@ def branch_in_use(classifier: keras.Layer | None) -> str | None:
     Raises:
         ValueError: if a branch is in use and the classifier has none.
     """
-    branch = _branch.get()
+    branch = current_branch.get()
     if branch is not None:
         _check_has_branches(classifier, branch)
     return branch

@@ -50,7 +50,7 @@ def remember_settings(layer: keras.Layer) -> Callable[[], contextlib.AbstractCon
     Args:
         layer: the layer. Settings of the layers in it are included.
     """
-    branch = current_branch()
+    branch = current_branch.get()
     settings = [(each, _settings_of(each)) for each in flatten_layers(layer)]
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.execution import compiled
+from keras_robust.core.execution import make_tf_function
 from keras_robust.core.seeds import Tensor
 from keras_robust.methods.replicas import ReplicaState
 from keras_robust.methods.weight_averages import statistics_of
@@ -114,7 +114,7 @@ class FiniteValues:
                 is_bad = [~_all_finite(v.value) if id(v) in known else _any_nan(v.value) for v in variables]
                 return tf.stack(is_bad)
 
-            self._looked_at = (ids, compiled(look))
+            self._looked_at = (ids, make_tf_function(look))
         found = [v.path for v, is_bad in zip(variables, self._looked_at[1]().numpy(), strict=True) if is_bad]
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         return ", ".join(found[:5]) + more

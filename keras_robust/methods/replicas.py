@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_robust.core.execution import compiled
+from keras_robust.core.execution import make_tf_function
 from keras_robust.core.keras_private import is_multi_worker
 from keras_robust.core.seeds import Tensor
 
@@ -38,9 +38,9 @@ class ReplicaState:
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.NONE,
         )
-        self._read_shares = compiled(self._shares)
-        self._write_shares = compiled(self._assign_shares)
-        self._clear_shares = compiled(self._assign_zeros)
+        self._read_shares = make_tf_function(self._shares)
+        self._write_shares = make_tf_function(self._assign_shares)
+        self._clear_shares = make_tf_function(self._assign_zeros)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ __getattr__ = on_first_use(
         "render_html": "keras_robust.reports.page:render_html",
         "render_markdown": "keras_robust.reports.markdown:render_markdown",
         "write_comparison": "keras_robust.reports.comparison:write_comparison",
-        "write_report": "keras_robust.reports.writer:write_report",
+        "write_report": "keras_robust.reports.page:write_report",
     },
 )
 

@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.patches import Rectangle
 
-from keras_robust.reports import canvas, curves, formatting
-from keras_robust.reports.analyses import direction_names
-from keras_robust.reports.analysis_record import (
+from keras_robust.reports import analyses, canvas, formatting
+from keras_robust.reports.analyses import AccuracyCurve, direction_names
+from keras_robust.reports.canvas import Picture
+from keras_robust.reports.record import (
     EPSILON_CURVE,
     ITERATION_CURVE,
     LARGE_EPSILON,
@@ -21,8 +22,6 @@ from keras_robust.reports.analysis_record import (
     TRANSFER_MATRIX,
     Analysis,
 )
-from keras_robust.reports.canvas import Picture
-from keras_robust.reports.curves import AccuracyCurve
 
 MAX_SURFACES = 4
 LEVELS = 14
@@ -55,7 +54,7 @@ def curve_picture(series: Sequence[AccuracyCurve], x_label: str, *, logarithmic:
         canvas.percent_axis(axes)
         if several:
             figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-        return Picture(canvas.svg_uri(figure), curves.describe(series, x_label))
+        return Picture(canvas.svg_uri(figure), analyses.describe_curves(series, x_label))
 
 
 def _logarithmic(axes: Any) -> None:
@@ -67,9 +66,9 @@ def _logarithmic(axes: Any) -> None:
 
 
 def _curve(analysis: Analysis) -> list[Picture]:
-    curve = curves.curve_of(analysis, analysis["attack"])
-    logarithmic = curves.AXES[analysis["kind"]].logarithmic
-    return [curve_picture([curve], curves.axis_label(analysis), logarithmic=logarithmic)]
+    curve = analyses.curve_of(analysis, analysis["attack"])
+    logarithmic = analyses.AXES[analysis["kind"]].logarithmic
+    return [curve_picture([curve], analyses.axis_label(analysis), logarithmic=logarithmic)]
 
 
 def _heat_maps(analysis: Analysis) -> list[Picture]:

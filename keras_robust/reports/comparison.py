@@ -4,21 +4,47 @@ write_comparison([report.record for report in reports], folder, names=["plain", 
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from keras_robust.reports import analysis_plots, comparison_tables, curves, markdown_text, templates
-from keras_robust.reports.analyses import Section
-from keras_robust.reports.analysis_record import Analysis
+from keras_robust.reports import (
+    analyses,
+    analysis_plots,
+    formatting,
+    markdown,
+    page,
+    tables,
+    wording,
+)
+from keras_robust.reports.analyses import Axis, Section
 from keras_robust.reports.canvas import Picture
-from keras_robust.reports.comparison_tables import COMPARABLE, Named
-from keras_robust.reports.curves import Axis
-from keras_robust.reports.fields import Record
-from keras_robust.reports.record import check_record
+from keras_robust.reports.record import Analysis, Record, check_record, wilson_interval, worst_case_results
+from keras_robust.reports.tables import Table, make_table
 
+Named = Mapping[str, Record]
+
+MODEL_COLUMNS = (
+    "Model",
+    "Clean",
+    "Robust accuracy",
+    "95 % interval",
+    "Measured by",
+    "Suspicious checks",
+    "Parameters",
+    "Examples",
+    "Data set",
+)
+
+MAX_ATTACK_COLUMNS = 8
+"""With more attacks these have a table of their own, a row each."""
+
+COMPARABLE = "All were measured on the same examples, by the same attacks with the same settings."
 TEMPLATE = "compare.html"
+
 UPPER_BOUND = (
     "Robust accuracy is an upper bound, found by the attacks named in its row: a stronger attack may find less."
 )
+
 NO_CHECKS = "No gradient masking checks were run."
 
 
@@ -36,7 +62,7 @@ def compare_records(records: Sequence[Record], names: Sequence[str] | None = Non
     for record in records:
         check_record(record)
     named = dict(zip(_names(records, names), records, strict=True))
-    overlays = [overlay for kind, axis in curves.AXES.items() for overlay in _overlays(named, kind, axis)]
+    overlays = [overlay for kind, axis in analyses.AXES.items() for overlay in _overlays(named, kind, axis)]
     return _markdown(named, overlays), _html(named, overlays)
 
 
@@ -76,21 +102,21 @@ def _overlays(named: Named, kind: str, axis: Axis) -> list[tuple[Section, Pictur
     for name, record in named.items():
         for analysis in record.get("analyses") or []:
             if analysis["kind"] == kind:
-                groups.setdefault(curves.axis_label(analysis), {}).setdefault(name, []).append(analysis)
+                groups.setdefault(analyses.axis_label(analysis), {}).setdefault(name, []).append(analysis)
     return [_overlay(axis, label, group) for label, group in groups.items() if len(group) > 1]
 
 
 def _overlay(axis: Axis, label: str, group: dict[str, list[Analysis]]) -> tuple[Section, Picture]:
-    attacks = {analysis["attack"] for analyses in group.values() for analysis in analyses}
+    attacks = {analysis["attack"] for own in group.values() for analysis in own}
     introduction = "Accuracy under the attack that is named with each model."
     if len(attacks) == 1:
         introduction = f"Accuracy under {next(iter(attacks))}."
     series = [
-        curves.curve_of(analysis, name if len(attacks) == 1 else f"{name}, {analysis['attack']}")
-        for name, analyses in group.items()
-        for analysis in analyses
+        analyses.curve_of(analysis, name if len(attacks) == 1 else f"{name}, {analysis['attack']}")
+        for name, own in group.items()
+        for analysis in own
     ]
-    section = Section(axis.heading, introduction, [], [curves.curve_table(series, label)])
+    section = Section(axis.heading, introduction, [], [analyses.curve_table(series, label)])
     return section, analysis_plots.curve_picture(series, label, logarithmic=axis.logarithmic)
 
 
@@ -99,29 +125,165 @@ def _title(named: Named) -> str:
 
 
 def _markdown(named: Named, overlays: list[tuple[Section, Picture]]) -> str:
-    attacks, checks = comparison_tables.attacks_table(named), comparison_tables.checks_table(named)
-    parts = [f"# {_title(named)}", UPPER_BOUND, markdown_text.table(comparison_tables.models_table(named))]
-    parts += [f"**{markdown_text.escape(note)}**" for note in comparison_tables.notes(named)]
+    attacks, checks = attacks_table(named), checks_table(named)
+    parts = [f"# {_title(named)}", UPPER_BOUND, markdown.format_table(models_table(named))]
+    parts += [f"**{markdown.escape(note)}**" for note in comparability_notes(named)]
     if attacks:
-        parts += ["## Accuracy by attack", markdown_text.table(attacks)]
-    parts += ["## Gradient masking checks", markdown_text.table(checks) if checks.rows else NO_CHECKS]
+        parts += ["## Accuracy by attack", markdown.format_table(attacks)]
+    parts += ["## Gradient masking checks", markdown.format_table(checks) if checks.rows else NO_CHECKS]
     for section, _ in overlays:
-        parts += [f"## {section.heading}", markdown_text.escape(section.introduction)]
-        parts += [markdown_text.table(table) for table in section.tables]
+        parts += [f"## {section.heading}", markdown.escape(section.introduction)]
+        parts += [markdown.format_table(table) for table in section.tables]
     return "\n\n".join(parts) + "\n"
 
 
 def _html(named: Named, overlays: list[tuple[Section, Picture]]) -> str:
-    notes = comparison_tables.notes(named)
-    return templates.render(
+    notes = comparability_notes(named)
+    return page.render_template(
         TEMPLATE,
         title=_title(named),
         upper_bound=UPPER_BOUND,
-        models_table=comparison_tables.models_table(named),
+        models_table=models_table(named),
         notes=notes,
         is_comparable=notes in ([], [COMPARABLE]),
-        attacks_table=comparison_tables.attacks_table(named),
-        checks_table=comparison_tables.checks_table(named),
+        attacks_table=attacks_table(named),
+        checks_table=checks_table(named),
         no_checks=NO_CHECKS,
         overlays=overlays,
     )
+
+
+def models_table(records: Named) -> Table:
+    """One row per model, with a column per attack unless there are many."""
+    attacks = attack_names(records)
+    attacks = attacks if len(attacks) <= MAX_ATTACK_COLUMNS else []
+    rows = [_model_row(name, records[name], attacks) for name in records]
+    return make_table((*MODEL_COLUMNS, *attacks), "nrrrtrrrn" + "r" * len(attacks), rows)
+
+
+def attacks_table(records: Named) -> Table | None:
+    """One row per attack and one column per model, where `models_table` has no columns of attacks."""
+    attacks = attack_names(records)
+    if len(attacks) <= MAX_ATTACK_COLUMNS:
+        return None
+    cells = [attack_accuracies(record) for record in records.values()]
+    rows = [(name, *(accuracies.get(name, formatting.NOTHING) for accuracies in cells)) for name in attacks]
+    return make_table(("Attack", *records), "n" + "r" * len(cells), rows)
+
+
+def checks_table(records: Named) -> Table:
+    """One row per gradient masking check of any record and one column per model."""
+    checks = [{check["name"]: check for check in record["checks"]} for record in records.values()]
+    names = list(dict.fromkeys(name for found in checks for name in found))
+    rows = [(name, *(_check_cell(found.get(name)) for found in checks)) for name in names]
+    return make_table(("Check", *records), "n" * (1 + len(checks)), rows)
+
+
+def attack_names(records: Named) -> list[str]:
+    """The attacks of any record, in the order in which they first appear; those of a suite begin with "after"."""
+    return list(dict.fromkeys(name for record in records.values() for name in attack_accuracies(record)))
+
+
+def attack_accuracies(record: Record) -> dict[str, str]:
+    """The accuracy under each attack as text, by the names of the accuracy table."""
+    rows = tables.accuracy_rows(record)[1:-1]
+    return {row.name: row.accuracy for row in rows}
+
+
+def comparability_notes(records: Named) -> list[str]:
+    """What differs between the records, so that their accuracies cannot be compared; or that nothing does."""
+    found = [note for heading, value in _CONDITIONS if (note := _difference(records, heading, value))]
+    if not found and len({tuple(record["labels"]) for record in records.values()}) > 1:
+        found.append("The labels differ: these are not the same examples, or not in the same order.")
+    found += _attack_notes(records)
+    found += [f"{name}: {note}" for name, record in records.items() for note in record.get("notes", [])]
+    return found if found or len(records) == 1 else [COMPARABLE]
+
+
+def measured_by(record: Record) -> str:
+    """What measured the robust accuracy, and whether it knew the model."""
+    names = "; ".join(wording.attackers(record))
+    if not names:
+        return "no attack"
+    source = record["black_box_source"]
+    return f"{names}, black box, crafted on {source}" if source else names
+
+
+def _model_row(name: str, record: Record, attacks: list[str]) -> list[str]:
+    accuracies = attack_accuracies(record)
+    robust = interval = formatting.NOTHING
+    if record["attacks"]:
+        results = worst_case_results(record)
+        robust = formatting.percent(record["robust_accuracy"])
+        interval = formatting.percent_range(*wilson_interval(int(results.sum()), results.size))
+    parameters = record["model"].get("parameters")
+    return [
+        name,
+        formatting.percent(record["clean_accuracy"]),
+        robust,
+        interval,
+        measured_by(record),
+        _suspicious_checks(record),
+        formatting.NOTHING if parameters is None else f"{parameters:,}",
+        f"{record['examples']:,}",
+        str(record["dataset"]),
+        *(accuracies.get(attack, formatting.NOTHING) for attack in attacks),
+    ]
+
+
+def _suspicious_checks(record: Record) -> str:
+    verdicts = [tables.check_verdict(check) for check in record["checks"]]
+    ran = [verdict for verdict in verdicts if verdict != formatting.NOT_RUN]
+    return f"{ran.count(formatting.SUSPICIOUS)} of {len(ran)}" if ran else formatting.NOTHING
+
+
+def _check_cell(check: dict[str, Any] | None) -> str:
+    if check is None:
+        return formatting.NOTHING
+    verdict = tables.check_verdict(check)
+    return verdict if check["value"] is None else f"{verdict} ({formatting.scalar(check['value'])})"
+
+
+def _difference(records: Named, heading: str, value: Callable[[Record], str]) -> str | None:
+    names: dict[str, list[str]] = {}
+    for name, record in records.items():
+        names.setdefault(value(record), []).append(name)
+    if len(names) == 1:
+        return None
+    return f"{heading}: {'; '.join(f'{text} for {_list(group)}' for text, group in names.items())}."
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _attack_notes(records: Named) -> list[str]:
+    """A sentence for every name of an attack under which different things were run."""
+    conditions = {name: _attack_conditions(record) for name, record in records.items()}
+    found = []
+    for attack in attack_names(records):
+        ran = {name: settings[attack] for name, settings in conditions.items() if attack in settings}
+        if len(set(ran.values())) > 1:
+            found.append(f'Different settings under the name "{attack}": of {_list(ran)}.')
+    return found
+
+
+def _attack_conditions(record: Record) -> dict[str, str]:
+    """What an accuracy depends on, by the names of the accuracy table: in a suite, all attacks so far."""
+    names = list(attack_accuracies(record))
+    settings = [formatting.pretty_json(record["details"][name]["settings"]) for name in record["attacks"]]
+    if record.get("suite"):
+        settings = ["".join(settings[: end + 1]) for end in range(len(settings))]
+    return dict(zip(names, settings, strict=True))
+
+
+def _threat_model(record: Record) -> str:
+    return formatting.settings_summary(record.get("threat_model") or "one for each attack")
+
+
+_CONDITIONS: tuple[tuple[str, Callable[[Record], str]], ...] = (
+    ("The data sets differ", lambda record: str(record["dataset"])),
+    ("The numbers of examples differ", lambda record: f"{record['examples']:,}"),
+    ("The threat models differ", _threat_model),
+    ("Robust accuracy was not measured by the same attacks", measured_by),
+)

@@ -8,7 +8,7 @@ import math
 import matplotlib.image
 import numpy as np
 
-from keras_robust.reports.fields import Record, Samples
+from keras_robust.reports.record import Record, Samples
 
 WHITE = 255
 COLOUR_CHANNELS = (1, 3)

@@ -1,9 +1,15 @@
 """The report in Markdown: the same content as the page, without pictures."""
 
-from keras_robust.reports import analyses, markdown_text, plots, tables, wording
-from keras_robust.reports.fields import Record
-from keras_robust.reports.markdown_text import escape
-from keras_robust.reports.record import check_record
+from collections.abc import Iterable
+
+from keras_robust.reports import analyses, formatting, plots, tables, wording
+from keras_robust.reports.record import Record, check_record
+from keras_robust.reports.tables import Table
+
+# Characters that would end a table cell or start a tag, a link, an image, emphasis or code.
+_ESCAPES = str.maketrans(
+    {"\\": r"\\", "|": r"\|", "`": r"\`", "*": r"\*", "[": r"\[", "<": "&lt;", ">": "&gt;", "&": "&amp;"}
+)
 
 
 def render_markdown(record: Record) -> str:
@@ -28,7 +34,7 @@ def render_markdown(record: Record) -> str:
         "## Training",
         *_training(record),
         "## Provenance",
-        markdown_text.table(tables.make_table(("What", "Value"), "ll", tables.provenance_rows(record))),
+        format_table(tables.make_table(("What", "Value"), "ll", tables.provenance_rows(record))),
         "## Attack settings",
         *_attack_settings(record),
     ]
@@ -39,9 +45,9 @@ def _accuracy(record: Record) -> list[str]:
     notes = [escape(note) for note in wording.accuracy_notes(record)]
     settings = tables.settings_rows(record)
     return [
-        markdown_text.table(tables.accuracy_table(record)),
+        format_table(tables.accuracy_table(record)),
         *notes,
-        *([markdown_text.bullets(settings)] if settings else []),
+        *([bullets(settings)] if settings else []),
     ]
 
 
@@ -49,12 +55,12 @@ def _targets(record: Record) -> list[str]:
     table = tables.target_table(record)
     if table is None:
         return []
-    return ["## Targets", markdown_text.table(table), *(escape(note) for note in wording.target_notes(record))]
+    return ["## Targets", format_table(table), *(escape(note) for note in wording.target_notes(record))]
 
 
 def _checks(record: Record) -> list[str]:
     table = tables.check_table(record)
-    return [wording.checks_summary(record), *([markdown_text.table(table)] if table.rows else [])]
+    return [wording.checks_summary(record), *([format_table(table)] if table.rows else [])]
 
 
 def _analyses(record: Record) -> list[str]:
@@ -62,7 +68,7 @@ def _analyses(record: Record) -> list[str]:
     for section in analyses.sections(record):
         parts += [f"## {section.heading}", escape(section.introduction)]
         parts += [f"**{escape(verdict.text)}**" for verdict in section.verdicts]
-        parts += [markdown_text.table(table) for table in section.tables]
+        parts += [format_table(table) for table in section.tables]
     return parts
 
 
@@ -79,12 +85,36 @@ def _training(record: Record) -> list[str]:
         parts = [wording.NO_HISTORY]
     else:
         table = tables.make_table(("Measure", f"After epoch {plots.epochs(history)[-1]}"), "lr", values)
-        parts = [markdown_text.table(table), escape(wording.training_attacks(record))]
-    return [*parts, "Training configuration:", markdown_text.code_block(record["training"]["config"])]
+        parts = [format_table(table), escape(wording.training_attacks(record))]
+    return [*parts, "Training configuration:", code_block(record["training"]["config"])]
 
 
 def _attack_settings(record: Record) -> list[str]:
     parts: list[str] = []
     for heading, settings in tables.full_settings(record):
-        parts += [f"{escape(heading)}:", markdown_text.code_block(settings)]
+        parts += [f"{escape(heading)}:", code_block(settings)]
     return parts or ["No attack was run."]
+
+
+def format_table(content: Table) -> str:
+    """A table; its texts are escaped."""
+    rule = ["---:" if side == "r" else "---" for side in content.alignment]
+    rows = [content.columns, *content.rows]
+    lines = [[escape(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [lines[0], rule, *lines[1:]])
+
+
+def bullets(items: Iterable[tuple[str, str]]) -> str:
+    """A list of (name, text), the name in bold."""
+    return "\n".join(f"- **{escape(name)}**: {escape(text)}" for name, text in items)
+
+
+def code_block(value: object) -> str:
+    """Indented JSON in a fence."""
+    # A line of JSON never starts with a fence: line breaks inside its strings are escaped.
+    return f"```json\n{formatting.pretty_json(value)}\n```"
+
+
+def escape(text: str) -> str:
+    """Text in one line that is shown as it is."""
+    return " ".join(text.split()).translate(_ESCAPES)

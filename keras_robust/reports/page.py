@@ -1,14 +1,37 @@
 """The report as one HTML page that needs no other file, no network and no script."""
 
 import dataclasses
+import pathlib
+from typing import Any
 
-from keras_robust.reports import analyses, analysis_plots, formatting, images, plots, tables, templates, wording
-from keras_robust.reports.analysis_record import LARGE_EPSILON
+import jinja2
+
+from keras_robust.reports import analyses, analysis_plots, formatting, images, plots, tables, wording
 from keras_robust.reports.canvas import Picture
-from keras_robust.reports.fields import Record, Samples
-from keras_robust.reports.record import check_record, check_samples
+from keras_robust.reports.markdown import render_markdown
+from keras_robust.reports.record import LARGE_EPSILON, Record, Samples, check_record, check_samples
 
 TEMPLATE = "report.html"
+
+
+def write_report(record: Record, samples: Samples, folder: pathlib.Path) -> None:
+    """Writes `report.md` and `index.html` into an existing folder; both are rendered before either is written.
+
+    Args:
+        record: the evaluation record, as read from JSON; its fields are in `record.py`.
+        samples: "images" and "attacked", (n, height, width, channels) float32 in the bounds of the threat model, or of
+            another shape, (n, ...); "labels", "clean_predictions" and "attacked_predictions", (n,) integers;
+            "attack_name", a 0-d string. For an analysis that shows images, all but the clean predictions again, with
+            its name and a slash in front.
+        folder: an existing folder.
+
+    Raises:
+        ValueError: a field is missing, or the record contradicts itself.
+    """
+    markdown = render_markdown(record)
+    page = render_html(record, samples)
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +58,7 @@ def render_html(record: Record, samples: Samples) -> str:
     access, explanation = wording.access(record)
     training = record["training"]
     figures = plots.curve_figures(training["history"]) if training else []
-    return templates.render(
+    return render_template(
         TEMPLATE,
         title=wording.title(record),
         verdict=wording.verdict(record),
@@ -78,3 +101,15 @@ def _settings(record: Record) -> list[tuple[str, str]]:
     if record["training"]:
         settings.append(("Training configuration", record["training"]["config"]))
     return [(heading, formatting.pretty_json(value)) for heading, value in settings]
+
+
+def render_template(template: str, **content: Any) -> str:
+    """A Jinja file beside this one with its content, whose text is escaped; a name that is missing is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**content)

@@ -1,9 +1,17 @@
-"""What a report needs to find in an evaluation record and in its sample images."""
+"""What a report reads from an evaluation record, and the check that the record does not contradict itself.
 
-from keras_robust.reports.analysis_record import LARGE_EPSILON, check_analysis
-from keras_robust.reports.fields import Record, Samples, require
-from keras_robust.reports.results import check_results
+`check_record` asks that every field is there, and that the accuracies follow from the results of each example.
+"""
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+Samples = dict[str, np.ndarray]
+Analysis = Mapping[str, Any]
 SCHEMA_VERSION = 1
 # `threat_model` is missing on purpose: a record whose attacks differ in it has none. So are the fields that a record
 # need not have: suite, top_k, analyses, robust_accuracy_interval, batch_size, compile_attack, notes, random, threads,
@@ -29,11 +37,32 @@ FIELDS = (
     "created",
     "training",
 )
+
+
 DETAIL_FIELDS = ("settings", "seconds", "robust")
 CHECK_FIELDS = ("name", "value", "threshold", "suspicious", "reason", "source")
 SUITE_FIELDS = ("name", "settings", "notes")
+TOP_K_FIELDS = ("k", "clean_accuracy", "robust_accuracy", "attacks")
 SAMPLE_FIELDS = ("images", "attacked", "labels", "clean_predictions", "attacked_predictions", "attack_name")
 PAIR_FIELDS = ("images", "attacked", "labels", "attacked_predictions")
+ITERATION_CURVE, EPSILON_CURVE = "iteration_curve", "epsilon_curve"
+TRANSFER_MATRIX, LOSS_SURFACE, LARGE_EPSILON = "transfer_matrix", "loss_surface", "large_epsilon_images"
+NORMALIZATION = "normalization_statistics"
+
+ANALYSIS_FIELDS = {
+    ITERATION_CURVE: ("attack", "iterations", "accuracy", "flat", "verdict"),
+    EPSILON_CURVE: ("attack", "norm", "epsilons", "accuracy", "verdict"),
+    TRANSFER_MATRIX: ("sources", "targets", "attacks", "accuracy", "white_box", "verdicts"),
+    LOSS_SURFACE: ("axes", "norm", "radius", "first", "second", "losses", "labels", "verdict"),
+    LARGE_EPSILON: ("attack", "epsilon", "arrays"),
+    NORMALIZATION: ("layer", "attack", "channels", "series", "verdict"),
+}
+
+TRANSFER_VERDICT_FIELDS = ("target", "attack", "source", "white_box", "transferred", "shattered", "reason")
+# Accuracies are shown in percent with one decimal: a smaller difference cannot be seen.
+SHOWN_PRECISION = 5e-4
+# The 97.5 % quantile of the standard normal distribution: 95 % lie between minus and plus this.
+NORMAL_QUANTILE = 1.959963984540054
 
 
 def check_record(record: Record) -> None:
@@ -92,3 +121,303 @@ def _check_images(samples: Samples, prefix: str, fields: tuple[str, ...]) -> Non
             raise ValueError(
                 f"Expected {count} {prefix}{field}, one per label. Received: {len(samples[prefix + field])}"
             )
+
+
+def clean_results(record: Record) -> np.ndarray:
+    """Whether each example is classified correctly without an attack: (examples,) bool."""
+    predictions = _per_example(record, record["clean_predictions"], "clean_predictions")
+    return np.equal(_per_example(record, record["labels"], "labels"), predictions)
+
+
+def attack_results(record: Record, name: str) -> np.ndarray:
+    """Whether each example withstood the attack of that name: (examples,) bool.
+
+    In a suite: that attack and all before it.
+    """
+    field = f"details[{name!r}]['robust']"
+    return _per_example(record, record["details"][name]["robust"], field).astype(bool)
+
+
+def worst_case_results(record: Record) -> np.ndarray:
+    """Whether each example withstood every attack: (examples,) bool."""
+    return np.all([attack_results(record, name) for name in record["attacks"]], axis=0)
+
+
+def attack_ranks(record: Record, name: str) -> np.ndarray:
+    """How many classes each example had above its label at worst: (examples,) integers, 0 where it withstood."""
+    return _per_example(record, record["details"][name]["ranks"], f"details[{name!r}]['ranks']")
+
+
+def _per_example(record: Record, values: list[Any], field: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.shape != (record["examples"],):
+        raise ValueError(f"Expected {record['examples']} values in {field}, one per example. Received: {array.shape}")
+    return array
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a binomial proportion (Wilson, 1927; Newcombe, 1998, method 3).
+
+    With p = successes / trials and z the normal quantile it is
+    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n).
+
+    Returns:
+        The lower and the upper end, both fractions in [0, 1].
+
+    Raises:
+        ValueError: `trials` is not positive, or `successes` is not in [0, trials].
+    """
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"Expected 0 <= successes <= trials, trials > 0. Received: {successes=}, {trials=}")
+    fraction = successes / trials
+    z_squared = NORMAL_QUANTILE**2
+    centre = fraction + z_squared / (2 * trials)
+    spread = math.sqrt(fraction * (1 - fraction) / trials + z_squared / (4 * trials**2))
+    scale = 1 + z_squared / trials
+    low = (centre - NORMAL_QUANTILE * spread) / scale
+    high = (centre + NORMAL_QUANTILE * spread) / scale
+    # Rounding must not push an end that is exactly 0 or 1 past it.
+    return max(low, 0.0), min(high, 1.0)
+
+
+def check_results(record: Record) -> None:
+    """Checks that no number is shown that the per-example results contradict.
+
+    Raises:
+        ValueError: a list does not have one entry per example, an accuracy or its interval differs from the per-example
+            results by more than a report would show, ranks and results disagree, or a suite is not cumulative.
+    """
+    _check_mean(record["clean_accuracy"], clean_results(record), "clean_accuracy")
+    for name, accuracy in record["attacks"].items():
+        _check_mean(accuracy, attack_results(record, name), f"attacks[{name!r}]")
+        _check_ranks(record, name)
+    _check_targets(record)
+    if record.get("suite"):
+        _check_cascade(record)
+    if record["attacks"]:
+        worst = worst_case_results(record)
+        _check_mean(record["robust_accuracy"], worst, "robust_accuracy")
+        _check_interval(record.get("robust_accuracy_interval"), worst, "robust_accuracy_interval")
+    if record.get("top_k"):
+        _check_top_k(record)
+
+
+def _check_ranks(record: Record, name: str) -> None:
+    if "ranks" not in record["details"][name]:
+        return
+    differences = np.flatnonzero((attack_ranks(record, name) == 0) != attack_results(record, name))
+    if differences.size:
+        raise ValueError(
+            f"Expected rank 0 where an example is robust and only there, in details[{name!r}]. "
+            f"Received: {differences.size} that differ, the first at position {differences[0]}"
+        )
+
+
+def _check_targets(record: Record) -> None:
+    for name, success in (record.get("targeted_success") or {}).items():
+        require(record["details"][name], ("aim", "reached_target"), f"record['details'][{name!r}]")
+        field = f"details[{name!r}]['reached_target']"
+        reached = [
+            value
+            for value in _per_example(record, record["details"][name]["reached_target"], field)
+            if value is not None
+        ]
+        if success is None and not reached:
+            continue
+        _check_mean(np.nan if success is None else success, np.array(reached, bool), f"targeted_success[{name!r}]")
+
+
+def _check_cascade(record: Record) -> None:
+    before = np.ones(record["examples"], bool)
+    for name in record["attacks"]:
+        results = attack_results(record, name)
+        regained = np.flatnonzero(results & ~before)
+        if regained.size:
+            raise ValueError(
+                "Expected that in a suite no example is robust after an earlier attack broke it. "
+                f"Received: details[{name!r}] with {regained.size} that are, the first at position {regained[0]}"
+            )
+        before = results
+
+
+def _check_top_k(record: Record) -> None:
+    top_k, attacks = record["top_k"], tuple(record["attacks"])
+    require(top_k, TOP_K_FIELDS, "record['top_k']")
+    require(top_k["attacks"], attacks, "record['top_k']['attacks']")
+    for name in attacks:
+        require(record["details"][name], ("ranks",), f"record['details'][{name!r}]")
+    within = [attack_ranks(record, name) < top_k["k"] for name in attacks]
+    for name, results in zip(attacks, within, strict=True):
+        _check_mean(top_k["attacks"][name], results, f"top_k['attacks'][{name!r}]")
+    if attacks:
+        worst = np.all(within, axis=0)
+        _check_mean(top_k["robust_accuracy"], worst, "top_k['robust_accuracy']")
+        _check_interval(top_k.get("robust_accuracy_interval"), worst, "top_k['robust_accuracy_interval']")
+    if not record["clean_accuracy"] - SHOWN_PRECISION <= top_k["clean_accuracy"] <= 1:
+        raise ValueError(
+            f"Expected top_k['clean_accuracy'] from clean_accuracy={record['clean_accuracy']:.6g} to 1. "
+            f"Received: {top_k['clean_accuracy']!r}"
+        )
+
+
+def _check_mean(accuracy: float, results: np.ndarray, field: str) -> None:
+    if not abs(accuracy - results.mean()) <= SHOWN_PRECISION:
+        raise ValueError(
+            f"Expected {field}={results.mean():.6g}, the mean of its per-example results. Received: {accuracy!r}"
+        )
+
+
+def _check_interval(interval: Any, results: np.ndarray, field: str) -> None:
+    if interval is None:
+        return
+    expected = wilson_interval(int(results.sum()), results.size)
+    if not np.allclose(fractions(interval, (2,), field), expected, rtol=0, atol=SHOWN_PRECISION):
+        raise ValueError(
+            f"Expected {field}=[{expected[0]:.6g}, {expected[1]:.6g}], the Wilson interval of the per-example results. "
+            f"Received: {interval!r}"
+        )
+
+
+def check_analysis(analysis: Analysis, where: str) -> None:
+    """Checks that an analysis has every field of its kind and that these belong together.
+
+    Args:
+        analysis: an entry of the record's `analyses`.
+        where: what it is called in messages.
+
+    Raises:
+        ValueError: the kind is unknown, a field is missing, or shapes, ranges or verdicts contradict each other.
+    """
+    require(analysis, ("kind", "seconds"), where)
+    kind = analysis["kind"]
+    if kind not in ANALYSIS_FIELDS:
+        raise ValueError(f"Expected a kind of {', '.join(ANALYSIS_FIELDS)} in {where}. Received: kind={kind!r}")
+    require(analysis, ANALYSIS_FIELDS[kind], where)
+    if kind == ITERATION_CURVE:
+        _check_curve(analysis, "iterations", where)
+        if not min(analysis["iterations"]) > 0:
+            raise ValueError(f"Expected positive iterations in {where}. Received: {analysis['iterations']!r}")
+    elif kind == EPSILON_CURVE:
+        _check_curve(analysis, "epsilons", where)
+    elif kind == TRANSFER_MATRIX:
+        _check_transfer(analysis, where)
+    elif kind == LOSS_SURFACE:
+        _check_surface(analysis, where)
+    elif kind == NORMALIZATION:
+        _check_normalization(analysis, where)
+
+
+def _check_curve(analysis: Analysis, field: str, where: str) -> None:
+    """A curve follows from the values at which its examples were broken, None for never, where these are kept."""
+    length = len(analysis[field])
+    values = numbers(analysis[field], (length,), f"{where}[{field!r}]")
+    if not length or not (np.diff(values) > 0).all():
+        raise ValueError(f"Expected increasing {field} in {where}. Received: {analysis[field]!r}")
+    accuracy = fractions(analysis["accuracy"], (length,), f"{where}['accuracy']")
+    if analysis.get("broken_at"):
+        broken_at = [np.inf if value is None else value for value in analysis["broken_at"]]
+        withstood = numbers(broken_at, (len(broken_at),), f"{where}['broken_at']") > values[:, None]
+        _check_analysis_means(accuracy, withstood, f"{where}['accuracy']")
+
+
+def _check_transfer(analysis: Analysis, where: str) -> None:
+    sources, targets = analysis["sources"], analysis["targets"]
+    shape = len(analysis["attacks"]), len(sources), len(targets)
+    if not all(shape):
+        raise ValueError(f"Expected sources, targets and attacks in {where}. Received: {shape} of them")
+    accuracy = fractions(analysis["accuracy"], shape, f"{where}['accuracy']")
+    if analysis.get("robust"):
+        examples = len(analysis["robust"][0][0][0])
+        _check_analysis_means(
+            accuracy, numbers(analysis["robust"], (*shape, examples), f"{where}['robust']"), f"{where}['accuracy']"
+        )
+    white_box = numbers(analysis["white_box"], shape[1:], f"{where}['white_box']") != 0
+    for position, verdict in enumerate(analysis["verdicts"]):
+        here = f"{where}['verdicts'][{position}]"
+        require(verdict, TRANSFER_VERDICT_FIELDS, here)
+        for field, names in (("attack", analysis["attacks"]), ("source", sources), ("target", targets)):
+            if verdict[field] not in names:
+                raise ValueError(f"Expected one of {names} in {here}. Received: {field}={verdict[field]!r}")
+        matrix = accuracy[analysis["attacks"].index(verdict["attack"])]
+        column = targets.index(verdict["target"])
+        own = matrix[white_box[:, column], column]
+        _check_among(verdict["white_box"], own, f"white_box accuracy in {here}")
+        transferred = matrix[sources.index(verdict["source"]), column]
+        _check_among(verdict["transferred"], transferred[None], f"transferred accuracy in {here}")
+
+
+def _check_analysis_means(accuracy: np.ndarray, results: np.ndarray, field: str) -> None:
+    """Accuracies are the means of the per-example results along the last axis."""
+    means = results.mean(axis=-1)
+    if not (np.abs(accuracy - means) <= SHOWN_PRECISION).all():
+        raise ValueError(
+            f"Expected {field} to be the means of the per-example results, {means.tolist()}. "
+            f"Received: {accuracy.tolist()}"
+        )
+
+
+def _check_among(value: float, cells: np.ndarray, field: str) -> None:
+    if not (np.abs(cells - value) <= SHOWN_PRECISION).any():
+        raise ValueError(f"Expected the {field} to be that of the matrix, {cells.tolist()}. Received: {value!r}")
+
+
+def _check_surface(analysis: Analysis, where: str) -> None:
+    first, second = len(analysis["first"]), len(analysis["second"])
+    for field, length in (("first", first), ("second", second)):
+        offsets = numbers(analysis[field], (length,), f"{where}[{field!r}]")
+        if length < 2 or not (np.diff(offsets) > 0).all():
+            raise ValueError(
+                f"Expected at least two increasing offsets in {where}. Received: {field}={offsets.tolist()}"
+            )
+    if len(analysis["axes"]) != 2:
+        raise ValueError(f"Expected two axes in {where}. Received: {analysis['axes']!r}")
+    numbers(analysis["losses"], (len(analysis["labels"]), first, second), f"{where}['losses']")
+
+
+def _check_normalization(analysis: Analysis, where: str) -> None:
+    shape = (len(analysis["channels"]),)
+    if not analysis["series"]:
+        raise ValueError(f"Expected series in {where}. Received: none")
+    for position, series in enumerate(analysis["series"]):
+        here = f"{where}['series'][{position}]"
+        require(series, ("name", "mean", "variance"), here)
+        numbers(series["mean"], shape, f"{here}['mean']")
+        numbers(series["variance"], shape, f"{here}['variance']")
+
+
+def require(mapping: Mapping[str, Any], fields: tuple[str, ...], where: str) -> None:
+    """Checks that every field is there.
+
+    Raises:
+        ValueError: a field is missing.
+    """
+    missing = [field for field in fields if field not in mapping]
+    if missing:
+        raise ValueError(f"Missing in {where}: {', '.join(map(repr, missing))}. Received: keys {sorted(mapping)}")
+
+
+def numbers(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Nested numbers as float64 of that shape; None becomes not a number.
+
+    Raises:
+        ValueError: they are no numbers, or of another shape.
+    """
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected numbers of shape {shape} in {where}. Received: {values!r}") from error
+    if array.shape != shape:
+        raise ValueError(f"Expected numbers of shape {shape} in {where}. Received: shape {array.shape}")
+    return array
+
+
+def fractions(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Nested fractions as float64 of that shape.
+
+    Raises:
+        ValueError: one is outside [0, 1] or no number, or they are of another shape.
+    """
+    array = numbers(values, shape, where)
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"Expected fractions from 0 to 1 in {where}. Received: {values!r}")
+    return array

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_robust.reports import formatting
-from keras_robust.reports.fields import Record
-from keras_robust.reports.results import attack_results, clean_results, worst_case_results
-from keras_robust.reports.wilson import wilson_interval
+from keras_robust.reports.record import Record, attack_results, clean_results, wilson_interval, worst_case_results
 from keras_robust.version import __version__
 
 TARGET_COLUMNS = ("Attack", "Target", "Reached its target", "95 % interval", "Attacked")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_robust.reports import formatting
-from keras_robust.reports.fields import Record
+from keras_robust.reports.record import Record
 
 NO_CHECKS = "No gradient masking checks were run: treat robust accuracy as an upper bound."
 NO_HISTORY = "No training history is recorded for this model."

@@ -27,7 +27,7 @@ from keras_robust.core.serialization import (
     replace_unchecked,
 )
 from keras_robust.data.source import ImageSize, height_and_width
-from keras_robust.evaluation.subject import classifier_of
+from keras_robust.evaluation.inputs import classifier_of
 from keras_robust.training.config import OBJECT
 
 NORMS: dict[str, Callable[..., ThreatModel]] = {"linf": core.Linf, "l2": core.L2, "l1": core.L1}

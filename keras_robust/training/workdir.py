@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 from etils import epath
 
-from keras_robust.evaluation.provenance import CONFIG_FILE, HISTORY_FILE, read_history
+from keras_robust.evaluation.record import CONFIG_FILE, HISTORY_FILE, read_history
 from keras_robust.methods import is_chief
 from keras_robust.training.config import DEFAULTS
 

@@ -9,7 +9,7 @@ import pytest
 import keras_robust as kr
 from keras_robust.attacks import APGD, FGSM, PGD, Square
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.evaluation import Report, Suite, runner
+from keras_robust.evaluation import Report, Suite, attack_run
 from keras_robust.evaluation.suite import by_name
 
 BALL = kr.Linf(0.045)
@@ -87,7 +87,7 @@ def test_examples_that_left_the_top_k_are_the_worst_case(conv_classifier, batch)
 
 def test_a_journal_keeps_them_too(problem, solution, tmp_path, monkeypatch):
     expected = evaluate(problem, solution, ATTACKS).adversarials
-    collect, calls = runner.AttackRun._collect, []
+    collect, calls = attack_run.AttackRun._collect, []
 
     def killed(self, *arguments):
         collect(self, *arguments)
@@ -96,7 +96,7 @@ def test_a_journal_keeps_them_too(problem, solution, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner.AttackRun, "_collect", killed)
+        patch.setattr(attack_run.AttackRun, "_collect", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate(problem, solution, ATTACKS, journal=tmp_path)
     found = evaluate(problem, solution, ATTACKS, journal=tmp_path).adversarials

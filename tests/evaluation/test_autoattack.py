@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import APGD, FAB, Square
-from keras_robust.attacks.apgd_rules import KEPT_OF_STEP, RULES, checkpoints, legs
+from keras_robust.attacks.apgd_rules import KEPT_OF_STEP, RULES, checkpoints, stages
 from keras_robust.evaluation import AutoAttack
 
 pytestmark = pytest.mark.graph
@@ -105,7 +105,7 @@ def test_numbers_inside_apgd_are_as_published():
     """autopgd_base.py: checkpoints, momentum, radii, and the steps with which a run begins and goes on."""
     assert checkpoints(100, sparse=False) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert checkpoints(100, sparse=True) == list(range(4, 101, 4))
-    assert legs(100, larger_radii=True) == [(30, 3.0), (30, 2.0), (40, 1.0)]
+    assert stages(100, larger_radii=True) == [(30, 3.0), (30, 2.0), (40, 1.0)]
     assert KEPT_OF_STEP == 0.75
     images = tf.fill((1, 2, 5, 1), 0.5)
     for norm, first_step in (("linf", 0.6), ("l2", 0.6), ("l1", 0.3)):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.evaluation import evaluate, evaluate_suite
-from keras_robust.evaluation.runner import AttackRun
+from keras_robust.evaluation.attack_run import AttackRun
 
 BALL = kr.Linf(0.1)
 FGSM, PGD = kr.attacks.FGSM(BALL), kr.attacks.PGD(BALL, steps=2)
@@ -149,7 +149,9 @@ def test_analyses_of_named_evaluations(make, conv_classifier, case):
 
 def test_analyses_are_of_the_white_box(make, monkeypatch):
     """A source without gradients is no reason to refuse the curves of a model that has them."""
-    analyses = {"surface": kr.evaluation.protocol.CheckedAnalysis(dict, kr.evaluation.protocol._is_differentiable)}
+    analyses = {
+        "surface": kr.evaluation.named_suites.CheckedAnalysis(dict, kr.evaluation.named_suites._is_differentiable)
+    }
     with pytest.raises(AssertionError, match="An attack ran"):
         evaluate(make(), (IMAGES, LABELS), kr.attacks.Square(BALL), source=rounded, analyses=analyses, verbose=False)
 

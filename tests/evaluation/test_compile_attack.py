@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation import masking_probes
+from keras_robust.evaluation import masking
 
 pytestmark = pytest.mark.graph
 
@@ -52,7 +52,7 @@ MEASUREMENTS = {
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_there_is_a_way_out_of_xla(gpu_in_sight, monkeypatch, name):
     for constant, value in {"STEPS": 2, "LONG_STEPS": 4, "RESTARTS": 2, "QUERIES": 10}.items():
-        monkeypatch.setattr(masking_probes, constant, value)
+        monkeypatch.setattr(masking, constant, value)
     MEASUREMENTS[name](batch_size=4, compile_attack=False)
 
 

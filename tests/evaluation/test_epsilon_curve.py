@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import APGD, BIM, FGSM, PGD, RFGSM
-from keras_robust.evaluation.epsilon_curve import epsilon_curve
+from keras_robust.evaluation.curves import epsilon_curve
 
 
 def linear(kernel):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation import AutoAttack, PaperSuite, autoattack, evaluate, evaluate_suite
-from keras_robust.evaluation import masking_probes as probes
+from keras_robust.evaluation import AutoAttack, PaperSuite, autoattack, evaluate, evaluate_suite, masking
 
 LINF = kr.Linf(0.0)
 BALLS = {ball.norm: ball for ball in (LINF, kr.L2(0.0), kr.L1(0.0))}
@@ -15,7 +14,7 @@ BALLS = {ball.norm: ball for ball in (LINF, kr.L2(0.0), kr.L1(0.0))}
 def short(monkeypatch):
     monkeypatch.setattr(autoattack, "QUERIES", 20)
     for name, value in {"STEPS": 4, "LONG_STEPS": 8, "RESTARTS": 2, "QUERIES": 20}.items():
-        monkeypatch.setattr(probes, name, value)
+        monkeypatch.setattr(masking, name, value)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import keras_robust as kr
 from keras_robust.attacks import APGD, BIM, FAB, FGSM, PGD, Square
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.evaluation import Suite, runner
+from keras_robust.evaluation import Suite, attack_run
 from keras_robust.evaluation.suite import by_name
 
 EPSILONS = np.linspace(0.0, 0.2, 100)
@@ -114,16 +114,16 @@ def test_masking_checks_have_the_epsilons_of_the_examples(problem):
 def test_an_attack_that_leaves_the_ball_of_one_example_is_refused():
     images = np.full((3, 2, 2, 1), 0.5, np.float32)
     attacked = images + np.float32([0.1, 0.2, 0.3])[:, None, None, None]
-    runner.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.2, 0.3]))
+    attack_run.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.2, 0.3]))
     with pytest.raises(ValueError, match=r"distance at most 0\.15\. Received: .*distance 0\.2$"):
-        runner.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.15, 0.4]))
+        attack_run.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.15, 0.4]))
 
 
 def test_killed_evaluations_go_on_with_their_epsilons(problem, solution, tmp_path, monkeypatch):
     attack = APGD(kr.Linf(0.1), steps=6)
     expected = evaluate(problem, attack, epsilons=EPSILONS, batch_size=8).record["details"]
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", 0.0)
-    collect, calls = runner.AttackRun._collect, []
+    monkeypatch.setattr(attack_run, "SECONDS_BETWEEN_SAVES", 0.0)
+    collect, calls = attack_run.AttackRun._collect, []
 
     def killed(self, *arguments):
         collect(self, *arguments)
@@ -133,7 +133,7 @@ def test_killed_evaluations_go_on_with_their_epsilons(problem, solution, tmp_pat
 
     options = {"model": solution, "epsilons": EPSILONS, "batch_size": 8, "journal": tmp_path}
     with monkeypatch.context() as patch:
-        patch.setattr(runner.AttackRun, "_collect", killed)
+        patch.setattr(attack_run.AttackRun, "_collect", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate(problem, attack, **options)
     with pytest.raises(ValueError, match=r"another .*epsilons"):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation.provenance import provenance
+from keras_robust.evaluation.record import provenance
 
 EPSILON = 0.05
 ATTACK = kr.attacks.PGD(kr.Linf(EPSILON), steps=5, step_size=EPSILON)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation import AutoAttack, autoattack, evaluate, masking_probes
+from keras_robust.evaluation import AutoAttack, autoattack, evaluate, masking
 
 SHAPES = {"no channel axis": (4, 4), "vectors": (16,), "a depth": (2, 4, 2, 1)}
 CHANNELS = (4, 4, 1)
@@ -75,7 +75,7 @@ def test_autoattack_without_channels(problem, tmp_path, monkeypatch):
 
 
 def test_square_refuses_vectors_before_anything_is_measured(problem, monkeypatch):
-    monkeypatch.setattr("keras_robust.evaluation.runner.AttackRun.run", None)
+    monkeypatch.setattr("keras_robust.evaluation.attack_run.AttackRun.run", None)
     for given in (AutoAttack(BALLS["linf"]), attacks(BALLS["linf"])):
         with pytest.raises(ValueError, match=r"Square Attack changes squares.*Received: images of shape \(16,\)"):
             evaluate(*problem((16,)), given, verbose=False)
@@ -84,7 +84,7 @@ def test_square_refuses_vectors_before_anything_is_measured(problem, monkeypatch
 @pytest.mark.parametrize(("kind", "runs"), [("no channel axis", True), ("vectors", False)])
 def test_masking_checks_are_of_any_shape(problem, monkeypatch, kind, runs):
     for name, value in {"STEPS": 2, "LONG_STEPS": 4, "RESTARTS": 2, "QUERIES": 10}.items():
-        monkeypatch.setattr(masking_probes, name, value)
+        monkeypatch.setattr(masking, name, value)
     checks = kr.evaluation.masking_checks(*problem(SHAPES[kind]), BALLS["linf"], batch_size=20)
     (check,) = (check for check in checks if check.name == "gradient_free_beats_gradient")
     assert (check.value is not None) == runs

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_robust as kr
-from keras_robust.evaluation.iteration_curve import iteration_curve
+from keras_robust.evaluation.curves import iteration_curve
 
 STEP, EPSILON = 0.01, 0.05
 ATTACK = kr.attacks.PGD(kr.Linf(EPSILON), step_size=STEP, random_start="none")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.journal import Journal, digest
+from keras_robust.evaluation.inputs import digest
+from keras_robust.evaluation.journal import Journal
 
 FINGERPRINT = {"seed": 1, "attacks": {"PGD": {"steps": 3}}}
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import FGSM, PGD
-from keras_robust.evaluation import AutoAttack, runner
+from keras_robust.evaluation import AutoAttack, attack_run
 
 BALL = kr.Linf(0.02)
 WEAK, STRONG = FGSM(kr.Linf(0.002)), FGSM(BALL)
@@ -40,7 +40,7 @@ def test_every_attack_has_progress_of_its_own(tmp_path, linear_classifier, monke
     expected = evaluate(model, dataset=(IMAGES, labels)).attacks
     assert expected[WEAK.name] > expected[STRONG.name]
     assert evaluate(model, dataset=(IMAGES, labels), journal=tmp_path).attacks == expected
-    monkeypatch.setattr(runner.AttackRun, "_after_block", None)
+    monkeypatch.setattr(attack_run.AttackRun, "_after_block", None)
     assert evaluate(model, dataset=(IMAGES, labels), journal=tmp_path).attacks == expected
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.attacks import BIM, FGSM
-from keras_robust.evaluation.runner import check_inside
+from keras_robust.evaluation.attack_run import check_inside
 
 IMAGES = np.full((3, 2, 2, 1), 0.5, np.float32)
 

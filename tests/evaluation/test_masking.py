@@ -6,9 +6,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 from keras_robust.evaluation import masking, masking_checks
-from keras_robust.evaluation import masking_probes as probes
+from keras_robust.evaluation.inputs import prepare_evaluation
 from keras_robust.evaluation.masking import check_of_square
-from keras_robust.evaluation.setting import make_setting
 
 BALL = kr.Linf(0.2)
 
@@ -119,7 +118,7 @@ def test_a_classifier_that_is_random_at_inference_is_found(examples):
 def test_an_attack_is_stronger_by_two_deviations_and_a_point(alone, other_alone, examples, expected):
     number = np.arange(examples)
     withstand_other = ~((number >= alone) & (number < alone + other_alone))
-    assert probes.is_stronger(number >= alone, withstand_other) is expected
+    assert masking.is_stronger(number >= alone, withstand_other) is expected
 
 
 class FewApart:
@@ -136,9 +135,9 @@ class FewApart:
 def test_one_step_and_a_transfer_beat_pgd_only_beyond_chance(monkeypatch, examples, broken, suspicious):
     """Of 200, four broken by one attack alone are two standard deviations: 4 = 2 sqrt(4)."""
     outcomes = FewApart(broken)
-    monkeypatch.setattr(probes, "withstand_transfer", lambda setting, ball: outcomes.robust("one_step"))
-    setting = make_setting(honest, examples, BALL.bounds, source=honest, verbose=False)
-    for check in (masking._one_step(outcomes), masking._transfer(outcomes, setting, BALL)):
+    monkeypatch.setattr(masking, "withstand_transfer", lambda setup, ball: outcomes.robust("one_step"))
+    setup = prepare_evaluation(honest, examples, BALL.bounds, source=honest, verbose=False)
+    for check in (masking._one_step(outcomes), masking._transfer(outcomes, setup, BALL)):
         assert check.suspicious is suspicious
         assert check.value == pytest.approx(broken / 200)
         assert check.reason.startswith(("An iterative attack is weaker", "A transferred")) is suspicious
@@ -150,10 +149,10 @@ def test_what_theory_excludes_is_let_pass_for_one_example_or_a_point(
 ):
     """Outputs may add up to 1 by chance, and an unbounded attack from one start may end in a hollow."""
     images, labels = (np.tile(values, (4,) + (1,) * (values.ndim - 1))[:examples_seen] for values in examples)
-    setting = make_setting(honest, (images, labels), BALL.bounds, batch_size=64, verbose=False)
-    monkeypatch.setattr(probes, "unbounded_accuracy", lambda setting, ball: few / examples_seen)
-    monkeypatch.setattr(probes, "share_of_probabilities", lambda setting: few / examples_seen)
-    for check in (masking._unbounded(setting, BALL), masking._logits(setting)):
+    setup = prepare_evaluation(honest, (images, labels), BALL.bounds, batch_size=64, verbose=False)
+    monkeypatch.setattr(masking, "unbounded_accuracy", lambda setup, ball: few / examples_seen)
+    monkeypatch.setattr(masking, "share_of_probabilities", lambda setup: few / examples_seen)
+    for check in (masking._unbounded(setup, BALL), masking._logits(setup)):
         assert check.suspicious is suspicious
         assert check.value == few / examples_seen
 

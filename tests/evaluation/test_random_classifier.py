@@ -13,7 +13,7 @@ import keras_robust as kr
 from keras_robust.attacks import APGD, BIM, PGD, Square
 from keras_robust.core.serialization import PACKAGE
 from keras_robust.evaluation import epsilon_curve, iteration_curve, transfer_matrix
-from keras_robust.evaluation.setting import make_setting
+from keras_robust.evaluation.inputs import prepare_evaluation
 
 BALL = kr.Linf(1e-6)
 EXAMPLES = 1600
@@ -53,21 +53,21 @@ def evaluate(dataset, attacks, **options):
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_what_is_random_is_a_matter_of_scale(dataset, scale):
-    settings = [
-        make_setting(lambda x, model=model: scale * model(x), dataset, (0.0, 1.0), verbose=False)
+    setups = [
+        prepare_evaluation(lambda x, model=model: scale * model(x), dataset, (0.0, 1.0), verbose=False)
         for model in (fixed, dropping)
     ]
-    assert [setting.is_random for setting in settings] == [False, True]
-    assert settings[0].change == 0
-    assert settings[1].change == pytest.approx(1.3, abs=0.7)
+    assert [setup.is_random for setup in setups] == [False, True]
+    assert setups[0].change == 0
+    assert setups[1].change == pytest.approx(1.3, abs=0.7)
 
 
 def test_logits_that_are_sometimes_finite_are_random(dataset):
     def torn(x):
         return fixed(x) + tf.where(tf.random.uniform((tf.shape(x)[0], 1)) < 0.5, 0.0, np.inf)
 
-    assert make_setting(torn, dataset, (0.0, 1.0), verbose=False).is_random
-    assert not make_setting(lambda x: fixed(x) * np.nan, dataset, (0.0, 1.0), verbose=False).is_random
+    assert prepare_evaluation(torn, dataset, (0.0, 1.0), verbose=False).is_random
+    assert not prepare_evaluation(lambda x: fixed(x) * np.nan, dataset, (0.0, 1.0), verbose=False).is_random
 
 
 @pytest.mark.parametrize("attack", [PGD(BALL, steps=2), BIM(BALL, steps=4), APGD(BALL, steps=20)], ids=str)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_robust.evaluation.ranks import NOT_A_CLASS, classify, rank_labels
+from keras_robust.evaluation.inputs import NOT_A_CLASS, classify, rank_labels
 
 
 @given(hnp.arrays(np.float32, (6, 5), elements=st.integers(-3, 3)), hnp.arrays(np.int32, 6, elements=st.integers(0, 4)))

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 5
 SAVE_OFTEN = """
 import runpy, sys
-from keras_robust.evaluation import runner
-runner.SECONDS_BETWEEN_SAVES = 0
+from keras_robust.evaluation import attack_run
+attack_run.SECONDS_BETWEEN_SAVES = 0
 runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_robust.reports.wilson import wilson_interval
+from keras_robust.reports.record import wilson_interval
 
 ATTACK = "PGD-40 Linf 0.3, step 0.01, 5 restarts"
 NOTE = "Of 10 classes all 9 wrong ones were targets."

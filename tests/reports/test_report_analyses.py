@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from keras_robust.reports import analyses as sections_of
 from keras_robust.reports import render_markdown
-from keras_robust.reports.analysis_record import check_analysis
-from keras_robust.reports.curves import AccuracyCurve, curve_table
-from keras_robust.reports.record import check_record
+from keras_robust.reports.analyses import AccuracyCurve, curve_table
+from keras_robust.reports.record import check_analysis, check_record
 
 ITERATIONS, EPSILONS, TRANSFER, SURFACE, LARGE = range(5)
 ROBUST = {0.5: [1, 1, 0, 0, 0, 0, 1, 1], 0.75: [1] * 6 + [0, 0], 0.625: [1] * 5 + [0] * 3, 0.25: [1, 1] + [0] * 6}

@@ -5,8 +5,8 @@ import pytest
 from report_pages import Page, check_picture, decode
 
 from keras_robust.reports import render_html
+from keras_robust.reports.analyses import AccuracyCurve
 from keras_robust.reports.analysis_plots import curve_picture, pictures
-from keras_robust.reports.curves import AccuracyCurve
 
 ITERATIONS, EPSILONS, TRANSFER, SURFACE, LARGE = range(5)
 

@@ -6,7 +6,7 @@ import pytest
 from report_pages import Page
 
 from keras_robust.reports import compare_records, write_comparison
-from keras_robust.reports.comparison_tables import COMPARABLE, attacks_table, models_table, notes
+from keras_robust.reports.comparison import COMPARABLE, attacks_table, comparability_notes, models_table
 
 NAMES = ["plain", "robust"]
 
@@ -54,7 +54,7 @@ def test_a_suite_is_not_compared_with_single_attacks(pair, suite_record):
     assert table.columns[-3:] == ("after APGD-CE", "after Square", "Square")
     assert [row[-3:] for row in table.rows] == [("70.0 %", "50.0 %", "-"), ("-", "-", "70.0 %")]
     assert table.rows[0][4] == "AutoAttack standard (Linf 0.3)"
-    assert notes(named) == [
+    assert comparability_notes(named) == [
         "Robust accuracy was not measured by the same attacks: AutoAttack standard (Linf 0.3) for plain; "
         "Square for robust."
     ]
@@ -71,7 +71,7 @@ def test_a_suite_is_not_compared_with_single_attacks(pair, suite_record):
 )
 def test_what_differs_is_noted(pair, changes, expected):
     pair[1] |= changes
-    found = notes(dict(zip(NAMES, pair, strict=True)))
+    found = comparability_notes(dict(zip(NAMES, pair, strict=True)))
     assert len(found) == 1
     assert found[0].startswith(expected)
 
@@ -89,7 +89,7 @@ def test_a_suite_depends_on_all_attacks_before(suite_record):
     """Other settings of the first attack change what the second one saw."""
     other = copy.deepcopy(suite_record)
     other["details"]["APGD-CE"]["settings"] = {}
-    found = notes({"plain": suite_record, "robust": other})
+    found = comparability_notes({"plain": suite_record, "robust": other})
     assert [note.split('"')[1] for note in found] == ["after APGD-CE", "after Square"]
 
 

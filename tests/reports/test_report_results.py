@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from report_pages import Page
 
 from keras_robust.reports import render_html, render_markdown, tables, wording
-from keras_robust.reports.record import check_record
-from keras_robust.reports.wilson import wilson_interval
+from keras_robust.reports.record import check_record, wilson_interval
 
 
 def test_rows_of_a_suite_are_cumulative(suite_record):

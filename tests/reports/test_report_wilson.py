@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_robust.reports.wilson import NORMAL_QUANTILE, wilson_interval
+from keras_robust.reports.record import NORMAL_QUANTILE, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_robust.reports import canvas, markdown_text
+from keras_robust.reports import canvas, markdown
 from keras_robust.reports.formatting import NOTHING
 from keras_robust.reports.tables import make_table
 from keras_robust.tools.reproduction.experiment import PAPER, SCALES, SMALL, SMOKE, Column, Experiment, Row
@@ -114,7 +114,7 @@ def _overview(experiments: Mapping[str, Experiment], results: Sequence[Results])
         texts = [", ".join(scales) or "no scale", ", ".join(measured) or "not measured"]
         rows.append([experiment.name, experiment.source, experiment.title, *texts])
     titles = ("Experiment", "Source", "About", "Runs at scale", "Measured at")
-    return markdown_text.table(make_table(titles, "lllll", rows))
+    return markdown.format_table(make_table(titles, "lllll", rows))
 
 
 def _section(experiment: Experiment, results: Sequence[Results], folder: str) -> list[str]:
@@ -154,7 +154,7 @@ def _short(commit: str) -> str:
 
 def _markdown_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
     headings = ("", *(column.title for column in columns))
-    return markdown_text.table(make_table(headings, "l" + "r" * len(columns), rows))
+    return markdown.format_table(make_table(headings, "l" + "r" * len(columns), rows))
 
 
 def _cell(column: Column, value: float | str | bool | None, published: Mapping[str, float]) -> str:

@@ -19,7 +19,7 @@ import keras
 from etils import epath
 
 from keras_robust import data, evaluation
-from keras_robust.evaluation.provenance import HISTORY_FILE, provenance, read_history
+from keras_robust.evaluation.record import HISTORY_FILE, provenance, read_history
 from keras_robust.evaluation.report import RECORD_FILE
 from keras_robust.tools.reproduction.experiment import (
     SMOKE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation import evaluate_suite, protocol
+from keras_robust.evaluation import evaluate_suite, named_suites
 
 BALL = kr.Linf(0.05)
 ATTACK = kr.attacks.PGD(BALL, steps=3, step_size=0.02)
@@ -21,8 +21,8 @@ def problem(linear_classifier):
 
 @pytest.fixture(autouse=True)
 def few_iterations(monkeypatch):
-    curve = protocol.iteration_curve
-    monkeypatch.setattr(protocol, "iteration_curve", lambda *args, **options: curve(*args, (2, 4, 8), **options))
+    curve = named_suites.iteration_curve
+    monkeypatch.setattr(named_suites, "iteration_curve", lambda *args, **options: curve(*args, (2, 4, 8), **options))
 
 
 def run(suite, problem, **options):
@@ -75,10 +75,10 @@ def test_what_was_finished_is_not_run_again(problem, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(protocol, "large_epsilon_images", killed)
+        patch.setattr(named_suites, "large_epsilon_images", killed)
         with pytest.raises(KeyboardInterrupt):
             run("curve", problem, journal=tmp_path)
-    monkeypatch.setattr(protocol, "epsilon_curve", killed)
+    monkeypatch.setattr(named_suites, "epsilon_curve", killed)
     report = run("curve", problem, journal=tmp_path)
     expected = [analysis["kind"] for analysis in report.record["analyses"]]
     assert expected == ["iteration_curve", "epsilon_curve", "loss_surface", "large_epsilon_images"]
@@ -96,9 +96,9 @@ def test_a_transfer_matrix_is_of_the_weights_of_its_models(problem, tmp_path, li
 
 def test_the_epsilon_curve_ends_where_every_image_is_allowed(problem, monkeypatch):
     """Of 16 pixels, epsilon 4 in L2; a point of twice epsilon is more than the pixel range."""
-    monkeypatch.setattr(protocol, "EPSILON_PARTS", (0.5, 2.0))
+    monkeypatch.setattr(named_suites, "EPSILON_PARTS", (0.5, 2.0))
     for other in ("iteration_curve", "loss_surface", "large_epsilon_images"):
-        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+        monkeypatch.setattr(named_suites, other, lambda *args, **options: {})
     model, dataset = problem
     attack = kr.attacks.PGD(kr.L2(1.0), steps=2)
     analyses = evaluate_suite("curve", model, dataset, attack, batch_size=24, verbose=False).record["analyses"]
@@ -107,7 +107,7 @@ def test_the_epsilon_curve_ends_where_every_image_is_allowed(problem, monkeypatc
 
 def test_the_iteration_curve_follows_one_of_several_restarts(problem, monkeypatch, capsys):
     for other in ("epsilon_curve", "loss_surface", "large_epsilon_images"):
-        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+        monkeypatch.setattr(named_suites, other, lambda *args, **options: {})
     model, dataset = problem
     attack = kr.attacks.PGD(BALL, steps=3, restarts=2)
     report = evaluate_suite("curve", model, dataset, attack, batch_size=24)
@@ -119,7 +119,7 @@ def test_the_iteration_curve_follows_one_of_several_restarts(problem, monkeypatc
 @pytest.mark.parametrize("suite", ["curve", "surface"])
 def test_loss_surfaces_are_of_the_pixel_range_of_the_attack(problem, monkeypatch, suite):
     for other in ("iteration_curve", "epsilon_curve", "large_epsilon_images"):
-        monkeypatch.setattr(protocol, other, lambda *args, **options: {})
+        monkeypatch.setattr(named_suites, other, lambda *args, **options: {})
     model, (images, labels) = problem
     attack = kr.attacks.FGSM(kr.Linf(0.05, bounds=(-1, 1)))
     report = evaluate_suite(suite, model, (2 * images - 1, labels), attack, batch_size=24, verbose=False)

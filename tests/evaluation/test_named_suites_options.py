@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation import AutoAttack, Combined, PaperSuite, evaluate_suite, protocol
+from keras_robust.evaluation import AutoAttack, Combined, PaperSuite, evaluate_suite, named_suites
 
 BALL = kr.L2(0.5, (-1.0, 1.0))
 ATTACK = kr.attacks.PGD(BALL, steps=3, restarts=2)
@@ -31,14 +31,14 @@ def analysed(monkeypatch):
         for analysis in analyses.values():
             analysis()
 
-    monkeypatch.setattr(protocol, "evaluate", evaluate)
+    monkeypatch.setattr(named_suites, "evaluate", evaluate)
 
     def spy(name):
         def analysis(model, dataset, *arguments, **options):
             assert dataset is DATASET
             calls.append((name, arguments, options))
 
-        monkeypatch.setattr(protocol, name, analysis)
+        monkeypatch.setattr(named_suites, name, analysis)
 
     for name in ANALYSES:
         spy(name)
@@ -114,6 +114,6 @@ def test_a_suite_is_in_the_threat_model_of_the_attack(monkeypatch, suite, versio
     def evaluate(model, dataset, attacks, **options):
         return attacks, options["checks"]
 
-    monkeypatch.setattr(protocol, "evaluate", evaluate)
+    monkeypatch.setattr(named_suites, "evaluate", evaluate)
     found = evaluate_suite(suite, None, DATASET, kr.attacks.PGD(LINF), version=version)
     assert found == (expected, checks)

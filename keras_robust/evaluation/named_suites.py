@@ -7,12 +7,16 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from keras_robust.attacks import PGD, Attack
-from keras_robust.evaluation.arguments import check_attack, check_differentiable, check_fits
+from keras_robust.core.execution import make_tf_function
+from keras_robust.evaluation.attack_run import check_attack, check_fits, loss_gradient
 from keras_robust.evaluation.autoattack import AutoAttack
-from keras_robust.evaluation.epsilon_curve import epsilon_curve
-from keras_robust.evaluation.evaluate import Analysis, CheckedAnalysis, evaluate
-from keras_robust.evaluation.iteration_curve import iteration_curve
+from keras_robust.evaluation.curves import epsilon_curve, iteration_curve
+from keras_robust.evaluation.evaluate import CheckedAnalysis, evaluate
+from keras_robust.evaluation.inputs import EvaluationSetup, load_classifier, load_other_classifier
+from keras_robust.evaluation.journal import Analysis
 from keras_robust.evaluation.large_epsilon_images import large_epsilon_images
 from keras_robust.evaluation.loss_surface import AXES, loss_surface
 from keras_robust.evaluation.normalization_statistics import (
@@ -22,8 +26,6 @@ from keras_robust.evaluation.normalization_statistics import (
 )
 from keras_robust.evaluation.paper_suite import PaperSuite
 from keras_robust.evaluation.report import Report
-from keras_robust.evaluation.setting import Setting, check_other_model
-from keras_robust.evaluation.subject import as_subject
 from keras_robust.evaluation.suite import Combined, Suite
 from keras_robust.evaluation.transfer_matrix import transfer_matrix
 from keras_robust.layers import use_branch
@@ -136,7 +138,7 @@ def _short_name(model: Any) -> str:
 
 def _identity(name: str, model: Any) -> str:
     """Returns a name that other weights change; those of a function are not known."""
-    sha256 = as_subject(model).sha256
+    sha256 = load_classifier(model).sha256
     return name if sha256 is None else f"{name} ({sha256[:8]})"
 
 
@@ -161,7 +163,7 @@ def _analyses(
     if suite in ("curve", "all") and isinstance(attack, PGD):
         epsilons = (*(part * ball.epsilon for part in EPSILON_PARTS), math.inf)
         single = dataclasses.replace(attack, restarts=1)
-        doubled = LARGE * ball.epsilon if ball.norm != "linf" else min(LARGE * ball.epsilon, ball.reach(1))
+        doubled = LARGE * ball.epsilon if ball.norm != "linf" else min(LARGE * ball.epsilon, ball.covering_epsilon(1))
         large = dataclasses.replace(attack, threat_model=dataclasses.replace(ball, epsilon=doubled))
         fits = _fits([attack])
         analyses = {
@@ -209,42 +211,48 @@ def _analyses(
     return analyses
 
 
-# Each of these returns what asks, before the first attack of an evaluation, whether an analysis can run. Analyses are
-# of the white box, also where the evaluation is not.
+# These say before the first attack of an evaluation whether an analysis can run. An analysis attacks the classifier
+# itself (white box), even if the evaluation does not.
 
 
-def _white_box(setting: Setting) -> Setting:
-    return dataclasses.replace(setting, source=setting.target)
+def _white_box(setup: EvaluationSetup) -> EvaluationSetup:
+    return dataclasses.replace(setup, source=setup.target)
 
 
-def _is_differentiable(setting: Setting) -> None:
-    check_differentiable(_white_box(setting))
+def _is_differentiable(setup: EvaluationSetup) -> None:
+    """Raises `ValueError` unless the classifier is differentiable in its images; it is traced, and not run."""
+    model_fn = setup.target.model_fn_for(None)
+    images = tf.TensorSpec((setup.batch_size, *setup.images.shape[1:]), tf.float32)
+    labels = tf.TensorSpec((setup.batch_size,), tf.int32)
+    gradient = make_tf_function(lambda points, labels: loss_gradient(model_fn, points, labels))
+    with setup.strategy.scope():
+        gradient.get_concrete_function(images, labels)
 
 
-def _fits(attacks: Sequence[Attack]) -> Callable[[Setting], None]:
-    return lambda setting: check_fits(attacks, _white_box(setting))
+def _fits(attacks: Sequence[Attack]) -> Callable[[EvaluationSetup], None]:
+    return lambda setup: check_fits(attacks, _white_box(setup))
 
 
-def _has_statistics(model: Any, attack: Attack) -> Callable[[Setting], None]:
-    def check(setting: Setting) -> None:
+def _has_statistics(model: Any, attack: Attack) -> Callable[[EvaluationSetup], None]:
+    def check(setup: EvaluationSetup) -> None:
         classifier_and_layer(model)
-        check_two_batches(len(setting.images), setting.batch_size)
-        check_fits([attack], _white_box(setting))
+        check_two_batches(len(setup.images), setup.batch_size)
+        check_fits([attack], _white_box(setup))
 
     return check
 
 
-def _transfers(models: Mapping[str, Any], attacks: Sequence[Attack]) -> Callable[[Setting], None]:
-    def check(setting: Setting) -> None:
-        check_fits(attacks, _white_box(setting))
+def _transfers(models: Mapping[str, Any], attacks: Sequence[Attack]) -> Callable[[EvaluationSetup], None]:
+    def check(setup: EvaluationSetup) -> None:
+        check_fits(attacks, _white_box(setup))
         for model in models.values():
-            other = check_other_model(
+            other = load_other_classifier(
                 model,
-                setting.images[: setting.batch_size],
-                setting.classes,
-                setting.batch_size,
-                setting.compile_attack,
+                setup.images[: setup.batch_size],
+                setup.classes,
+                setup.batch_size,
+                setup.compile_attack,
             )
-            check_fits(attacks, dataclasses.replace(setting, source=other))
+            check_fits(attacks, dataclasses.replace(setup, source=other))
 
     return check

@@ -1,4 +1,4 @@
-"""The runner: blocks, survivors, kills, replicas."""
+"""How an attack is run: blocks, survivors, kills, replicas."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import keras_robust as kr
 from keras_robust.core.serialization import PACKAGE
-from keras_robust.evaluation import runner
+from keras_robust.evaluation import attack_run
+from keras_robust.evaluation.inputs import prepare_evaluation
 from keras_robust.evaluation.journal import Journal
-from keras_robust.evaluation.setting import make_setting
 
 EPSILON = 0.1
 
@@ -71,7 +71,7 @@ def evaluate(problem, **options):
 
 @given(st.integers(1, 20000))
 def test_blocks_cover_all_steps_and_grow(total):
-    found = list(runner.blocks(total))
+    found = list(attack_run.blocks(total))
     assert [first for first, _ in found] == np.cumsum([0, *(steps for _, steps in found)])[:-1].tolist()
     assert sum(steps for _, steps in found) == total
     sizes = [steps for _, steps in found]
@@ -81,14 +81,14 @@ def test_blocks_cover_all_steps_and_grow(total):
 
 def test_broken_examples_leave_between_blocks(problem, monkeypatch):
     rows = []
-    by_batch = runner.by_batch
+    by_batch = attack_run.by_batch
 
     def spy(function, values, batch_size):
         if isinstance(values, dict):
             rows.append(len(values["point"]))
         return by_batch(function, values, batch_size)
 
-    monkeypatch.setattr(runner, "by_batch", spy)
+    monkeypatch.setattr(attack_run, "by_batch", spy)
     report = evaluate(problem, batch_size=64)
     assert rows[0] == 300
     assert rows == sorted(rows, reverse=True)
@@ -110,17 +110,17 @@ def test_where_passes_are_random_an_attack_is_judged_once(passes):
         noise = tf.random.uniform(tf.shape(x)[:1]) - 0.8 + 0.0 * tf.reduce_sum(x, axis=(1, 2, 3))
         return tf.stack([noise, tf.zeros_like(noise)], axis=1)
 
-    setting = make_setting(lucky, (images, labels), (0.0, 1.0), batch_size=400, verbose=False)
+    setup = prepare_evaluation(lucky, (images, labels), (0.0, 1.0), batch_size=400, verbose=False)
     attack = kr.attacks.APGD(kr.Linf(EPSILON), steps=3, eot_iter=passes)
-    robust = runner.run_attack(attack, setting, np.zeros(400, np.int32)).robust.mean()
+    robust = attack_run.run_attack(attack, setup, np.zeros(400, np.int32)).robust.mean()
     assert robust == pytest.approx(0.2, abs=0.1)
 
 
 def test_what_is_kept_of_an_attack_does_not_grow_with_the_data_set(problem):
     """Of chunks of 8 batches of 8 examples at most 4 broken and 8 held images each, and those that a report shows."""
-    setting = make_setting(breaks_at(0.6), problem, (0.0, 1.0), batch_size=8, verbose=False)
+    setup = prepare_evaluation(breaks_at(0.6), problem, (0.0, 1.0), batch_size=8, verbose=False)
     attack = Creep(kr.Linf(EPSILON), steps=4)
-    result = runner.run_attack(attack, setting, setting.clean_ranks)
+    result = attack_run.run_attack(attack, setup, setup.clean_ranks)
     assert len(result.pictures) <= 5 * 12
     samples = evaluate(problem, attacks=attack, batch_size=8).samples
     assert samples["attacked_predictions"].tolist() == [1] * 4 + [0] * 4
@@ -142,7 +142,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(problem, tmp_path, monkey
         "pgd": kr.attacks.PGD(kr.Linf(EPSILON), steps=1, step_size=0.02, restarts=6),
         "square": kr.attacks.Square(kr.Linf(EPSILON), queries=20),
     }[attack]
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(attack_run, "SECONDS_BETWEEN_SAVES", 0)
     undisturbed = evaluate(problem, attacks=attacks)
     save, count = Journal.save, 0
 
@@ -175,7 +175,7 @@ def test_progress_is_saved_at_the_end_of_a_chunk_and_now_and_then_before(
 ):
     """Sixteen blocks of one step that break nothing, in three chunks."""
     keys = []
-    monkeypatch.setattr(runner, "SECONDS_BETWEEN_SAVES", seconds)
+    monkeypatch.setattr(attack_run, "SECONDS_BETWEEN_SAVES", seconds)
     monkeypatch.setattr(Journal, "save", lambda self, name, arrays: keys.append(name))
     evaluate(problem, model=breaks_at(0.9), attacks=Creep(kr.Linf(EPSILON), steps=16), journal=tmp_path)
     chunks = ("attack0-0", "attack0-1", "attack0-2")
@@ -276,13 +276,13 @@ def test_the_bar_moves_with_every_batch(problem, monkeypatch, attack, largest_bl
     """Nothing breaks, so that all 300 examples see all steps."""
     moves = []
 
-    class Bar(runner.tqdm):
+    class Bar(attack_run.tqdm):
         def update(self, n=1):
             moves.append(n)
             return super().update(n)
 
     monkeypatch.setattr(
-        runner, "progress_bar", lambda description, total, unit, verbose: Bar(total=total, disable=False)
+        attack_run, "progress_bar", lambda description, total, unit, verbose: Bar(total=total, disable=False)
     )
     evaluate(problem, model=breaks_at(0.9), attacks=attack)
     assert min(moves) >= 0
