@@ -56,7 +56,7 @@ def describe(
     download: bool = False,
     on_bad_image: str = "error",
 ) -> DatasetInfo:
-    """Describes a split. Arguments and errors are those of `load_split`.
+    """Describes a split. The arguments are those of `load_split`.
 
     Raises:
         ValueError: see `load_split`.

@@ -72,7 +72,7 @@ def test_the_copy_is_saved_and_loaded(tmp_path, batch):
     ("make", "normalization", "message"),
     [
         (residual, "layer", "Received: normalization='layer'"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), "group", "There is no batch norm"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), "group", "has no batch norm"),
         (lambda: keras.layers.Dense(3), "group", "of type Dense"),
     ],
 )
