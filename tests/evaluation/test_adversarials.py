@@ -12,6 +12,8 @@ from keras_robust.core.serialization import PACKAGE
 from keras_robust.evaluation import Report, Suite, attack_run
 from keras_robust.evaluation.suite import by_name
 
+pytestmark = pytest.mark.graph
+
 BALL = kr.Linf(0.045)
 ATTACKS = [FGSM(kr.Linf(0.02)), PGD(BALL, steps=2, restarts=2), APGD(BALL, steps=4)]
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.graph
+
 WEIGHTS = np.random.default_rng(0).normal(size=(16, 3))
 IMAGES = np.random.default_rng(1).uniform(size=(30, 4, 4, 1)).astype(np.float32)
 

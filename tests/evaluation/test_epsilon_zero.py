@@ -6,6 +6,8 @@ import pytest
 import keras_robust as kr
 from keras_robust.evaluation import AutoAttack, PaperSuite, autoattack, evaluate, evaluate_suite, masking
 
+pytestmark = pytest.mark.graph
+
 LINF = kr.Linf(0.0)
 BALLS = {ball.norm: ball for ball in (LINF, kr.L2(0.0), kr.L1(0.0))}
 

@@ -7,6 +7,8 @@ import pytest
 import keras_robust as kr
 from keras_robust.evaluation import AutoAttack, autoattack, evaluate, masking
 
+pytestmark = pytest.mark.graph
+
 SHAPES = {"no channel axis": (4, 4), "vectors": (16,), "a depth": (2, 4, 2, 1)}
 CHANNELS = (4, 4, 1)
 BALLS = {"linf": kr.Linf(0.05), "l2": kr.L2(0.2), "l1": kr.L1(0.5)}

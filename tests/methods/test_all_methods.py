@@ -72,6 +72,7 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, conv_classifier, ba
         np.testing.assert_allclose(old, new, atol=1e-6)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("method", ["robust", "free", "stale"])
 def test_train_on_batch_is_a_step_of_fit(conv_classifier, batch, method):
     """Also where a method keeps tensors from step to step."""

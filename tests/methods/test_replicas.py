@@ -68,6 +68,7 @@ def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, bat
         np.testing.assert_allclose(of_two[name], values, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.graph
 def test_logs_are_over_the_examples_of_all_replicas(two_replicas, linear_classifier, batch):
     """The last of 5 examples is a batch on one replica and none on the other, so no mean over replicas is the log.
 
@@ -233,6 +234,7 @@ def test_a_replica_without_images_adds_nothing(two_replicas, conv_classifier, ba
         np.testing.assert_allclose(of_two - before, share * (of_one - before), atol=1e-6, err_msg=variable.path)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("count", [1, 5])
 def test_validation_and_prediction_are_exact_where_a_replica_has_no_images(two_replicas, conv_classifier, batch, count):
     images, labels = batch(count=count)
