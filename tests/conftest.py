@@ -94,9 +94,9 @@ def free_memory() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def eager(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs every `tf.function` eagerly, which spares tracing, but in tests marked `graph` or `xla`."""
-    traced = any(request.node.get_closest_marker(name) for name in ("graph", "xla"))
-    tf.config.run_functions_eagerly(not traced and os.environ.get("EAGER") != "0")
+    """Runs every `tf.function` eagerly, which spares tracing, but in tests marked `graph`, `xla` or `slow`."""
+    traced = any(request.node.get_closest_marker(name) for name in ("graph", "xla", "slow"))
+    tf.config.run_functions_eagerly(not traced)
     yield
     tf.config.run_functions_eagerly(False)
 
