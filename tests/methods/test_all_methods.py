@@ -22,7 +22,7 @@ def fit(model: keras.Model, method: str, data, epochs=1, batch_size=4, validate=
     return model.fit(*data, validation_data=data if validate or method == "fast" else None, **options).history
 
 
-OF_ONE_KIND = {"robust", "pairing", "natural", "squeezing", "trades", "mart"}
+OF_ONE_KIND = {"robust", "pairing", "natural", "squeezing", "mart"}
 """Methods whose step is made of parts that those of other methods have, too: they are traced, not compiled with XLA."""
 
 
@@ -32,7 +32,8 @@ def test_two_steps_that_are_traced_or_compiled_with_xla_do_the_same(conv_classif
     """With random starts and batch normalisation: the draws are made of integers, so they are the same."""
     data = batch(count=12)
     results = []
-    for options in ({"run_eagerly": True}, {"jit_compile": method not in OF_ONE_KIND}):
+    # The signs of tiny gradients of the divergence flip where kernels are fused, as traced ones are.
+    for options in ({"run_eagerly": method != "trades"}, {"jit_compile": method not in OF_ONE_KIND}):
         model = compiled(method, conv_classifier(batch_norm=True), **options)
         results.append((fit(model, method, data, batch_size=6, validate=method == "mixture"), model.get_weights()))
     (expected, weights), (got, got_weights) = results

@@ -115,12 +115,6 @@ def test_pairing_weight_0_is_mixed_minibatch_pgd(linear_classifier):
         np.testing.assert_array_equal(got, want)
 
 
-def test_clean_fraction_0_is_robust_model(linear_classifier):
-    check(
-        train(kr.AdversarialTraining(linear_classifier(), ATTACK)), train(kr.RobustModel(linear_classifier(), ATTACK))
-    )
-
-
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
 def test_epsilon_0_is_natural_training(linear_classifier, fraction):
     """Without perturbation the loss is a mean over copies of the images: here all of them, equally often."""
