@@ -658,8 +658,14 @@ class RobustModel(KerasModel):
 
 
 def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
-    """Returns (images, labels, sample weights) of what a step reads; images of any floats in full precision."""
-    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    """Returns (images, labels, sample weights) of what a step reads as tensors; floating images in full precision.
+
+    `train_on_batch` of a model that runs eagerly passes NumPy arrays to its step.
+    """
+    images, labels, sample_weight = tf.nest.map_structure(
+        lambda values: None if values is None else tf.convert_to_tensor(values),
+        keras.utils.unpack_x_y_sample_weight(data),
+    )
     precise = tf.nest.map_structure(lambda x: tf.cast(x, full_precision()) if x.dtype.is_floating else x, images)
     return precise, labels, sample_weight
 

@@ -86,6 +86,15 @@ def test_train_on_batch_is_a_step_of_fit(conv_classifier, batch, method):
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["robust", "free", "stale", "mixup"])
+def test_steps_on_one_batch_take_arrays_in_a_model_that_runs_eagerly(conv_classifier, batch, method):
+    """Keras hands the arrays on as they are."""
+    images, labels = batch(count=4)
+    model = compiled(method, conv_classifier(), run_eagerly=True)
+    assert np.isfinite(model.train_on_batch(images, labels_for(method, labels))).all()
+    assert np.isfinite(model.test_on_batch(images, labels_for(method, labels))).all()
+
+
 @pytest.mark.multi_device
 @pytest.mark.parametrize(
     "method",
