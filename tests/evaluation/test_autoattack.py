@@ -110,7 +110,7 @@ def test_numbers_inside_apgd_are_as_published():
     images = tf.fill((1, 2, 5, 1), 0.5)
     for norm, first_step in (("linf", 0.6), ("l2", 0.6), ("l1", 0.3)):
         blank = {"images": images, "point": images, "step_size": [0.0], "increases": [0], "was_halved": [False]}
-        entered = RULES[norm].enter(blank, None, 0.3, False)
+        entered = RULES[norm].start_stage(blank, None, 0.3, False)
         np.testing.assert_allclose(entered["step_size"], [first_step], rtol=1e-6)
     np.testing.assert_allclose([entered["density"], entered["support"]], [[0.2], [10.0]])
     moved = images + tf.reshape(tf.constant([0.1] * 6 + [0.0] * 4), images.shape)
