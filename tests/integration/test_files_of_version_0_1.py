@@ -16,6 +16,8 @@ import pytest
 
 import keras_robust as kr
 
+pytestmark = pytest.mark.graph  # as those runs were: the sign of a gradient near 0 depends on the kernels
+
 FILES = pathlib.Path(__file__).parents[1] / "golden" / "version_0_1"
 METHODS = [name.removesuffix(".keras") for name in sorted(zipfile.ZipFile(FILES / "methods.zip").namelist())]
 ATOL = 1e-6  # processors differ in the order of their sums
