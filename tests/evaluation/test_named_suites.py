@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_robust as kr
-from keras_robust.evaluation import evaluate_suite, named_suites
+from keras_robust.evaluation import autoattack, evaluate_suite, masking, named_suites
 
 BALL = kr.Linf(0.05)
 ATTACK = kr.attacks.PGD(BALL, steps=3, step_size=0.02)
@@ -23,6 +23,9 @@ def problem(linear_classifier):
 def few_iterations(monkeypatch):
     curve = named_suites.iteration_curve
     monkeypatch.setattr(named_suites, "iteration_curve", lambda *args, **options: curve(*args, (2, 4, 8), **options))
+    monkeypatch.setattr(autoattack, "QUERIES", 20)
+    for name, value in {"STEPS": 4, "LONG_STEPS": 8, "RESTARTS": 2, "QUERIES": 20}.items():
+        monkeypatch.setattr(masking, name, value)
 
 
 def run(suite, problem, **options):
