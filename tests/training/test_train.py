@@ -184,7 +184,7 @@ def test_a_run_reads_the_stream_of_its_config(tmp_path, data_dir):
     """From the step that it goes on at; label smoothing needs one-hot labels."""
     options = {"augmentation": "flip_and_crop", "batch_size": 24, "image_size": 8, "seed": 7}
     config = resolve({**CONFIG, **options, "label_smoothing": 0.1})
-    run = Run(config, Workdir(tmp_path), tf.distribute.get_strategy(), data_dir, None, 4)
+    run = Run(config, Workdir(tmp_path), tf.distribute.get_strategy(), data_dir, None, None, None, 4, (8, 8, 1))
     expected = kr.data.training_batches(
         "mnist_small", "train[:96]", start_step=3, one_hot=True, data_dir=data_dir, **options
     )
@@ -195,7 +195,7 @@ def test_a_run_reads_the_stream_of_its_config(tmp_path, data_dir):
 def test_an_epoch_is_whole_executions(tmp_path):
     """`fit` runs the last one to its end: of the 7 batches of a pass an epoch has 6, in two."""
     config = {"steps_per_epoch": 0, "steps_per_execution": 3}
-    assert Run(config, Workdir(tmp_path), tf.distribute.get_strategy(), None, None, 7).steps_per_epoch == 6
+    assert Run(config, Workdir(tmp_path), tf.distribute.get_strategy(), *[None] * 4, 7, (8, 8, 1)).steps_per_epoch == 6
 
 
 @INTERRUPTED
