@@ -143,7 +143,7 @@ MISTAKES = {
     "no images": ({"images": lambda x: x[:0]}, "Received: 0 images"),
     "too few labels": ({"labels": lambda y: y[:3]}, "Received: 3 labels for 4 images"),
     "a label too large": ({"labels": lambda y: y + 3}, "Received: labels from"),
-    "probabilities": ({"model": with_softmax}, "remove the softmax"),
+    "probabilities": ({"model": with_softmax}, "Remove the softmax"),
     "a seed that is none": ({"seed": -1}, "seed=-1"),
     "batches of none": ({"batch_size": 0}, "batch_size=0"),
     "targets for nobody": ({"targets": lambda y: (y + 1) % 3}, r"Received: PGD-1 .*targets=an array"),

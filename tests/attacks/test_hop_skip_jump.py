@@ -144,7 +144,7 @@ def test_distances_are_no_larger_than_those_of_foolbox(case):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threat_model": L1(1.0)}, "norm of"),
+        ({"threat_model": L1(1.0)}, "norms"),
         ({"threat_model": L2(1.0), "queries": 0}, "queries must be an integer of at least 1"),
         ({"threat_model": L2(1.0), "samples_per_pass": 2.5}, "samples_per_pass must be an integer"),
         ({"threat_model": L2(1.0), "compute_dtype": "int8"}, "compute_dtype"),

@@ -74,7 +74,7 @@ CASES = {
     "repeated data": (lambda: tf.data.Dataset.from_tensors((IMAGES, LABELS)).repeat(), {}, "a repeated dataset"),
     "data cut short": (cut_short, {}, "1 batches of 3"),
     "no data": (lambda: "mnist", {}, "type str"),
-    "softmax": (None, {"model": classifier("softmax")}, "remove the softmax"),
+    "softmax": (None, {"model": classifier("softmax")}, "Remove the softmax"),
     "no model file": (None, {"model": "missing/best.keras"}, "missing/best.keras"),
     "no source file": (None, {"source": "missing/best.keras"}, "missing/best.keras"),
     "source of other classes": (None, {"source": lambda x: tf.reshape(x, (-1, 16))[:, :4]}, "with 4 classes"),
