@@ -1,5 +1,6 @@
 """Named evaluations: what each consists of, and that what was finished is not run again."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -23,7 +24,18 @@ def problem(linear_classifier):
 def few_iterations(monkeypatch):
     curve = named_suites.iteration_curve
     monkeypatch.setattr(named_suites, "iteration_curve", lambda *args, **options: curve(*args, (2, 4, 8), **options))
-    monkeypatch.setattr(autoattack, "QUERIES", 20)
+    attacks_for = autoattack.AutoAttack.attacks_for
+
+    def shortened(self, classes):
+        attacks = attacks_for(self, classes)
+        return {
+            name: dataclasses.replace(each, **{field: 2})
+            for name, each in attacks.items()
+            for field in ("steps", "queries")
+            if hasattr(each, field)
+        }
+
+    monkeypatch.setattr(autoattack.AutoAttack, "attacks_for", shortened)
     for name, value in {"STEPS": 4, "LONG_STEPS": 8, "RESTARTS": 2, "QUERIES": 20}.items():
         monkeypatch.setattr(masking, name, value)
 
