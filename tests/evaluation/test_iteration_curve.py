@@ -122,6 +122,7 @@ def test_the_seed_decides_the_start_and_the_targets(problem):
     assert broken[0] == broken[1] != broken[2]
 
 
+@pytest.mark.graph
 def test_few_examples_are_no_larger_batch(problem):
     """Batches of 128 classify the clean images; the run is of as many rows as are right."""
     images, labels, kernel = problem

@@ -110,6 +110,7 @@ def test_it_is_exported(run, tmp_path):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.graph
 def test_it_is_planned(tmp_path):
     """Of a subclass of `keras.Model` it must be known which images it takes."""
     planned = CONFIG | {"classifier": {"name": "own_objects:my_net_for_plans", "width": 6}}
