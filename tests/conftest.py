@@ -181,7 +181,9 @@ def launch() -> Launch:
                 contextlib.redirect_stderr(errors),
                 warnings.catch_warnings(action="ignore"),
             ):
-                runpy.run_path(sys.argv[0], run_name="__main__")
+                runpy.run_path(
+                    str(ROOT / sys.argv[0]), run_name="__main__"
+                )  # Python makes the path of a script absolute
         except SystemExit as end:
             if isinstance(end.code, str):  # Python would print it
                 errors.write(end.code)

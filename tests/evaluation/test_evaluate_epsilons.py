@@ -186,6 +186,7 @@ class Counting(keras.layers.Layer):
         return inputs
 
 
+@pytest.mark.graph
 def test_a_curve_over_epsilons_is_compiled_once(problem):
     """The classifier is called as often for nine epsilons, of which fewer and fewer examples are left, as for two."""
     images, labels, kernel = problem
