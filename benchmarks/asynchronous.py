@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 
 import keras_robust as kr
 from keras_robust.distribution import Crafted, Crafter, asynchronous_generation
-from keras_robust.distribution.crafted_batches import CRAFTED_AT, NOT_CRAFTED
+from keras_robust.distribution.crafted_batches import CRAFTED_AT, NOT_CRAFTED, TrainsOnCraftedBatches
 from keras_robust.distribution.crafter import recipe
 from keras_robust.evaluation.record import read_history
 from keras_robust.reports import canvas
@@ -160,7 +160,8 @@ def measure_costs() -> Costs:
         batch = {"clean": images, "adversarial": images, CRAFTED_AT: tf.fill((BATCH_SIZE,), crafted_at)}
         step((batch, labels))["loss"].numpy()
 
-    crafted, own = time_in_turns([lambda: train(0), lambda: train(NOT_CRAFTED)], ROUNDS)
+    with TrainsOnCraftedBatches(model):
+        crafted, own = time_in_turns([lambda: train(0), lambda: train(NOT_CRAFTED)], ROUNDS)
     pool = kr.distribution.RayPool(Echo, {})
     arrays, busy = (images.numpy(), labels.numpy()), []
 

@@ -60,7 +60,7 @@ def test_other_norms_are_refused():
             FAB(BALL, steps=1, targets=9),
             9,
             None,
-            "9 target classes need a classifier of at least 10 classes. Received: targets=9 and a classifier of 9 classes",
+            "9 target classes need a classifier of at least 10 classes. Received: targets=9 and a classifier of 9",
         ),
         (FAB(BALL, steps=1), 1, None, "1 target classes need a classifier of at least 2 classes"),
         (FAB(BALL, steps=1), 3, [1, 2], "targets=a tensor"),

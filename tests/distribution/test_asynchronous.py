@@ -8,7 +8,7 @@ from fake_pool import FakePool
 
 import keras_robust as kr
 from keras_robust.distribution import asynchronous_generation
-from keras_robust.distribution.crafted_batches import CRAFTED_AT
+from keras_robust.distribution.crafted_batches import CRAFTED_AT, TrainsOnCraftedBatches
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ATTACK = kr.attacks.PGD(kr.Linf(0.25), steps=1)
@@ -89,7 +89,8 @@ def test_the_model_trains_on_what_the_workers_made(linear_classifier):
             y,
         )
     )
-    expected.fit(data, steps_per_epoch=STEPS, shuffle=False, verbose=0)
+    with TrainsOnCraftedBatches(expected):
+        expected.fit(data, steps_per_epoch=STEPS, shuffle=False, verbose=0)
     for a, b in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
