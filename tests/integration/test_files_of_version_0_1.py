@@ -16,14 +16,15 @@ import pytest
 
 import keras_robust as kr
 
-pytestmark = pytest.mark.graph  # as those runs were: the sign of a gradient near 0 depends on the kernels
-
 FILES = pathlib.Path(__file__).parents[1] / "golden" / "version_0_1"
 METHODS = [name.removesuffix(".keras") for name in sorted(zipfile.ZipFile(FILES / "methods.zip").namelist())]
-ATOL = 1e-6  # processors differ in the order of their sums
+ATOL = 1e-6  # steps are run eagerly here, and processors differ in the order of their sums
 QUIET = {"batch_size": 8, "verbose": False}
 # Since then averaged weights have statistics of batch normalisation of their own, with which `fit` ends.
 OTHER_STATISTICS = "averages_batch_normalization"
+# Batch normalisation takes the bias before it out again. Its gradient is nothing but rounding, of which Adam makes
+# steps of its learning rate, 0.01.
+ROUNDING = {("adversarial_logit_pairing", path): 0.03 for path in ("convolution/bias", "normalization/moving_mean")}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,8 @@ def test_training_goes_on(name, arrays, ends, tmp_path):
     assert metrics == {phase: pytest.approx(values, abs=1e-5) for phase, values in expected.items()}
     for index, weight in enumerate(model.classifier.weights):
         if name != OTHER_STATISTICS or weight.trainable:
-            np.testing.assert_allclose(weight, ends[f"{name}/weight/{index}"], atol=ATOL, err_msg=weight.path)
+            atol = ROUNDING.get((name, weight.path), ATOL)
+            np.testing.assert_allclose(weight, ends[f"{name}/weight/{index}"], atol=atol, err_msg=weight.path)
 
 
 STATES = {"free_adversarial_training": ["perturbation"], "stale_adversarial_training": ["images", "labels", "weights"]}
@@ -138,6 +140,7 @@ def assert_same_results(record, expected, attacks):
         assert record["attacks"][attack] == expected["attacks"][attack]
 
 
+@pytest.mark.graph  # as it was then: the sign of a gradient near 0 depends on the kernels
 def test_the_same_evaluations_find_the_same(classifiers, examples):
     model, another = classifiers
     pgd = kr.attacks.PGD(kr.Linf(0.12), steps=10, restarts=2)
@@ -158,6 +161,7 @@ def approximately(values):
     return pytest.approx(values, abs=1e-5) if isinstance(values, float) else values
 
 
+@pytest.mark.graph  # as it was then: the sign of a gradient near 0 depends on the kernels
 def test_the_same_analyses_find_the_same(classifiers, examples):
     model, another = classifiers
     evaluation, curve = kr.evaluation, kr.attacks.PGD(kr.Linf(0.12), steps=8)
@@ -199,6 +203,7 @@ def resume(name, attacks, folder, model, examples):
     return kr.evaluate(model, examples, attacks, journal=journal, **options).record
 
 
+@pytest.mark.graph  # as it was then: the sign of a gradient near 0 depends on the kernels
 @pytest.mark.parametrize("name", ["in_pgd", "in_apgd", "in_fab", "in_square"])
 def test_a_killed_evaluation_goes_on(name, classifiers, examples, tmp_path):
     """To the same result for each example; what was finished is not done again."""
@@ -218,6 +223,7 @@ def test_a_killed_autoattack_is_refused(classifiers, examples, tmp_path):
         resume("autoattack", kr.evaluation.AutoAttack(BALL), tmp_path, classifiers[0], examples)
 
 
+@pytest.mark.slow
 def test_autoattack_but_for_square_finds_the_same(classifiers, examples):
     expected = record_of("autoattack")
     suite = kr.evaluation.AutoAttack(BALL)
@@ -226,6 +232,7 @@ def test_autoattack_but_for_square_finds_the_same(classifiers, examples):
     assert_same_results(record, expected, names)
 
 
+@pytest.mark.graph  # as it was then: the sign of a gradient near 0 depends on the kernels
 def test_a_killed_run_of_training_goes_on(tmp_path):
     """From its checkpoint in the middle of the second epoch to the same weights and history."""
     workdir = shutil.copytree(FILES / "workdir", tmp_path / "run")
