@@ -178,6 +178,7 @@ def test_what_the_first_replica_has(two_replicas):
     assert first_of_replicas(3) == 3
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("silent", [False, True])
 def test_warnings_of_tracing(silent, caplog):
     """The warning that is switched off is still there without the switch."""
