@@ -78,6 +78,7 @@ def test_staleness_and_counts_are_logged_exactly(linear_classifier, method):
     assert "robust_accuracy" in first
 
 
+@pytest.mark.graph
 def test_the_model_trains_on_what_the_workers_made(linear_classifier):
     """The fake adds 0.25: the same as training on such images, after one step that attacks them itself."""
     model, expected = (compiled(linear_classifier()) for _ in range(2))
