@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import io
 import logging
 import os
@@ -167,6 +168,7 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def launch() -> Launch:
     """Runs a launch script in this process: `launch(script, *arguments)` gives its exit code and what it printed."""
+    importlib.import_module("keras_robust.training.command_line")  # its flag is made once, when it is imported
 
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         output, errors = io.StringIO(), io.StringIO()
@@ -181,9 +183,8 @@ def launch() -> Launch:
                 contextlib.redirect_stderr(errors),
                 warnings.catch_warnings(action="ignore"),
             ):
-                runpy.run_path(
-                    str(ROOT / sys.argv[0]), run_name="__main__"
-                )  # Python makes the path of a script absolute
+                # Python makes the path of a script absolute, too.
+                runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")
         except SystemExit as end:
             if isinstance(end.code, str):  # Python would print it
                 errors.write(end.code)
