@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import importlib
 import io
 import logging
 import os
@@ -28,6 +27,7 @@ from absl import flags
 
 from keras_robust import data
 from keras_robust.distribution import create_strategy
+from keras_robust.training import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -165,16 +165,25 @@ def float64() -> Iterator[None]:
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def belongs_to_every_script(flag: str) -> bool:
+    """Whether a flag is not one of a script or benchmark that another test has imported."""
+    module = flags.FLAGS.find_module_defining_flag(flag) or ""
+    libraries = ("absl", "etils", "ml_collections", "tensorflow", "tensorflow_datasets")
+    return module == command_line.__name__ or module.partition(".")[0] in libraries
+
+
 @pytest.fixture(scope="session")
 def launch() -> Launch:
     """Runs a launch script in this process: `launch(script, *arguments)` gives its exit code and what it printed."""
-    importlib.import_module("keras_robust.training.command_line")  # its flag is made once, when it is imported
 
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        output, errors = io.StringIO(), io.StringIO()
+        output, errors, exit_code = io.StringIO(), io.StringIO(), 0
         level, handlers = logging.root.level, list(logging.root.handlers)
         verbosity, argv = absl.logging.get_verbosity(), sys.argv
-        defined, exit_code = set(flags.FLAGS), 0
+        aside = {name: flags.FLAGS[name] for name in flags.FLAGS if not belongs_to_every_script(name)}
+        for name in aside:
+            delattr(flags.FLAGS, name)
+        defined = set(flags.FLAGS)
         try:
             sys.argv = [f"launch/{script}.py", *arguments]
             with (
@@ -193,6 +202,8 @@ def launch() -> Launch:
             sys.argv = argv
             for name in set(flags.FLAGS) - defined:
                 delattr(flags.FLAGS, name)
+            for name, flag in aside.items():
+                flags.FLAGS[name] = flag
             flags.FLAGS.unparse_flags()
             absl.logging.set_verbosity(verbosity)
             logging.root.handlers[:] = handlers
