@@ -54,7 +54,7 @@ def pytest_collection_finish() -> None:
 
 
 MOST_MEMORY = 2.0
-"""GiB that a process of the tests may take."""
+"""GiB that a process of the tests should stay below."""
 
 PEAKS = pytest.StashKey[list[float]]()
 """GiB that each process took at most."""
@@ -68,21 +68,19 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails the run if a process took more than `MOST_MEMORY`."""
+    """Notes how much memory this process took."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["peak"] = peak
         return
     peaks = session.config.stash.setdefault(PEAKS, [])
     peaks.append(peak)
-    if max(peaks) > MOST_MEMORY and sys.platform == "linux":
-        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Prints how much memory the processes took."""
     peaks = sorted(config.stash[PEAKS], reverse=True)
-    verdict = f", more than the {MOST_MEMORY:g} that a test process may take" if peaks[0] > MOST_MEMORY else ""
+    verdict = f", more than the {MOST_MEMORY:g} that a test process should take" if peaks[0] > MOST_MEMORY else ""
     terminalreporter.write_line(f"Peak memory in GiB: {', '.join(f'{peak:.1f}' for peak in peaks)}{verdict}")
 
 
