@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import io
 import logging
 import os
@@ -27,7 +28,6 @@ from absl import flags
 
 from keras_robust import data
 from keras_robust.distribution import create_strategy
-from keras_robust.training import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -163,11 +163,24 @@ def float64() -> Iterator[None]:
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def belongs_to_every_script(flag: str) -> bool:
-    """Whether a flag is not one of a script or benchmark that another test has imported."""
-    module = flags.FLAGS.find_module_defining_flag(flag) or ""
-    libraries = ("absl", "etils", "ml_collections", "tensorflow", "tensorflow_datasets")
-    return module == command_line.__name__ or module.partition(".")[0] in libraries
+@contextlib.contextmanager
+def flags_of_one_script() -> Iterator[None]:
+    """Forgets, at its end, the absl flags that a script has defined: the next one may define them, too."""
+    importlib.import_module("keras_robust.training.command_line")  # it defines a flag when it is first imported
+    before = set(flags.FLAGS)
+    try:
+        yield
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def new_flags() -> Iterator[None]:
+    """Forgets the flags that a test has defined."""
+    with flags_of_one_script():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -178,13 +191,10 @@ def launch() -> Launch:
         output, errors, exit_code = io.StringIO(), io.StringIO(), 0
         level, handlers = logging.root.level, list(logging.root.handlers)
         verbosity, argv = absl.logging.get_verbosity(), sys.argv
-        aside = {name: flags.FLAGS[name] for name in flags.FLAGS if not belongs_to_every_script(name)}
-        for name in aside:
-            delattr(flags.FLAGS, name)
-        defined = set(flags.FLAGS)
         try:
             sys.argv = [f"launch/{script}.py", *arguments]
             with (
+                flags_of_one_script(),
                 contextlib.chdir(ROOT),
                 contextlib.redirect_stdout(output),
                 contextlib.redirect_stderr(errors),
@@ -198,11 +208,6 @@ def launch() -> Launch:
             exit_code = 1 if isinstance(end.code, str) else end.code or 0
         finally:
             sys.argv = argv
-            for name in set(flags.FLAGS) - defined:
-                delattr(flags.FLAGS, name)
-            for name, flag in aside.items():
-                flags.FLAGS[name] = flag
-            flags.FLAGS.unparse_flags()
             absl.logging.set_verbosity(verbosity)
             logging.root.handlers[:] = handlers
             logging.root.setLevel(level)

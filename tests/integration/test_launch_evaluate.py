@@ -24,21 +24,9 @@ class Evaluation:
         """Writes nothing."""
 
 
-def take_flags():
-    """Returns all flags that are defined, and leaves none."""
-    taken = flags.FlagValues()
-    taken.append_flag_values(flags.FLAGS)
-    flags.FLAGS.remove_flag_values(taken)
-    return taken
-
-
 @pytest.fixture
-def evaluated(monkeypatch, tmp_path):
-    """Returns the arguments with which the script loads the data and evaluates, given flags.
-
-    Flags of other scripts, which a test before may have imported, are out of the way meanwhile.
-    """
-    others = take_flags()
+def evaluated(monkeypatch, tmp_path, new_flags):
+    """Returns the arguments with which the script loads the data and evaluates, given flags."""
     spec = importlib.util.spec_from_file_location("launch_evaluate", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -52,9 +40,7 @@ def evaluated(monkeypatch, tmp_path):
         script.main([])
         return evaluation.arguments
 
-    yield run
-    take_flags()
-    flags.FLAGS.append_flag_values(others)
+    return run
 
 
 ATTACKS = {

@@ -19,9 +19,6 @@ SEED = 20180316  # the day Kannan et al. (2018) appeared
 EXAMPLES = {"train": 10_000, "test": 2_000}
 OFFICIAL_PREFIX = {"train": "train", "test": "t10k"}
 
-_OFFICIAL_FILES = flags.DEFINE_string("official_files", None, "Folder of the four official MNIST files.")
-_OUTPUT = flags.DEFINE_string("output", str(pathlib.Path(__file__).parent / "digits.npz"), "File to write.")
-
 
 def read_idx(path: pathlib.Path) -> npt.NDArray[np.uint8]:
     """Reads a gzipped idx file of unsigned bytes.
@@ -91,9 +88,11 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
     # mypy takes the unpacked arrays for `allow_pickle`, the only named parameter.
-    np.savez_compressed(_OUTPUT.value, **sample(pathlib.Path(_OFFICIAL_FILES.value)))  # type: ignore[arg-type]
+    np.savez_compressed(flags.FLAGS.output, **sample(pathlib.Path(flags.FLAGS.official_files)))  # type: ignore[arg-type]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # a module that is only imported must not define flags
+    flags.DEFINE_string("official_files", None, "Folder of the four official MNIST files.")
+    flags.DEFINE_string("output", str(pathlib.Path(__file__).parent / "digits.npz"), "File to write.")
     flags.mark_flag_as_required("official_files")
     app.run(main)
