@@ -1,4 +1,4 @@
-"""What all attacks share: how they are called, the function that they differentiate, and its gradient.
+"""What all attacks share: how they are called, how they run in batches, what they differentiate, and its gradient.
 
 x_adv = attack(classifier, images, labels)  # NumPy arrays, in batches
 x_adv = attack(as_model_fn(classifier), images, labels, seed)  # TensorFlow, inside a function of your own
@@ -22,7 +22,6 @@ from keras_robust.core.checks import (
     check_targets,
 )
 from keras_robust.core.execution import (
-    by_batch,
     custom_gradient,
     full_precision,
     make_tf_function,
@@ -36,6 +35,9 @@ from keras_robust.core.serialization import Serializable, replace_unchecked
 
 ModelFn = Callable[[Tensor], Tensor]
 """Maps images (batch, ...) to logits (batch, classes), and is differentiable."""
+
+BatchFunction = Callable[..., Any]
+"""Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
 
 COMPUTE_DTYPES = ("auto", "bfloat16", "float16", "float32")
 
@@ -128,12 +130,8 @@ def with_whole_gradient(model_fn: Callable[[Tensor], Tensor]) -> Callable[[Tenso
 
     TensorFlow gives foreign code inside `tf.py_function` the gradient 0, of shape ().
     """
-
-    @custom_gradient
-    def spread(images: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        return tf.identity(images), lambda upstream: tf.broadcast_to(upstream, tf.shape(images))
-
-    return lambda images: model_fn(spread(images))
+    # The gradient of a product with ones has their shape.
+    return lambda images: model_fn(images * tf.ones_like(images))
 
 
 def own_function(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,6 +183,85 @@ def check_gradient(gradient: Tensor | None, points: Tensor) -> Tensor:
     if gradient.shape.rank is None:  # of tf.py_function in a graph
         gradient = tf.ensure_shape(gradient, points.shape, name="differentiable_in_its_images")
     return gradient
+
+
+def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (row numbers of a batch, how many of them count). The last batch is filled up with its last row."""
+    for begin in range(0, count, batch_size):
+        rows = np.arange(begin, min(begin + batch_size, count))
+        yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
+
+
+def by_batch(
+    function: Callable[[Any, int], Any],
+    values: Any,
+    batch_size: int,
+) -> Any:
+    """Calls `function(batch, batch number)` on padded batches of `values`, and concatenates the rows of its results.
+
+    Args:
+        function: maps a nest of arrays with `batch_size` rows to another such nest.
+        values: a nest of arrays with the same number of rows, at least 1.
+        batch_size: rows per call.
+    """
+    count = len(tf.nest.flatten(values)[0])
+    parts = []
+    for index, (rows, kept) in enumerate(padded_batches(count, batch_size)):
+        result = function(tf.nest.map_structure(lambda array, rows=rows: array[rows], values), index)
+        parts.append(tf.nest.map_structure(lambda array, kept=kept: array[:kept], result))
+    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def make_batch_function(
+    function: BatchFunction, strategy: tf.distribute.Strategy, compile_attack: bool | str = "auto"
+) -> BatchFunction:
+    """Returns the graph of a function of a batch: it maps a nest of NumPy arrays, scalars and a seed to NumPy arrays.
+
+    Each replica of a strategy gets a part of the batch and its own seed.
+
+    Args:
+        function: see `BatchFunction`.
+        strategy: over whose replicas a batch is spread.
+        compile_attack: with XLA: True, False, or "auto" for where there is a GPU; on CPU XLA makes attacks slower.
+    """
+    run = make_tf_function(function, jit_compile=uses_xla(compile_attack))
+    replicas = strategy.num_replicas_in_sync
+
+    def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
+        return _to_numpy(run(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
+
+    def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
+        *scalars, seed = scalars_and_seed
+
+        def own(batch: Any) -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return run(batch, *scalars, seeds.fold(seed, replica))
+
+        return strategy.run(own, args=(batch,))
+
+    run_replicas = make_tf_function(run_replica)
+
+    def run_spread(batch: Any, *scalars_and_seed: Any) -> Any:
+        def part(values: np.ndarray) -> Any:
+            size = len(values) // replicas
+            return strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(values[context.replica_id_in_sync_group * size :][:size])
+            )
+
+        spread = run_replicas(tf.nest.map_structure(part, batch), *map(tf.constant, scalars_and_seed))
+        parts = [
+            tf.nest.map_structure(
+                lambda values, index=index: strategy.experimental_local_results(values)[index], spread
+            )
+            for index in range(replicas)
+        ]
+        return tf.nest.map_structure(lambda *values: np.concatenate(values), *map(_to_numpy, parts))
+
+    return run_alone if replicas == 1 else run_spread
+
+
+def _to_numpy(nest: Any) -> Any:
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
 
 
 LENGTHS = ("step_size", "start_radius")

@@ -1,21 +1,16 @@
-"""How computations run: precision, graphs, batches, replicas, and gradients written by hand."""
+"""How computations run: precision, graphs, XLA, and gradients written by hand."""
 
 import functools
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_robust.core import seeds
 from keras_robust.core.keras_private import without_tracing_warning
 from keras_robust.core.seeds import Tensor
-
-BatchFunction = Callable[..., Any]
-"""Maps a nest of arrays (batch, ...), scalars, and a seed as last argument, to a nest of arrays (batch, ...)."""
 
 ROUNDS = 4
 """Rounds in which float32 and bfloat16 take turns. The first is a warm-up; the shortest of the others counts."""
@@ -89,33 +84,6 @@ def make_tf_function(function: Callable[..., Any], **options: Any) -> Any:
     return without_tracing_warning(tf.function(function, autograph=False, **options))
 
 
-def padded_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (row numbers of a batch, how many of them count). The last batch is filled up with its last row."""
-    for begin in range(0, count, batch_size):
-        rows = np.arange(begin, min(begin + batch_size, count))
-        yield np.pad(rows, (0, batch_size - len(rows)), mode="edge"), len(rows)
-
-
-def by_batch(
-    function: Callable[[Any, int], Any],
-    values: Any,
-    batch_size: int,
-) -> Any:
-    """Calls `function(batch, batch number)` on padded batches of `values`, and concatenates the rows of its results.
-
-    Args:
-        function: maps a nest of arrays with `batch_size` rows to another such nest.
-        values: a nest of arrays with the same number of rows, at least 1.
-        batch_size: rows per call.
-    """
-    count = len(tf.nest.flatten(values)[0])
-    parts = []
-    for index, (rows, kept) in enumerate(padded_batches(count, batch_size)):
-        result = function(tf.nest.map_structure(lambda array, rows=rows: array[rows], values), index)
-        parts.append(tf.nest.map_structure(lambda array, kept=kept: array[:kept], result))
-    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
-
-
 def check_compile_attack(compile_attack: Any) -> None:
     """Raises `ValueError` unless `compile_attack` is True, False or "auto"."""
     if compile_attack not in (True, False, "auto"):
@@ -125,58 +93,6 @@ def check_compile_attack(compile_attack: Any) -> None:
 def uses_xla(compile_attack: bool | str) -> bool:
     """Returns whether attacks are compiled with XLA: as given; for "auto", if there is a GPU."""
     return bool(tf.config.list_logical_devices("GPU")) if compile_attack == "auto" else bool(compile_attack)
-
-
-def make_batch_function(
-    function: BatchFunction, strategy: tf.distribute.Strategy, compile_attack: bool | str = "auto"
-) -> BatchFunction:
-    """Returns the graph of a function of a batch: it maps a nest of NumPy arrays, scalars and a seed to NumPy arrays.
-
-    Each replica of a strategy gets a part of the batch and its own seed.
-
-    Args:
-        function: see `BatchFunction`.
-        strategy: over whose replicas a batch is spread.
-        compile_attack: with XLA: True, False, or "auto" for where there is a GPU; on CPU XLA makes attacks slower.
-    """
-    run = make_tf_function(function, jit_compile=uses_xla(compile_attack))
-    replicas = strategy.num_replicas_in_sync
-
-    def run_alone(batch: Any, *scalars_and_seed: Any) -> Any:
-        return _to_numpy(run(tf.nest.map_structure(tf.constant, batch), *map(tf.constant, scalars_and_seed)))
-
-    def run_replica(batch: Any, *scalars_and_seed: Any) -> Any:
-        *scalars, seed = scalars_and_seed
-
-        def own(batch: Any) -> Any:
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return run(batch, *scalars, seeds.fold(seed, replica))
-
-        return strategy.run(own, args=(batch,))
-
-    run_replicas = make_tf_function(run_replica)
-
-    def run_spread(batch: Any, *scalars_and_seed: Any) -> Any:
-        def part(values: np.ndarray) -> Any:
-            size = len(values) // replicas
-            return strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant(values[context.replica_id_in_sync_group * size :][:size])
-            )
-
-        spread = run_replicas(tf.nest.map_structure(part, batch), *map(tf.constant, scalars_and_seed))
-        parts = [
-            tf.nest.map_structure(
-                lambda values, index=index: strategy.experimental_local_results(values)[index], spread
-            )
-            for index in range(replicas)
-        ]
-        return tf.nest.map_structure(lambda *values: np.concatenate(values), *map(_to_numpy, parts))
-
-    return run_alone if replicas == 1 else run_spread
-
-
-def _to_numpy(nest: Any) -> Any:
-    return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
 
 
 GRADIENTS = "_keras_robust_gradients"

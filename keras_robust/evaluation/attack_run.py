@@ -15,10 +15,9 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from keras_robust.attacks import Attack, IterativeAttack
-from keras_robust.attacks.attack import ModelFn, State, value_and_gradient, with_whole_gradient
+from keras_robust.attacks.attack import ModelFn, State, by_batch, value_and_gradient, with_whole_gradient
 from keras_robust.core import seeds
 from keras_robust.core.checks import TOLERANCE
-from keras_robust.core.execution import by_batch
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import replace_unchecked

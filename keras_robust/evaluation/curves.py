@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import PGD, Attack
-from keras_robust.attacks.attack import State
+from keras_robust.attacks.attack import State, by_batch
 from keras_robust.core import seeds
-from keras_robust.core.execution import by_batch
 from keras_robust.core.objectives import Goal
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.attack_run import (

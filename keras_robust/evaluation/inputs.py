@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import as_model_fn, low_precision_of
-from keras_robust.attacks.attack import ModelFn
+from keras_robust.attacks.attack import BatchFunction, ModelFn, by_batch, make_batch_function
 from keras_robust.core import seeds
 from keras_robust.core.checks import (
     check_images,
@@ -29,7 +29,7 @@ from keras_robust.core.checks import (
     check_weights,
     warn_of_scale,
 )
-from keras_robust.core.execution import BatchFunction, by_batch, check_compile_attack, make_batch_function
+from keras_robust.core.execution import check_compile_attack
 from keras_robust.core.objectives import as_sparse
 from keras_robust.core.seeds import Tensor
 from keras_robust.data import describe, evaluation_batches

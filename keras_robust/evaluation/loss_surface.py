@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_robust.attacks.attack import by_batch
 from keras_robust.core import L1, L2, Linf, ThreatModel, seeds
 from keras_robust.core.checks import check_integer, check_positive
-from keras_robust.core.execution import by_batch
 from keras_robust.core.objectives import cross_entropy
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.threat_models import per_example

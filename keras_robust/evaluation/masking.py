@@ -13,10 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_robust.attacks import FGSM, PGD, Attack, Square
-from keras_robust.attacks.attack import ModelFn, with_whole_gradient
+from keras_robust.attacks.attack import BatchFunction, ModelFn, by_batch, with_whole_gradient
 from keras_robust.core import ThreatModel, seeds
 from keras_robust.core.checks import check_integer
-from keras_robust.core.execution import BatchFunction, by_batch
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import replace_unchecked
 from keras_robust.core.threat_models import flatten

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from keras_robust.attacks import Attack
+from keras_robust.attacks.attack import BatchFunction, by_batch
 from keras_robust.core import seeds
-from keras_robust.core.execution import BatchFunction, by_batch
 from keras_robust.core.seeds import Tensor
 from keras_robust.evaluation.attack_run import (
     check_attacks,
