@@ -5,10 +5,10 @@
     attack = kr.attacks.PGD(kr.Linf(0.3), steps=40, step_size=0.01)
     model = kr.AdversarialLogitPairing(kr.architectures.LeNet(), attack, pairing_weight=1.0)
 
-Images are floats in [0, 1]; epsilon is in the same units.
+Images are floats in [0, 1]. Epsilon is in the units of the images.
 """
 
-from keras_robust._imports import on_first_use  # first: it refuses other backends than TensorFlow
+from keras_robust._imports import on_first_use  # must come first: it refuses backends other than TensorFlow
 
 # isort: split
 from keras_robust import (

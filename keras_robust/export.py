@@ -11,24 +11,27 @@ from keras_robust.methods.export_classifier import export_classifier
 
 
 def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -> None:
-    """Writes the classifier as a SavedModel that maps images to logits and needs TensorFlow alone.
+    """Writes the classifier as a SavedModel that maps images to logits. To run it, you need only TensorFlow.
 
         loaded = tf.saved_model.load(path)
         logits = loaded.serve(images)
 
-    `serve` takes what the classifier takes: images of its dtype, of any number, and of any height and width where the
-    classifier does; or a dict or list of inputs. `model.export(path)` of a training method writes the same, and other
+    `serve` takes the inputs of the classifier: images (batch, height, width, channels) of its dtype, or a dict or list
+    of inputs. The batch size is free. Height and width are free if they are free in the classifier.
+
+    `model.export(path)` of a training method writes the same SavedModel. With `format=` it also writes the other
     formats of Keras.
 
     Args:
-        model: a `RobustModel` (its classifier is exported, without attack and training state), another built Keras
-            model of images to logits, or the path of a `.keras` file of one.
-        path: folder to write to; a SavedModel that is there is replaced.
-        branch: of mixture batch normalisation, "clean" or "adversarial"; None is the one that the model has selected.
+        model: a `RobustModel`, another built Keras model from images to logits, or the path of a `.keras` file with
+            one of them. Only the classifier of a `RobustModel` is exported, without its attack and training state.
+        path: the folder to write. A SavedModel in it is replaced.
+        branch: branch of mixture batch normalisation: "clean" or "adversarial". None means the branch that the model
+            has selected.
 
     Raises:
-        ValueError: if the model file does not exist, the model was never built, cannot be traced, has a weight that is
-            not finite or no such branch, or `path` holds something else; nothing is written then.
+        ValueError: if the model file does not exist, the model is not built or cannot be traced, a weight is not
+            finite, the model has no such branch, or `path` holds anything but a SavedModel. Nothing is written then.
     """
     path = pathlib.Path(path)
     if isinstance(model, str | pathlib.Path):
@@ -37,9 +40,9 @@ def export(model: Any, path: str | pathlib.Path, *, branch: str | None = None) -
         model = keras.models.load_model(model)
     classifier = classifier_of(model)
     if not isinstance(classifier, keras.Model):
-        raise ValueError(f"model is a built Keras model of images to logits. Received: model={model!r}")
+        raise ValueError(f"model must be a built Keras model from images to logits. Received: model={model!r}")
     if path.exists() and not (path / "saved_model.pb").exists() and (path.is_file() or any(path.iterdir())):
-        raise ValueError(f"The export folder is new, empty, or holds a SavedModel. Received: path={path}")
+        raise ValueError(f"The export folder must be new or empty, or hold a SavedModel. Received: path={path}")
     with use_branch(branch):
         branch_in_use(classifier)
         export_classifier(classifier, path, verbose=False)

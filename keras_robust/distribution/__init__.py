@@ -1,4 +1,4 @@
-"""Distribution strategies, by name, and asynchronous generation of adversarial batches."""
+"""Distribution strategies by name, and asynchronous generation: workers attack batches while the model trains."""
 
 from keras_robust.distribution.asynchronous import AttackedBatches, PublishWeights, asynchronous_generation
 from keras_robust.distribution.crafter import Crafter

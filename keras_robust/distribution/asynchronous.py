@@ -33,45 +33,49 @@ def asynchronous_generation(
     worker_gpus: float = 0.0,
     pool: Pool | None = None,
 ) -> Iterator["AttackedBatches"]:
-    """Lets workers attack the batches that a model is trained on, until the `with` block ends, however it ends.
+    """Lets workers attack the batches on which a model trains. The workers stop when the `with` block ends.
 
         with asynchronous_generation(model, batches, workers=4, steps_per_epoch=1000) as attacked:
             model.fit(attacked.data_set, callbacks=[attacked.callback], steps_per_epoch=1000, epochs=10)
 
-    Workers attack with weights that are published every `publish_every` training steps. While no attacked batch is
-    finished, the training step attacks one itself. Every batch is trained on once, in an order that depends on the
-    workers, so runs are not reproducible bit for bit. Any `RobustModel` that has an attack can be trained so, but for
-    `FreeAdversarialTraining` and `StaleAdversarialTraining`.
+    Workers attack with weights that are published every `publish_every` training steps. If no attacked batch is
+    finished, the training step attacks one itself. The model trains on every batch once. The order of the batches
+    depends on the workers, so runs are not reproducible bit for bit.
 
-    `fit` logs the mean `staleness`: the steps between the weights that attacked a batch and those it is trained on.
-    With the callback it also logs how many batches of an epoch the trainer attacked itself (`own_batches`), how many
-    attacks were too old (`dropped_batches`; the trainer attacks these batches again), and how many workers died and
-    were replaced (`replaced_workers`).
+    The model can be any `RobustModel` with an attack, except `FreeAdversarialTraining` and `StaleAdversarialTraining`.
+
+    `fit` logs the mean `staleness` of an epoch: the number of training steps between the weights that attacked a batch
+    and the weights that train on it. With the callback, `fit` also logs three counts per epoch:
+
+    - `own_batches`: batches that the trainer attacked itself;
+    - `dropped_batches`: attacks that were too old; the trainer attacked these batches again;
+    - `replaced_workers`: workers that died and were replaced.
 
     Args:
-        model: compiled; its training runs in this process.
-        batches: clean ones, as `fit` reads them: (images, labels) or (images, labels, sample weights).
-        workers: how many, at least 1.
-        publish_every: training steps, at least 1. The paper's 100 leaves no robustness where workers attack all batches
-            of a short training (docs/asynchronous.md); staleness up to 32 does no harm in its figure 8.
-        max_staleness: of an attack, in training steps, at least `publish_every`; None for `publish_every` plus twice
-            `capacity`, which is not reached unless a worker stalls.
-        capacity: of the queue: batches that workers have, attacked or not, at least 1; None for 3 per worker: with
-            fewer, workers have nothing to do while the trainer attacks; more make the attacks older.
-        steps_per_epoch: of `fit`: each epoch then has the batches that it would have without workers. None lets a
-            batch be late by any number of epochs, where `batches` have no end.
-        ray_address: as of `RayPool`.
+        model: a compiled model. It trains in this process.
+        batches: clean batches as `fit` reads them: (images, labels) or (images, labels, sample weights).
+        workers: number of workers, at least 1.
+        publish_every: training steps between two publications of the weights, at least 1. The paper uses 100. In a
+            short training whose batches are all attacked by workers, 100 leaves no robustness
+            (docs/asynchronous.md). In figure 8 of the paper, staleness up to 32 does no harm.
+        max_staleness: largest accepted staleness of an attack in training steps, at least `publish_every`. None means
+            `publish_every` plus twice `capacity`, which is reached only if a worker stalls.
+        capacity: largest number of batches that are with the workers, attacked or not, at least 1. None means 3 per
+            worker. With fewer, workers are idle while the trainer attacks. With more, the attacks are older.
+        steps_per_epoch: the same value as for `fit`. Each epoch then has the same batches as without workers. With
+            None and endless `batches`, the model may train on a batch any number of epochs late.
+        ray_address: see `RayPool`.
         worker_cpus: CPU cores of a worker, at least 1.
-        worker_gpus: GPUs of a worker; a fraction lets several share one.
-        pool: the workers, instead of a `RayPool`.
+        worker_gpus: GPUs of a worker. With a fraction, several workers share a GPU.
+        pool: workers to use instead of a `RayPool`.
 
     Yields:
-        The data set and the callback for `fit`.
+        An `AttackedBatches`: the data set and the callback for `fit`.
 
     Raises:
         ImportError: if Ray is not installed.
-        ValueError: if an argument is out of its range, or the model cannot be trained so.
-        RuntimeError: if the workers do not start, or if none is left.
+        ValueError: if an argument is out of its range, or workers cannot attack for the model.
+        RuntimeError: if the workers do not start, or if no worker is left.
     """
     capacity = 3 * workers if capacity is None else capacity
     max_staleness = publish_every + 2 * capacity if max_staleness is None else max_staleness
@@ -92,24 +96,24 @@ def asynchronous_generation(
         except tf.errors.OpError:
             if attacked.error is None:
                 raise
-            raise attacked.error from None  # tf.data knows errors of its own only
+            raise attacked.error from None  # tf.data replaces this error by one of its own
     finally:
         pool.stop()
 
 
 class AttackedBatches:
-    """What `asynchronous_generation` makes of clean batches.
+    """The batches that workers attack, as a data set, and the callback that `fit` needs for them.
 
     Args:
-        clean: as its `batches`.
-        queue: of the batches.
-        callback: of the same queue; it knows the training step.
-        steps_per_epoch: as of `asynchronous_generation`.
+        clean: `batches` of `asynchronous_generation`.
+        queue: hands the batches to the workers.
+        callback: a callback with the same queue. It knows the training step.
+        steps_per_epoch: see `asynchronous_generation`.
 
     Attributes:
-        data_set: for `fit`: each batch's images are a dict, see `TrainsOnCraftedBatches`.
-        callback: for `fit`, before callbacks that log: publishes weights and logs counts.
-        error: what ended the stream, or None.
+        data_set: the data set for `fit`. The images of a batch are a dict: see `TrainsOnCraftedBatches`.
+        callback: publishes weights and logs counts. Give it to `fit` before callbacks that log.
+        error: the exception that ended the data set, or None.
     """
 
     def __init__(
@@ -126,13 +130,15 @@ class AttackedBatches:
         if clean.cardinality() != tf.data.UNKNOWN_CARDINALITY:
             data_set = data_set.apply(tf.data.experimental.assert_cardinality(clean.cardinality()))
         options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False  # a batch is as old as when it leaves the queue
+        options.experimental_optimization.inject_prefetch = False  # prefetched batches would become older
         self.data_set = data_set.with_options(options)
 
     def _stream(self) -> Iterator[tuple[Any, ...]]:
-        """Yields the elements of the data set, from the model's present step on."""
+        """Yields the elements of the data set, from the model's current step on."""
         clean = self._clean.as_numpy_iterator()
-        step = self.callback.step  # the model's own counter may be ahead: TensorFlow counts while it waits for a batch
+        step = (
+            self.callback.step
+        )  # the model may be ahead: TensorFlow can count a step while it still waits for the batch
         try:
             while True:
                 before = step
@@ -155,15 +161,15 @@ class AttackedBatches:
 
 
 class PublishWeights(keras.callbacks.Callback):
-    """Publishes the weights every so many training steps, and logs what became of the batches of each epoch.
+    """Publishes the weights every `publish_every` training steps, and logs the counts of `asynchronous_generation`.
 
     Args:
-        queue: of the batches.
-        publish_every: training steps, at least 1.
-        step: training steps that have made the weights that are published now.
+        queue: the queue of the batches.
+        publish_every: training steps between two publications, at least 1.
+        step: number of training steps that the model had taken when its weights were last published.
 
     Attributes:
-        step: training steps taken when the last batch ended.
+        step: number of training steps that the model had taken at the end of the last batch.
     """
 
     def __init__(self, queue: CraftingQueue, publish_every: int, step: int) -> None:
@@ -182,7 +188,7 @@ class PublishWeights(keras.callbacks.Callback):
             self._published_at = self.step
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the counts of the epoch to its logs, where other callbacks find them."""
+        """Adds the counts of the epoch to its logs, so that later callbacks see them."""
         counts = self._counts()
         if logs is not None:
             logs |= {name: count - self._counted[name] for name, count in counts.items()}
@@ -207,7 +213,7 @@ def _check_arguments(workers: int, publish_every: int, max_staleness: int, capac
     check_integer("max_staleness", max_staleness, 0)
     if max_staleness < publish_every:
         raise ValueError(
-            "max_staleness is at least publish_every: attacks on the weights published last would be thrown away. "
+            "max_staleness must be at least publish_every. Otherwise attacks with the latest weights would be dropped. "
             f"Received: max_staleness={max_staleness}, publish_every={publish_every}"
         )
 
@@ -215,14 +221,18 @@ def _check_arguments(workers: int, publish_every: int, max_staleness: int, capac
 def _check_model(model: RobustModel) -> None:
     if isinstance(model, StaleAdversarialTraining) or type(model).train_step is not RobustModel.train_step:
         raise ValueError(
-            "Workers attack for methods that are attacked in `perturb` and trained on at once. "
+            "Asynchronous generation needs a method that attacks each batch in `perturb` and trains on it in the same "
+            "step. FreeAdversarialTraining and StaleAdversarialTraining do not. "
             f"Received: a {type(model).__name__}"
         )
     if model.attack is None:
-        raise ValueError(f"Workers have nothing to do without an attack. Received: a {type(model).__name__}")
+        raise ValueError(
+            f"Asynchronous generation needs a method with an attack. Received: a {type(model).__name__} without one"
+        )
     if isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise ValueError(
-            "Asynchronous generation has one trainer process. Received: a model of MultiWorkerMirroredStrategy"
+            "Asynchronous generation must have one trainer process. Use MirroredStrategy or no strategy instead. "
+            "Received: a model of MultiWorkerMirroredStrategy"
         )
 
 
@@ -234,6 +244,6 @@ def _check_batches(batches: Any) -> None:
         or not all(isinstance(part, tf.TensorSpec) for part in spec)
     ):
         raise ValueError(
-            "batches are a tf.data.Dataset of (images, labels) or (images, labels, sample weights). "
+            "batches must be a tf.data.Dataset of (images, labels) or (images, labels, sample weights). "
             f"Received: {batches!r}"
         )

@@ -1,4 +1,4 @@
-"""Training on batches that were attacked elsewhere, with earlier weights: what `fit` reads in asynchronous training."""
+"""Training on batches that workers have attacked with earlier weights: the data that `fit` reads."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -14,29 +14,31 @@ from keras_robust.methods import RobustModel
 
 CRAFTED_AT = "crafted_at"
 NOT_CRAFTED = -1
+"""Value of `CRAFTED_AT` for a batch that the training step must attack itself."""
 
 REPLACED = ("attacked", "first_images")
-"""Of a method, while it trains on crafted batches."""
+"""Functions of a method that are replaced while it trains on crafted batches."""
 
 
 class TrainsOnCraftedBatches:
-    """Lets `fit` of a method read batches that are attacked already, beside plain images, inside a `with` block.
+    """Lets a method train on batches that are already attacked, inside a `with` block. Plain images still work.
 
         with TrainsOnCraftedBatches(model):
             model.fit(crafted_batches)
 
     The images of such a batch are a dict:
 
-    - `CLEAN`: (batch, height, width, channels);
+    - `CLEAN`: the clean images, (batch, height, width, channels);
     - `ADVERSARIAL`: the attacked images, of the same shape;
-    - `CRAFTED_AT`: (batch,) integers, how many training steps had made the weights that the images were attacked with,
-      the same for the whole batch. Where it is negative (`NOT_CRAFTED`) the training step attacks the clean images.
+    - `CRAFTED_AT`: (batch,) integers, all equal: the number of training steps that the model had taken when it had the
+      weights of the attack. If it is negative (`NOT_CRAFTED`), the training step attacks the clean images.
 
-    `staleness`, the mean number of steps between attack and training (0 where the step attacks), is logged with them.
+    For such batches `fit` logs `staleness`: the mean number of steps between these weights and the training step. It
+    is 0 for a batch that the training step attacks.
 
     Args:
-        model: a method whose step is that of `RobustModel`. Inside the block its `attacked` and `first_images` are
-            those of this object; nothing else of it changes.
+        model: a method that does not override `RobustModel.train_step`. Inside the block, functions of this object
+            replace its `attacked` and `first_images`.
     """
 
     def __init__(self, model: RobustModel) -> None:
@@ -47,7 +49,7 @@ class TrainsOnCraftedBatches:
     def __enter__(self) -> Self:
         for name in REPLACED:
             setattr(self._model, name, getattr(self, name))
-        self._model.train_function = None  # one that was traced before attacks all batches
+        self._model.train_function = None  # a function traced before would attack all batches
         return self
 
     def __exit__(
@@ -59,10 +61,10 @@ class TrainsOnCraftedBatches:
         self._model.train_function = None
 
     def first_images(self, images: Any) -> Any:
-        """Returns the clean ones of the first images that `fit` reads, after a check of the others.
+        """Returns the clean images of the first batch that `fit` reads, and checks the rest of the batch.
 
         Raises:
-            ValueError: as `check_crafted`.
+            ValueError: see `check_crafted`.
         """
         is_crafted = _is_crafted(images)
         self._model.log_in_training([self._staleness] if is_crafted else [])
@@ -88,24 +90,28 @@ def _is_crafted(images: Any) -> bool:
 
 
 def check_crafted(images: dict[str, Any], bounds: tuple[float, float]) -> None:
-    """Checks the attacked images of a batch, and when they were crafted; clean images are checked elsewhere.
+    """Checks the attacked images and `CRAFTED_AT` of a batch. Clean images are checked elsewhere.
+
+    Args:
+        images: the dict of `TrainsOnCraftedBatches`.
+        bounds: smallest and largest pixel value.
 
     Raises:
-        ValueError: if a part is missing or not expected, shapes differ, attacked images are not floats in bounds, or
-            the batch was not crafted as a whole.
+        ValueError: if a key is missing or unknown, shapes differ, the attacked images are not floats in `bounds`, or
+            `CRAFTED_AT` is not one integer per image or not the same for the whole batch.
     """
     parts = {CLEAN, ADVERSARIAL, CRAFTED_AT}
     if set(images) != parts:
-        raise ValueError(f"Crafted images are a dict of {sorted(parts)}. Received: a dict of {sorted(images)}")
+        raise ValueError(f"Crafted images must be a dict of {sorted(parts)}. Received: a dict of {sorted(images)}")
     clean, adversarial, crafted_at = (np.asarray(images[name]) for name in (CLEAN, ADVERSARIAL, CRAFTED_AT))
     if adversarial.shape != clean.shape:
         raise ValueError(
-            "Attacked images have the shape of the clean ones. "
+            "Attacked images must have the shape of the clean images. "
             f"Received: {ADVERSARIAL} of shape {adversarial.shape}, {CLEAN} of shape {clean.shape}"
         )
     check_images(adversarial, bounds)
     if crafted_at.dtype.kind != "i" or crafted_at.shape != clean.shape[:1] or np.unique(crafted_at).size != 1:
         raise ValueError(
-            f"{CRAFTED_AT} is one integer of a batch, repeated for each image. "
+            f"{CRAFTED_AT} must hold one integer per image, the same for the whole batch. "
             f"Received: {CRAFTED_AT} of shape {crafted_at.shape}, {crafted_at.dtype}, values {np.unique(crafted_at)}"
         )

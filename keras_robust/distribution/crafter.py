@@ -1,4 +1,4 @@
-"""What a worker of asynchronous generation does: it attacks batches with the weights that it was sent last."""
+"""The worker of asynchronous generation: it attacks batches with the weights that it received last."""
 
 import functools
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from keras_robust.methods import RobustModel
 
 
 def recipe(model: RobustModel) -> dict[str, Any]:
-    """Returns the arguments with which a `Crafter` in another process rebuilds `model`, without its weights."""
+    """Returns the arguments of a `Crafter` that rebuilds `model`, without its weights, in another process."""
     config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)  # an optimizer has variables of its own
-    # Another process imports this toolkit; what others registered, it gets: Ray imports its module, or copies it where
-    # that is the user's own script.
+    config.pop("compile_config", None)  # workers need no optimizer and its variables
+    # The other process imports this toolkit itself. Ray sends the objects that the user's code registered: it imports
+    # their module, or copies them if they are defined in the user's script.
     custom = keras.saving.get_custom_objects().items()
     others = {name: thing for name, thing in custom if _package_of(thing) != PACKAGE}
     needed = _names_in(config)
@@ -32,7 +32,7 @@ def _package_of(thing: Any) -> str:
 
 
 def _names_in(config: Any) -> set[str]:
-    """Returns all texts in nested data: among them the names of what it needs."""
+    """Returns all strings in nested data. The names of registered objects are among them."""
     if isinstance(config, str):
         return {config}
     parts = [*config.values()] if isinstance(config, dict) else config if isinstance(config, list | tuple) else []
@@ -40,18 +40,19 @@ def _names_in(config: Any) -> set[str]:
 
 
 class Crafter:
-    """Attacks batches as the training step of a model does: with its `perturb`, whatever the method.
+    """Attacks batches with `perturb` of a model, as its training step does.
 
     Args:
-        config: of `recipe`.
-        custom_objects: of `recipe`.
-        threads: CPU threads for one operation; None leaves it to TensorFlow. To be given in a new process only.
+        config: "config" of `recipe`.
+        custom_objects: "custom_objects" of `recipe`.
+        threads: CPU threads for one operation. None leaves the choice to TensorFlow. A number is allowed only before
+            TensorFlow has run an operation in this process.
     """
 
     def __init__(self, config: dict[str, Any], custom_objects: dict[str, Any], threads: int | None = None) -> None:
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
-            for gpu in tf.config.list_physical_devices("GPU"):  # several workers may share one
+            for gpu in tf.config.list_physical_devices("GPU"):  # several workers may share a GPU
                 tf.config.experimental.set_memory_growth(gpu, True)
         self._model = keras.saving.deserialize_keras_object(config, custom_objects, safe_mode=False)
         self._model.build_as_classifier()
@@ -59,22 +60,27 @@ class Crafter:
         self._step = 0
 
     def ready(self) -> None:
-        """Returns when the worker is."""
+        """Returns as soon as the worker has started."""
 
     def set_weights(self, weights: Sequence[np.ndarray], step: int) -> None:
-        """Takes the weights of the model, as of its `get_weights`, which `step` training steps have made."""
+        """Sets the weights of the model.
+
+        Args:
+            weights: `get_weights()` of the model.
+            step: number of training steps that the model had taken when it had these weights.
+        """
         set_weights(self._model, weights)
         self._step = step
 
     def craft(self, ticket: int, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:
-        """Returns attacked images and the step of the weights that they were attacked with.
+        """Returns attacked images, of the shape of `images`, and the step of the weights that attacked them.
 
         Args:
-            ticket: what the random starts depend on, beside the seed of the model.
+            ticket: number of the batch. The random starts depend on it and on the seed of the model.
             images: (batch, height, width, channels).
             labels: (batch,) or (batch, classes).
         """
-        # TensorFlow compiles a function once for tensors of one shape, but for each value of a Python number.
+        # TensorFlow traces a function once for all tensors of a shape, but again for every Python number.
         return self._attack(tf.constant(images), tf.constant(labels), tf.constant(ticket)).numpy(), self._step
 
 

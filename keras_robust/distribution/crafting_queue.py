@@ -1,4 +1,4 @@
-"""The bounded queue between those who attack batches and the one who trains on them."""
+"""The bounded queue between the workers, which attack batches, and the trainer, which trains on them."""
 
 import dataclasses
 import itertools
@@ -14,12 +14,12 @@ Batch = tuple[np.ndarray, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Crafted:
-    """What a worker made of a batch.
+    """A batch that a worker has attacked.
 
     Attributes:
         ticket: the number under which the batch was handed out.
-        images: attacked, of the shape of the batch's images.
-        crafted_at: how many training steps had made the weights that they were attacked with.
+        images: the attacked images, of the shape of the clean images.
+        crafted_at: number of training steps that the model had taken when it had the weights of the attack.
     """
 
     ticket: int
@@ -28,44 +28,49 @@ class Crafted:
 
 
 class Pool(Protocol):
-    """Workers that attack batches; `RayPool` is one."""
+    """Workers that attack batches, for example a `RayPool`."""
 
     replaced: int
-    """Workers that died and were replaced."""
+    """Number of workers that died and were replaced."""
 
     def hand_out(self, ticket: int, images: np.ndarray, labels: np.ndarray) -> None:
-        """Lets a worker attack a batch, at once or later."""
+        """Gives a batch to a worker, which attacks it at once or later. Returns without waiting for the attack."""
 
     def collect(self) -> list[Crafted]:
-        """Returns what was finished since the last call, in order of completion, without waiting.
+        """Returns the batches that were finished since the last call. Does not wait.
 
         Raises:
             RuntimeError: if no worker is left.
         """
 
     def publish(self, weights: Sequence[np.ndarray], step: int) -> None:
-        """Lets the workers attack what they begin from now on with `weights`, made by `step` training steps."""
+        """Lets the workers attack all batches that are handed out from now on with `weights`.
+
+        Args:
+            weights: `get_weights()` of the model.
+            step: number of training steps that the model has taken.
+        """
 
     def stop(self) -> None:
         """Ends all workers."""
 
 
 class CraftingQueue:
-    """Hands clean batches out to workers and takes attacked ones back, every batch once and never waiting.
+    """Hands clean batches out to workers and takes attacked batches back. It never waits.
 
-    At most `capacity` batches are with the workers, finished or not. Where none is finished, the trainer attacks one
-    itself: the next of the stream, or at its end one that a worker has not begun, most likely.
+    If no batch is finished, the trainer attacks one itself. It takes the next clean batch. After the last clean batch
+    it takes the batch that was handed out last, because a worker has most likely not begun it.
 
     Args:
         pool: the workers.
-        capacity: at least 1.
-        max_staleness: an attack on weights that are more training steps old is thrown away, at least 0; the trainer
-            then attacks the batch itself.
-        first_ticket: number of the first batch that is handed out; random starts depend on it.
+        capacity: largest number of batches that are with the workers, attacked or not, at least 1.
+        max_staleness: largest accepted age of the weights of an attack, in training steps, at least 0. An older attack
+            is dropped, and the trainer attacks the batch itself.
+        first_ticket: number of the first batch that is handed out. The random starts depend on it.
 
     Attributes:
-        own: batches that the trainer attacked.
-        dropped: attacks that were thrown away.
+        own: number of batches that the trainer attacked.
+        dropped: number of attacks that were dropped.
     """
 
     def __init__(self, pool: Pool, *, capacity: int, max_staleness: int, first_ticket: int = 0) -> None:
@@ -79,14 +84,14 @@ class CraftingQueue:
         self._finished: deque[Crafted] = deque()
 
     def attacked(self, clean: Iterator[Batch], step: int) -> Iterator[tuple[Batch, Crafted | None]]:
-        """Yields each batch of `clean` once, with its attack, or None where the trainer is to attack it.
+        """Yields each batch of `clean` once, with its attack, or with None if the trainer must attack it.
 
-        What an earlier call has handed out is forgotten. Nothing is handed out before the first batch is yielded, so
-        that a look at that one costs no worker's time.
+        Batches that an earlier call handed out are discarded. The first batch is yielded before any batch is handed
+        out. So a caller that only looks at the first batch costs no worker's time.
 
         Args:
-            clean: batches; they may end.
-            step: training steps taken before the first batch is trained on; each batch is one.
+            clean: clean batches, a finite number or endless.
+            step: number of training steps that the model has taken. Each batch adds one.
 
         Raises:
             RuntimeError: if no worker is left.
@@ -113,6 +118,6 @@ class CraftingQueue:
             following = next(clean, None)
             if following is None and not self._handed_out:
                 return None
-            batch = following or self._handed_out.popitem()[1]  # the one handed out last
+            batch = following or self._handed_out.popitem()[1]  # handed out last
         self.own += 1
         return batch, None

@@ -1,4 +1,4 @@
-"""Workers of asynchronous generation as Ray actors."""
+"""The workers of asynchronous generation as Ray actors."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ def import_ray() -> Any:
     """Returns the module `ray`.
 
     Raises:
-        ImportError: if it is not installed; the message says how to.
+        ImportError: if it is not installed. The message says how to install it.
     """
     try:
         import ray
@@ -27,7 +27,7 @@ def import_ray() -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """A batch that an actor attacks; without ticket, weights that it takes."""
+    """A call of an actor: an attack on a batch, or without a ticket a call of `set_weights`."""
 
     actor: Any
     ticket: int | None = None
@@ -35,26 +35,26 @@ class _Job:
 
 
 class RayPool:
-    """Ray actors that attack batches; one that dies is replaced, and others attack what it had.
+    """Ray actors that attack batches. An actor that dies is replaced, and its batches go to other actors.
 
-    An actor does what it is asked to in order, so weights that were published are those of every batch that is handed
-    out later.
+    An actor runs its calls in order. So it attacks a batch with the weights that were published last before it was
+    given the batch.
 
     Args:
-        crafter: the class of the actors, such as `Crafter`: with methods `ready`, `set_weights` and `craft`.
-        arguments: of its constructor.
-        workers: how many actors, at least 1.
-        ray_address: of a running Ray cluster, "auto" for the one of this machine; None starts Ray on this machine,
-            until `stop`. Where this process is connected to Ray already, that one is used.
+        crafter: the class of the actors, such as `Crafter`, with the methods `ready`, `set_weights` and `craft`.
+        arguments: keyword arguments of its constructor.
+        workers: number of actors, at least 1.
+        ray_address: address of a running Ray cluster, or "auto" for the cluster of this machine. None starts Ray on
+            this machine, until `stop`. If this process is already connected to Ray, that connection is used.
         cpus: CPU cores of an actor, at least 1.
-        gpus: GPUs of an actor; a fraction lets several share one.
-        replacements: how many actors that die are replaced, in all; None for 3 times `workers`.
-        start_timeout: seconds that all actors together may take to start.
+        gpus: GPUs of an actor, at least 0. With a fraction, several actors share a GPU.
+        replacements: largest number of dead actors that are replaced. None means 3 times `workers`.
+        start_timeout: seconds within which all actors must have started.
 
     Raises:
         ImportError: if Ray is not installed.
         ValueError: if an argument is out of its range.
-        RuntimeError: if the actors do not start; nothing is left running.
+        RuntimeError: if the actors do not start. Nothing keeps running then.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RayPool:
         check_weight("gpus", gpus)
         self._ray = import_ray()
         self._owns_ray = not self._ray.is_initialized()
-        self._lock = threading.RLock()  # weights are published by another thread than batches
+        self._lock = threading.RLock()  # one thread publishes weights, another hands out batches
         self._arguments = arguments
         self._jobs: dict[Any, _Job] = {}
         self._actors: list[Any] = []
@@ -93,20 +93,20 @@ class RayPool:
 
     @property
     def workers(self) -> int:
-        """Actors that are not known to be dead."""
+        """Number of actors that are not known to be dead."""
         return len(self._actors)
 
     def hand_out(self, ticket: int, images: np.ndarray, labels: np.ndarray) -> None:
-        """Lets the actor with the fewest batches attack this one."""
+        """Gives a batch to the actor that has the fewest batches."""
         with self._lock:
             self._assign(ticket, (images, labels))
 
     def collect(self) -> list[Crafted]:
-        """Returns what was finished since the last call, without waiting; replaces dead actors.
+        """Returns the batches that were finished since the last call, and replaces dead actors. Does not wait.
 
         Raises:
             RuntimeError: if no actor is left.
-            Exception: what an attack raised.
+            Exception: if an attack raised it.
         """
         with self._lock:
             if not self._jobs:
@@ -127,14 +127,14 @@ class RayPool:
             return crafted
 
     def publish(self, weights: Sequence[np.ndarray], step: int) -> None:
-        """Sends the weights to all actors, through the object store."""
+        """Sends the weights to all actors, through Ray's object store."""
         with self._lock:
             self._weights = (self._ray.put(list(weights)), step)
             for actor in self._actors:
                 self._send_weights(actor)
 
     def stop(self) -> None:
-        """Ends the actors, and Ray where it was started here. What was handed out is lost."""
+        """Ends the actors, and Ray or the connection to it if this object started it. Unfinished batches are lost."""
         with self._lock:
             if self._ray.is_initialized():
                 for actor in self._actors:
@@ -156,11 +156,11 @@ class RayPool:
         self._jobs[actor.set_weights.remote(*self._weights)] = _Job(actor)
 
     def _replace(self, dead: Any, error: Exception) -> None:
-        """Puts another actor in the place of a dead one, unless that was done before or too often."""
+        """Replaces a dead actor, unless it was replaced before or no replacement is left."""
         if dead not in self._actors:
             return
         self._actors.remove(dead)
-        self._ray.kill(dead)  # Ray also calls an actor dead that it cannot reach
+        self._ray.kill(dead)  # Ray may also report an actor as dead that it only cannot reach
         if self.replaced < self._replacements:
             self.replaced += 1
             self._actors.append(self._make_actor())
@@ -168,8 +168,8 @@ class RayPool:
                 self._send_weights(self._actors[-1])
         if not self._actors:
             raise RuntimeError(
-                f"No worker is left to craft adversarial batches: {self.replaced} that died were replaced, and the "
-                f"last one died too. {error}"
+                f"No worker is left to craft adversarial batches: {self.replaced} that died were replaced, and then "
+                f"the last one died. {error}"
             ) from error
 
     def _await_actors(self, seconds: float) -> None:
@@ -179,15 +179,15 @@ class RayPool:
         except self._ray.exceptions.GetTimeoutError as error:
             raise RuntimeError(
                 f"{len(started)} workers did not start within {seconds:g} seconds. Ray has the resources "
-                f"{self._ray.cluster_resources()}, of which these are free: {self._ray.available_resources()}"
+                f"{self._ray.cluster_resources()}. Free are {self._ray.available_resources()}"
             ) from error
         except self._ray.exceptions.RayError as error:
             raise RuntimeError(f"A worker did not start. {error}") from error
 
 
 def _start_ray(ray: Any, address: str | None, cpus: int) -> None:
-    """Connects to a cluster, or starts Ray on this machine with as many cores as the actors ask for."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its authors unless told otherwise
+    """Connects to a cluster, or starts Ray on this machine with `cpus` cores."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage statistics to its authors
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         ray.init(address="local", num_cpus=cpus, **quiet)

@@ -1,4 +1,4 @@
-"""Which devices a model is trained on."""
+"""The distribution strategy, which says on which devices a model trains, by name."""
 
 import functools
 import json
@@ -7,27 +7,32 @@ import os
 import tensorflow as tf
 
 TASKS_PER_NODE = 1024
-"""At most, on nodes without GPUs."""
+"""Largest number of Slurm tasks on a node without GPUs."""
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu")
 
 
 def create_strategy(name: str = "auto", *, tpu: str | None = None) -> tf.distribute.Strategy:
-    """Returns the strategy that `name` asks for.
+    """Returns the strategy with this name.
 
     Args:
-        name: "one" device; "mirrored" over all GPUs of this machine (all logical CPUs where there is none);
-            "multi_worker" over the machines that the environment variable TF_CONFIG names, or else Slurm's variables;
-            "tpu"; or "auto", which is "tpu" where `tpu` is given, "multi_worker" where TF_CONFIG names several
-            workers, "mirrored" where there are several GPUs, and otherwise one device.
-        tpu: name or grpc address of a Cloud TPU; "local" on a TPU VM of one host.
+        name: one of
+
+            - "one": one device;
+            - "mirrored": all GPUs of this machine, or all its logical CPUs if it has no GPU;
+            - "multi_worker": the machines in the environment variable TF_CONFIG, or else in Slurm's variables;
+            - "tpu": a TPU;
+            - "auto": "tpu" if `tpu` is given, else "multi_worker" if TF_CONFIG names several workers, else "mirrored"
+              if there are several GPUs, else "one".
+        tpu: name or grpc address of a Cloud TPU, or "local" on a TPU VM with one host.
 
     Raises:
-        ValueError: if the name is unknown, `tpu` is given for another strategy, or there are no workers to find.
+        ValueError: if `name` is unknown, `tpu` is given for another strategy, the TPU cannot be reached, TF_CONFIG is
+            malformed, or "multi_worker" finds no workers.
     """
     if name not in STRATEGIES:
-        raise ValueError(f"strategy is one of {STRATEGIES}. Received: strategy={name!r}")
+        raise ValueError(f"strategy must be one of {STRATEGIES}. Received: strategy={name!r}")
     if tpu is not None and name not in ("auto", "tpu"):
-        raise ValueError(f"A tpu is for the strategy 'tpu'. Received: strategy={name!r}, tpu={tpu!r}")
+        raise ValueError(f"tpu needs the strategy 'tpu' or 'auto'. Received: strategy={name!r}, tpu={tpu!r}")
     if name == "tpu" or tpu is not None:
         return _tpu(tpu)
     if name == "multi_worker" or (name == "auto" and _workers_of_environment() > 1):
@@ -39,7 +44,8 @@ def create_strategy(name: str = "auto", *, tpu: str | None = None) -> tf.distrib
     return _mirrored(tuple(device.name for device in devices))
 
 
-# Two strategies over the same devices in one process would mix up their collective operations.
+# The strategies below are cached: two strategies over the same devices in one process mix up their collective
+# operations.
 
 
 @functools.cache
@@ -55,17 +61,17 @@ def _multi_worker() -> tf.distribute.Strategy:
         resolver = _slurm_cluster()
     else:
         raise ValueError(
-            "The strategy 'multi_worker' finds its workers in TF_CONFIG or in Slurm's variables. "
+            "The strategy 'multi_worker' needs the addresses of its workers in TF_CONFIG, or Slurm's variables. "
             f"Received: TF_CONFIG={os.environ.get('TF_CONFIG', '')!r} and no SLURM_PROCID"
         )
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
 def _slurm_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
-    """Returns the tasks of a Slurm job step; on nodes with GPUs, these are shared out among the tasks of each."""
+    """Returns the tasks of a Slurm job step. The tasks on a node share its GPUs."""
     if tf.config.list_physical_devices("GPU"):
         return tf.distribute.cluster_resolver.SlurmClusterResolver()
-    # The resolver shares out GPUs even where there are none: with enough of them it lists the tasks all the same.
+    # The resolver assigns GPUs to tasks even if there are none. It lists all tasks if it is told of enough GPUs.
     return tf.distribute.cluster_resolver.SlurmClusterResolver(
         gpus_per_node=TASKS_PER_NODE, gpus_per_task=1, auto_set_gpu=False
     )
@@ -76,16 +82,22 @@ def _tpu(address: str | None) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(address)
     except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).partition("\n")[0]  # of many lines on kernels and devices
-        raise ValueError(f"There is no such TPU. Received: tpu={address!r} ({reason})") from error
+        reason = str(error).partition("\n")[0]  # further lines list kernels and devices
+        raise ValueError(
+            f"tpu must name a TPU that this machine can reach. Received: tpu={address!r} ({reason})"
+        ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 
 def _workers_of_environment() -> int:
-    """Returns how many workers TF_CONFIG names."""
+    """Returns the number of workers in TF_CONFIG, the chief included."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         cluster = json.loads(text or "{}").get("cluster", {})
         return len(cluster.get("chief", [])) + len(cluster.get("worker", []))
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"TF_CONFIG is JSON with a cluster and a task. Received: TF_CONFIG={text!r}") from error
+        raise ValueError(
+            "TF_CONFIG must be JSON with a cluster and a task, for example "
+            '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}. '
+            f"Received: TF_CONFIG={text!r}"
+        ) from error

@@ -181,8 +181,8 @@ REFUSED = {
     "no room": ({"capacity": 0}, "capacity=0"),
     "negative": ({"publish_every": 1, "max_staleness": -1}, "max_staleness=-1"),
     "too strict": ({"publish_every": 10, "max_staleness": 9}, "max_staleness=9, publish_every=10"),
-    "no labels": ({"data": batches().map(lambda x, y: x)}, "batches are"),
-    "arrays": ({"data": np.zeros((4, 4, 4, 1))}, "batches are"),
+    "no labels": ({"data": batches().map(lambda x, y: x)}, "batches must be"),
+    "arrays": ({"data": np.zeros((4, 4, 4, 1))}, "batches must be"),
 }
 
 

@@ -26,7 +26,7 @@ def test_strategies_by_name():
     [
         ("multi", {}, "strategy='multi'"),
         ("mirrored", {"tpu": "local"}, "strategy='mirrored', tpu='local'"),
-        ("tpu", {"tpu": "local"}, "There is no such TPU. Received: tpu='local'"),
+        ("tpu", {"tpu": "local"}, "a TPU that this machine can reach. Received: tpu='local'"),
         ("auto", {"tpu": "local"}, "tpu='local'"),
         ("multi_worker", {}, "TF_CONFIG='' and no SLURM_PROCID"),
     ],
@@ -39,7 +39,7 @@ def test_what_cannot_be_is_refused(name, options, message):
 @pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 3}', '{"cluster": {"worker": 1}}'])
 def test_a_malformed_cluster_is_named(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ValueError, match="TF_CONFIG is JSON with a cluster and a task"):
+    with pytest.raises(ValueError, match="TF_CONFIG must be JSON with a cluster and a task"):
         create_strategy("auto")
 
 

@@ -42,5 +42,5 @@ def test_a_mistake_is_one_readable_line(launch, tmp_path):
     options = [f"--workdir={tmp_path}/run", f"--data_dir={tmp_path}/tfds", "--max_staleness=9"]
     ended = launch("train_async", *SMALL, *options)
     assert ended.returncode == 1
-    assert ended.stderr.strip().splitlines()[-1].startswith("ValueError: max_staleness is at least publish_every")
+    assert ended.stderr.strip().splitlines()[-1].startswith("ValueError: max_staleness must be at least publish_every")
     assert not (tmp_path / "run").exists()
