@@ -1,9 +1,9 @@
-"""Reports: one Markdown file and one self-contained HTML page, made from an evaluation record and a few images only.
+"""Reports: a Markdown file and a self-contained HTML page, made from only an evaluation record and a few images.
 
 write_report(json.loads(path.read_text()), samples, folder)
 write_comparison(records, folder)
 
-The libraries that draw and fill in templates are loaded with the first of these functions.
+Matplotlib and Jinja are imported when one of these functions is first used.
 """
 
 from keras_robust._imports import on_first_use

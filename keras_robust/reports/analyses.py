@@ -1,4 +1,4 @@
-"""The analyses of a record as sections of text and tables, shared by Markdown and HTML."""
+"""The analyses of a record as sections of text and tables, the same for Markdown and HTML."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ TRANSFER_COLUMNS = ("Target", "Verdict", "Attack", "White box", "Transferred", "
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A sentence on what an analysis found."""
+    """A sentence that says what an analysis found, and whether the finding is suspicious."""
 
     text: str
     suspicious: bool
@@ -31,7 +31,7 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The text of one analysis."""
+    """The text and the tables of one analysis."""
 
     heading: str
     introduction: str
@@ -40,19 +40,19 @@ class Section:
 
 
 def sections(record: Record) -> list[Section]:
-    """One section per analysis, in the order of the record."""
+    """Returns one section per analysis, in the order of the record."""
     return [_SECTIONS[analysis["kind"]](analysis) for analysis in record.get("analyses") or []]
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """What a kind of curve runs along.
+    """The x axis of a kind of curve.
 
     Attributes:
-        field: of the analysis, with the values.
-        heading: of the section.
-        name: of the axis.
-        logarithmic: whether the plot is.
+        field: key of the analysis under which the values of x are.
+        heading: heading of the section.
+        name: name of the axis.
+        logarithmic: whether the axis of the plot is logarithmic.
     """
 
     field: str
@@ -69,7 +69,7 @@ AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyCurve:
-    """Accuracies, as fractions, at increasing values of x."""
+    """Accuracies, fractions in [0, 1], at increasing values of x."""
 
     label: str
     x: list[float]
@@ -88,18 +88,18 @@ def _curve_section(analysis: Analysis) -> Section:
 
 
 def axis_label(analysis: Analysis) -> str:
-    """The name of the axis: "iterations", or "epsilon (Linf)"."""
+    """Returns the name of the x axis, such as "iterations" or "epsilon (Linf)"."""
     name = AXES[analysis["kind"]].name
     return f"{name} ({analysis['norm'].capitalize()})" if analysis["kind"] == EPSILON_CURVE else name
 
 
 def curve_of(analysis: Analysis, label: str) -> AccuracyCurve:
-    """The curve of an analysis."""
+    """Returns the curve of an analysis, with `label` as its name."""
     return AccuracyCurve(label, analysis[AXES[analysis["kind"]].field], analysis["accuracy"])
 
 
 def curve_table(curves: Sequence[AccuracyCurve], x_label: str) -> Table:
-    """One row per value of x, one column per curve."""
+    """Returns a table with one row per value of x and one column per curve."""
     heading = x_label[:1].upper() + x_label[1:]
     at = [dict(zip(curve.x, curve.accuracy, strict=True)) for curve in curves]
     rows = [
@@ -110,7 +110,7 @@ def curve_table(curves: Sequence[AccuracyCurve], x_label: str) -> Table:
 
 
 def describe_curves(curves: Sequence[AccuracyCurve], x_label: str) -> str:
-    """The text alternative of a plot of curves."""
+    """Returns the text alternative of a plot of curves."""
     ranges = [
         f"{curve.label} from {formatting.percent(curve.accuracy[0])} at {value_text(curve.x[0])} "
         f"to {formatting.percent(curve.accuracy[-1])} at {value_text(curve.x[-1])}"
@@ -120,7 +120,7 @@ def describe_curves(curves: Sequence[AccuracyCurve], x_label: str) -> str:
 
 
 def value_text(x: float) -> str:
-    """A value of x: 2000 becomes "2,000", 0.3 stays "0.3"."""
+    """Returns a value of x as text: "2,000" for 2000, "0.3" for 0.3."""
     return f"{x:,.6g}"
 
 
@@ -184,15 +184,15 @@ def _surface_section(analysis: Analysis) -> Section:
     ]
     return Section(
         "Loss surface",
-        f"Cross-entropy, in nats, around {formatting.count(len(rows), 'example')}, moved by up to {radius} "
-        f"({analysis['norm'].capitalize()}) along the {first} and the {second}.{_time(analysis)}",
+        f"Cross-entropy in nats around {formatting.count(len(rows), 'example')}. Each example is moved by up to "
+        f"{radius} ({analysis['norm'].capitalize()}) along the {first} and the {second}.{_time(analysis)}",
         [Verdict(analysis["verdict"], False)],
         [make_table(("Label", "Loss at the centre", "Lowest", "Highest"), "lrrr", rows)],
     )
 
 
 def direction_names(analysis: Analysis) -> tuple[str, str]:
-    """The two axes of a loss surface in words."""
+    """Returns the names of the two axes of a loss surface."""
     first, second = (f"{axis} direction" for axis in analysis["axes"])
     return (first, second) if first != second else (f"first {first}", f"second {second}")
 
@@ -201,8 +201,8 @@ def _large_epsilon_section(analysis: Analysis) -> Section:
     epsilon = formatting.scalar(analysis["epsilon"])
     return Section(
         "Images under a large perturbation",
-        f"Images before and after {analysis['attack']}, with an epsilon of {epsilon}, for the eye: attacked images of "
-        f"a robust classifier look like the class that it sees.{_time(analysis)}",
+        f"Images before and after {analysis['attack']}, with an epsilon of {epsilon}. If a classifier is robust, "
+        f"attacked images look like the class that it predicts for them.{_time(analysis)}",
         [],
         [],
     )
@@ -220,8 +220,8 @@ def _normalization_section(analysis: Analysis) -> Section:
     names = [f"{field}, {one['name']}" for field in ("Mean", "Variance") for one in series]
     return Section(
         "Statistics of batch normalisation",
-        f"Means and variances of {formatting.count(len(rows), 'channel')} of the layer {analysis['layer']!r}; "
-        f"attacked images are those of {analysis['attack']}.{_time(analysis)}",
+        f"Means and variances of {formatting.count(len(rows), 'channel')} of the layer {analysis['layer']!r}. "
+        f"The attack on the attacked images is {analysis['attack']}.{_time(analysis)}",
         [Verdict(analysis["verdict"], False)],
         [make_table(("Channel", *names), "l" + "r" * len(names), rows)],
     )

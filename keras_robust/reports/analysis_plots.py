@@ -1,4 +1,4 @@
-"""Plots of the analyses: curves of accuracy, heat maps of transfer, surfaces of the loss."""
+"""Plots of the analyses: accuracy curves, heat maps of transfer, loss surfaces, statistics of batch normalisation."""
 
 import itertools
 import re
@@ -26,17 +26,17 @@ from keras_robust.reports.record import (
 MAX_SURFACES = 4
 LEVELS = 14
 LABEL_WIDTH = 24
-# Above this accuracy a cell is so dark that white text has more contrast than black.
+# Above this accuracy a cell is so dark that white text is easier to read than black text.
 _DARK = 0.7
 
 
 def pictures(analysis: Analysis) -> list[Picture]:
-    """The plots of an analysis; images under a large epsilon are no plots."""
+    """Returns the plots of an analysis. There are none for images under a large epsilon."""
     return _PICTURES[analysis["kind"]](analysis)
 
 
 def curve_picture(series: Sequence[AccuracyCurve], x_label: str, *, logarithmic: bool) -> Picture:
-    """One line per curve, with a legend where there are several."""
+    """Returns a plot with one line per curve, and with a legend if there are several."""
     several = len(series) > 1
     with canvas.style():
         figure = canvas.new_figure(4.6, 3.4 + 0.3 * len(series) * several)
@@ -94,7 +94,7 @@ def _heat_map(analysis: Analysis, attack: str, matrix: np.ndarray) -> Picture:
 
 
 def _row_height(names: Sequence[str]) -> float:
-    """Inches for the longest name."""
+    """Returns the height in inches that the longest name needs."""
     return max(0.6, 0.18 * max(len(_wrap(name, LABEL_WIDTH).splitlines()) for name in names))
 
 
@@ -169,13 +169,13 @@ def _draw_contours(offsets: Sequence[np.ndarray], grid: np.ma.MaskedArray, names
 
 
 def _limits(grid: np.ma.MaskedArray) -> tuple[float, float]:
-    """The range of the losses, never empty."""
+    """Returns the lowest and the highest finite loss. The range is never empty."""
     low, high = (float(grid.min()), float(grid.max())) if grid.count() else (0.0, 1.0)
     return (low, high) if high > low else (low, low + 1.0)
 
 
 def _wrap(text: str, width: int) -> str:
-    """A long name on several lines, broken after slashes, spaces, dashes or underscores; without these, anywhere."""
+    """Returns a long name on several lines. Lines end after a slash, space, dash or underscore, or else anywhere."""
     lines = [""]
     for piece in re.split(r"(?<=[/_ -])", text):
         if len(lines[-1] + piece.rstrip()) > width:
@@ -189,7 +189,7 @@ def _statistics(analysis: Analysis) -> list[Picture]:
 
 
 def _statistic(analysis: Analysis, field: str) -> Picture:
-    """One line per series over the channels (Xie & Yuille, 2020, figures 5 and 6)."""
+    """Returns a plot with one line per series over the channels (Xie & Yuille, 2020, figures 5 and 6)."""
     with canvas.style():
         figure = canvas.new_figure(4.6, 3.4 + 0.3 * len(analysis["series"]))
         axes = figure.add_subplot()
@@ -197,7 +197,7 @@ def _statistic(analysis: Analysis, field: str) -> Picture:
         for series, (colour, marker) in zip(analysis["series"], itertools.cycle(canvas.SERIES), strict=False):
             label = canvas.plain(series["name"])
             axes.plot(positions, series[field], label=label, color=colour, marker=marker, linewidth=1.2, markersize=4)
-        axes.set_xlabel(f"{len(positions)} channels, drawn")
+        axes.set_xlabel(f"{len(positions)} channels")
         axes.set_ylabel(field)
         axes.set_xticks([])
         canvas.clear_axes(axes)

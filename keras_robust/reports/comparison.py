@@ -1,4 +1,4 @@
-"""Several records side by side: one Markdown file and one self-contained HTML page.
+"""A comparison of several records: a Markdown file and a self-contained HTML page.
 
 write_comparison([report.record for report in reports], folder, names=["plain", "robust"])
 """
@@ -36,28 +36,28 @@ MODEL_COLUMNS = (
 )
 
 MAX_ATTACK_COLUMNS = 8
-"""With more attacks these have a table of their own, a row each."""
+"""With more attacks than this, a separate table has one row per attack."""
 
-COMPARABLE = "All were measured on the same examples, by the same attacks with the same settings."
+COMPARABLE = "All models were measured on the same examples, by the same attacks with the same settings."
 TEMPLATE = "compare.html"
 
 UPPER_BOUND = (
-    "Robust accuracy is an upper bound, found by the attacks named in its row: a stronger attack may find less."
+    "Robust accuracy is an upper bound, found by the attacks named in its row. A stronger attack may find a lower one."
 )
 
 NO_CHECKS = "No gradient masking checks were run."
 
 
 def compare_records(records: Sequence[Record], names: Sequence[str] | None = None) -> tuple[str, str]:
-    """The comparison as Markdown and as a self-contained HTML page.
+    """Returns the comparison as Markdown and as a self-contained HTML page.
 
     Args:
         records: evaluation records, as read from JSON.
-        names: one per record, all different; None takes where each model came from, numbered if that repeats.
+        names: one name per record, all different. None takes the source of each model, numbered if a source repeats.
 
     Raises:
-        ValueError: there is no record, a record is not complete or contradicts itself, or names are not what they
-            must be.
+        ValueError: if there is no record, a record is incomplete or contradicts itself, or `names` does not have one
+            different name per record.
     """
     for record in records:
         check_record(record)
@@ -67,15 +67,15 @@ def compare_records(records: Sequence[Record], names: Sequence[str] | None = Non
 
 
 def write_comparison(records: Sequence[Record], folder: pathlib.Path, names: Sequence[str] | None = None) -> None:
-    """Writes `compare.md` and `compare.html` into an existing folder; both are rendered before either is written.
+    """Writes `compare.md` and `compare.html` into an existing folder. If rendering fails, it writes neither.
 
     Args:
         records: evaluation records, as read from JSON.
         folder: an existing folder.
-        names: as in `compare_records`.
+        names: see `compare_records`.
 
     Raises:
-        ValueError: as `compare_records`.
+        ValueError: see `compare_records`.
     """
     markdown, page = compare_records(records, names)
     (folder / "compare.md").write_text(markdown, encoding="utf-8")
@@ -87,7 +87,7 @@ def _names(records: Sequence[Record], names: Sequence[str] | None) -> list[str]:
         raise ValueError("A comparison needs at least one record. Received: records=[]")
     if names is not None:
         if len(names) != len(records) or len(set(names)) != len(names):
-            raise ValueError(f"Expected {len(records)} different names, one per record. Received: names={names!r}")
+            raise ValueError(f"names must be {len(records)} different names, one per record. Received: names={names!r}")
         return list(names)
     sources = [str(record["model"]["source"]) for record in records]
     return [
@@ -97,7 +97,7 @@ def _names(records: Sequence[Record], names: Sequence[str] | None) -> list[str]:
 
 
 def _overlays(named: Named, kind: str, axis: Axis) -> list[tuple[Section, Picture]]:
-    """The curves of one kind over each axis that several records share, in one plot."""
+    """Returns one plot for each axis of curves of this kind that several records share."""
     groups: dict[str, dict[str, list[Analysis]]] = {}
     for name, record in named.items():
         for analysis in record.get("analyses") or []:
@@ -154,7 +154,7 @@ def _html(named: Named, overlays: list[tuple[Section, Picture]]) -> str:
 
 
 def models_table(records: Named) -> Table:
-    """One row per model, with a column per attack unless there are many."""
+    """Returns a table with one row per model. It has a column per attack if there are at most `MAX_ATTACK_COLUMNS`."""
     attacks = attack_names(records)
     attacks = attacks if len(attacks) <= MAX_ATTACK_COLUMNS else []
     rows = [_model_row(name, records[name], attacks) for name in records]
@@ -162,7 +162,7 @@ def models_table(records: Named) -> Table:
 
 
 def attacks_table(records: Named) -> Table | None:
-    """One row per attack and one column per model, where `models_table` has no columns of attacks."""
+    """Returns one row per attack and one column per model, or None if `models_table` has the columns of attacks."""
     attacks = attack_names(records)
     if len(attacks) <= MAX_ATTACK_COLUMNS:
         return None
@@ -172,7 +172,7 @@ def attacks_table(records: Named) -> Table | None:
 
 
 def checks_table(records: Named) -> Table:
-    """One row per gradient masking check of any record and one column per model."""
+    """Returns a table with one row per gradient masking check of any record and one column per model."""
     checks = [{check["name"]: check for check in record["checks"]} for record in records.values()]
     names = list(dict.fromkeys(name for found in checks for name in found))
     rows = [(name, *(_check_cell(found.get(name)) for found in checks)) for name in names]
@@ -180,18 +180,18 @@ def checks_table(records: Named) -> Table:
 
 
 def attack_names(records: Named) -> list[str]:
-    """The attacks of any record, in the order in which they first appear; those of a suite begin with "after"."""
+    """Returns the attacks of all records in the order of first appearance. Those of a suite begin with "after"."""
     return list(dict.fromkeys(name for record in records.values() for name in attack_accuracies(record)))
 
 
 def attack_accuracies(record: Record) -> dict[str, str]:
-    """The accuracy under each attack as text, by the names of the accuracy table."""
+    """Returns {row of the accuracy table: accuracy as text}, with one entry per attack."""
     rows = tables.accuracy_rows(record)[1:-1]
     return {row.name: row.accuracy for row in rows}
 
 
 def comparability_notes(records: Named) -> list[str]:
-    """What differs between the records, so that their accuracies cannot be compared; or that nothing does."""
+    """Returns sentences on differences that make accuracies hard to compare, or one that says that there are none."""
     found = [note for heading, value in _CONDITIONS if (note := _difference(records, heading, value))]
     if not found and len({tuple(record["labels"]) for record in records.values()}) > 1:
         found.append("The labels differ: these are not the same examples, or not in the same order.")
@@ -201,7 +201,7 @@ def comparability_notes(records: Named) -> list[str]:
 
 
 def measured_by(record: Record) -> str:
-    """What measured the robust accuracy, and whether it knew the model."""
+    """Returns the attacks that measured the robust accuracy, with the source model of a black-box attack."""
     names = "; ".join(wording.attackers(record))
     if not names:
         return "no attack"
@@ -258,18 +258,18 @@ def _list(names: Iterable[str]) -> str:
 
 
 def _attack_notes(records: Named) -> list[str]:
-    """A sentence for every name of an attack under which different things were run."""
+    """Returns a sentence for every attack whose settings differ between records."""
     conditions = {name: _attack_conditions(record) for name, record in records.items()}
     found = []
     for attack in attack_names(records):
         ran = {name: settings[attack] for name, settings in conditions.items() if attack in settings}
         if len(set(ran.values())) > 1:
-            found.append(f'Different settings under the name "{attack}": of {_list(ran)}.')
+            found.append(f'The attack "{attack}" had different settings in: {_list(ran)}.')
     return found
 
 
 def _attack_conditions(record: Record) -> dict[str, str]:
-    """What an accuracy depends on, by the names of the accuracy table: in a suite, all attacks so far."""
+    """Returns {row of the accuracy table: settings}. In a suite, the settings are those of all attacks so far."""
     names = list(attack_accuracies(record))
     settings = [formatting.pretty_json(record["details"][name]["settings"]) for name in record["attacks"]]
     if record.get("suite"):

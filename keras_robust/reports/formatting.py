@@ -1,4 +1,4 @@
-"""Numbers and settings as short text, the same in Markdown and HTML."""
+"""Numbers and settings as short text, the same for Markdown and HTML."""
 
 import json
 from collections.abc import Mapping
@@ -7,37 +7,37 @@ from typing import Any
 NOTHING = "-"
 # Verdicts of a check.
 SUSPICIOUS, NOT_SUSPICIOUS, NOT_RUN = "⚠ Suspicious", "Not suspicious", "Not run"
-# Keras writes an object as these keys around its class name and its configuration.
+# Keys under which Keras serialises the class and the configuration of an object.
 _CLASS, _CONFIG = "class_name", "config"
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent with one decimal: 0.8974 becomes "89.7 %"."""
+    """Returns a fraction in percent with one decimal: "89.7 %" for 0.8974."""
     return f"{100 * fraction:.1f} %"
 
 
 def percent_range(low: float, high: float) -> str:
-    """Two fractions as a range in percent: "88.3 to 91.0 %"."""
+    """Returns two fractions as a range in percent, such as "88.3 to 91.0 %"."""
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
 def seconds(value: float | None) -> str:
-    """A duration with one decimal."""
+    """Returns a duration with one decimal, or "-" for None."""
     return NOTHING if value is None else f"{value:,.1f} s"
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun: "1 example", "2,000 examples"."""
+    """Returns a number and its noun, such as "1 example" or "2,000 examples"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def sentence(text: str) -> str:
-    """Text that begins with a capital letter."""
+    """Returns the text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def scalar(value: Any) -> str:
-    """A number with at most four significant digits, everything else as it is."""
+    """Returns a float with at most four significant digits, "-" for None, and the string of anything else."""
     if value is None:
         return NOTHING
     if isinstance(value, float):
@@ -46,12 +46,12 @@ def scalar(value: Any) -> str:
 
 
 def pretty_json(value: Any) -> str:
-    """Indented JSON in the order of the keys; what JSON does not know is written as its string."""
+    """Returns indented JSON in the order of the keys. Values that JSON does not support become their strings."""
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def settings_summary(settings: Any) -> str:
-    """Nested settings in one line, without those that are None.
+    """Returns nested settings in one line, without the settings that are None.
 
     A serialised Keras object `{"class_name": "Linf", "config": {"epsilon": 0.3}}` becomes `Linf(epsilon=0.3)`.
     """

@@ -1,4 +1,4 @@
-"""Pictures for the page: pixels in the bounds of the threat model to PNG data URIs."""
+"""Pictures for the page: images in the bounds of the threat model become PNGs in data URIs."""
 
 import base64
 import dataclasses
@@ -44,12 +44,12 @@ class PairCard:
 
 
 def sample_cards(record: Record, samples: Samples) -> list[SampleCard]:
-    """One card per sample image."""
+    """Returns one card per sample image."""
     return [_card(samples, position, _bounds(record)) for position in range(len(samples["labels"]))]
 
 
 def pair_cards(record: Record, samples: Samples, prefix: str) -> list[PairCard]:
-    """One card per image of an analysis, whose arrays have names that begin with `prefix` and a slash."""
+    """Returns one card per image of an analysis. The names of its arrays begin with `prefix` and a slash."""
     bounds = _bounds(record)
     arrays = (samples[f"{prefix}/{name}"] for name in ("images", "attacked", "labels", "attacked_predictions"))
     return [
@@ -66,22 +66,29 @@ def pair_cards(record: Record, samples: Samples, prefix: str) -> list[PairCard]:
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
-    """An image of any shape as (height, width, channels): a vector is one row of pixels, and further axes channels."""
+    """Returns an image of any shape as (height, width, channels).
+
+    A vector becomes one row of pixels. All axes after the second become channels.
+    """
     height, width, *channels = image.shape if image.ndim > 1 else (1, *image.shape)
     return image.reshape(height, width, math.prod(channels))
 
 
 def image_pixels(image: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
-    """An image in bounds as 8-bit RGB, (height, width, 3) uint8: see `as_picture`.
+    """Returns an image of any shape as 8-bit RGB, (height, width, 3) uint8.
 
-    Of other than 1 or 3 channels it shows the mean.
+    An image whose number of channels is neither 1 nor 3 is shown as the mean of its channels.
+
+    Args:
+        image: floats in `bounds`, of any shape that `as_picture` takes.
+        bounds: the values that become black and white.
     """
     low, high = bounds
     return _rgb(WHITE * (image.astype(np.float64) - low) / (high - low))
 
 
 def perturbation_pixels(perturbation: np.ndarray) -> np.ndarray:
-    """A perturbation as 8-bit RGB: mid grey is 0, its largest absolute value is black or white."""
+    """Returns a perturbation as 8-bit RGB: 0 is mid grey, and the largest absolute value is black or white."""
     perturbation = perturbation.astype(np.float64)
     peak = np.abs(perturbation).max()
     scaled = perturbation / peak if peak > 0 else perturbation
@@ -89,20 +96,20 @@ def perturbation_pixels(perturbation: np.ndarray) -> np.ndarray:
 
 
 def amplification(perturbation: np.ndarray, bounds: tuple[float, float]) -> float | None:
-    """How much stronger `perturbation_pixels` shows a perturbation than the images do; None if it is zero."""
+    """Returns the factor by which `perturbation_pixels` amplifies a perturbation, or None if all of it is zero."""
     peak = float(np.abs(perturbation).max())
     return 0.5 * (bounds[1] - bounds[0]) / peak if peak > 0 else None
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """8-bit RGB pixels as the data URI of a PNG."""
+    """Returns 8-bit RGB pixels as the data URI of a PNG."""
     buffer = io.BytesIO()
     matplotlib.image.imsave(buffer, pixels, format="png")
     return data_uri(buffer.getvalue(), "image/png")
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Bytes as a data URI."""
+    """Returns bytes as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 

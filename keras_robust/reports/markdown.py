@@ -1,4 +1,4 @@
-"""The report in Markdown: the same content as the page, without pictures."""
+"""The report in Markdown. It has the content of the HTML page without the pictures."""
 
 from collections.abc import Iterable
 
@@ -13,10 +13,13 @@ _ESCAPES = str.maketrans(
 
 
 def render_markdown(record: Record) -> str:
-    """The report as Markdown with tables as GitHub reads them.
+    """Returns the report as Markdown with tables in the syntax of GitHub.
+
+    Args:
+        record: the evaluation record, as read from JSON.
 
     Raises:
-        ValueError: a field is missing, or the record contradicts itself.
+        ValueError: if a field is missing, or the record contradicts itself.
     """
     check_record(record)
     access, explanation = wording.access(record)
@@ -97,7 +100,7 @@ def _attack_settings(record: Record) -> list[str]:
 
 
 def format_table(content: Table) -> str:
-    """A table; its texts are escaped."""
+    """Returns a table as Markdown, with escaped texts."""
     rule = ["---:" if side == "r" else "---" for side in content.alignment]
     rows = [content.columns, *content.rows]
     lines = [[escape(cell) for cell in row] for row in rows]
@@ -105,16 +108,16 @@ def format_table(content: Table) -> str:
 
 
 def bullets(items: Iterable[tuple[str, str]]) -> str:
-    """A list of (name, text), the name in bold."""
+    """Returns (name, text) pairs as a Markdown list with bold names."""
     return "\n".join(f"- **{escape(name)}**: {escape(text)}" for name, text in items)
 
 
 def code_block(value: object) -> str:
-    """Indented JSON in a fence."""
-    # A line of JSON never starts with a fence: line breaks inside its strings are escaped.
+    """Returns `value` as indented JSON in a fenced code block."""
+    # No line of JSON starts with a fence, because line breaks inside strings are escaped.
     return f"```json\n{formatting.pretty_json(value)}\n```"
 
 
 def escape(text: str) -> str:
-    """Text in one line that is shown as it is."""
+    """Returns the text in one line, escaped so that Markdown shows it unchanged."""
     return " ".join(text.split()).translate(_ESCAPES)

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no other file, no network and no script."""
+"""The report as one HTML page. It needs no other file, no network and no script."""
 
 import dataclasses
 import pathlib
@@ -15,18 +15,22 @@ TEMPLATE = "report.html"
 
 
 def write_report(record: Record, samples: Samples, folder: pathlib.Path) -> None:
-    """Writes `report.md` and `index.html` into an existing folder; both are rendered before either is written.
+    """Writes `report.md` and `index.html` into an existing folder. If rendering fails, it writes neither.
 
     Args:
-        record: the evaluation record, as read from JSON; its fields are in `record.py`.
-        samples: "images" and "attacked", (n, height, width, channels) float32 in the bounds of the threat model, or of
-            another shape, (n, ...); "labels", "clean_predictions" and "attacked_predictions", (n,) integers;
-            "attack_name", a 0-d string. For an analysis that shows images, all but the clean predictions again, with
-            its name and a slash in front.
+        record: the evaluation record, as read from JSON. `record.py` lists its fields.
+        samples: arrays by name.
+
+            - "images" and "attacked": (n, height, width, channels) or (n, ...) float32 in the bounds of the threat
+              model;
+            - "labels", "clean_predictions" and "attacked_predictions": (n,) integers;
+            - "attack_name": a 0-d string;
+            - for each analysis that shows images: "images", "attacked", "labels" and "attacked_predictions" again,
+              with the prefix `analysis["arrays"]` and a slash.
         folder: an existing folder.
 
     Raises:
-        ValueError: a field is missing, or the record contradicts itself.
+        ValueError: if a field is missing, the record contradicts itself, or the samples do not fit together.
     """
     markdown = render_markdown(record)
     page = render_html(record, samples)
@@ -36,7 +40,7 @@ def write_report(record: Record, samples: Samples, folder: pathlib.Path) -> None
 
 @dataclasses.dataclass(frozen=True)
 class AnalysisView:
-    """One analysis on the page: its text, its plots and its pairs of images."""
+    """One analysis on the page: its text, its plots, and its pairs of clean and attacked images."""
 
     section: analyses.Section
     pictures: list[Picture]
@@ -44,14 +48,14 @@ class AnalysisView:
 
 
 def render_html(record: Record, samples: Samples) -> str:
-    """The report as a self-contained HTML page.
+    """Returns the report as a self-contained HTML page.
 
     Args:
         record: the evaluation record, as read from JSON.
-        samples: images, attacked images, labels and predictions, as in `write_report`; may hold no image.
+        samples: see `write_report`. The arrays may have no rows.
 
     Raises:
-        ValueError: a field is missing, or the record contradicts itself.
+        ValueError: if a field is missing, the record contradicts itself, or the samples do not fit together.
     """
     check_record(record)
     check_samples(record, samples)
@@ -96,7 +100,7 @@ def _analyses(record: Record, samples: Samples) -> list[AnalysisView]:
 
 
 def _settings(record: Record) -> list[tuple[str, str]]:
-    """Full settings as (heading, JSON): of the suite, of every attack and of the training run."""
+    """Returns all settings as (heading, JSON): of the suite, of every attack and of the training run."""
     settings = tables.full_settings(record)
     if record["training"]:
         settings.append(("Training configuration", record["training"]["config"]))
@@ -104,7 +108,7 @@ def _settings(record: Record) -> list[tuple[str, str]]:
 
 
 def render_template(template: str, **content: Any) -> str:
-    """A Jinja file beside this one with its content, whose text is escaped; a name that is missing is an error."""
+    """Returns a Jinja template of this folder filled with `content`. Text is escaped. A missing name is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Training curves as SVG."""
+"""Plots of training curves, as SVG."""
 
 import dataclasses
 import math
@@ -12,13 +12,13 @@ from keras_robust.reports.canvas import Picture
 History = dict[str, list[float | None]]
 
 _ACCURACY, _LOSS = "accuracy", "loss"
-# Heading of each figure and how the names of its series end.
+# The heading of each figure, and the end of the names of its series.
 FIGURES = (("Accuracy", _ACCURACY), ("Loss", _LOSS))
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One series of the history and how it looks."""
+    """One series of the history, with its label, colour and marker."""
 
     label: str
     values: list[float]
@@ -28,7 +28,7 @@ class Curve:
 
 
 def curve_figures(history: History) -> list[Picture]:
-    """One figure for accuracy and one for loss, of whatever the history holds of them."""
+    """Returns a figure for accuracy and a figure for loss. A figure without series in the history is left out."""
     figures = []
     for heading, metric in FIGURES:
         curves = find_curves(history, metric)
@@ -38,7 +38,10 @@ def curve_figures(history: History) -> list[Picture]:
 
 
 def find_curves(history: History, metric: str) -> list[Curve]:
-    """The series whose name ends in `metric`: `val_` marks validation, `robust_` attacked images."""
+    """Returns the series whose names end in `metric`, training first.
+
+    In these names, the prefix `val_` means validation, and `robust_` means attacked images.
+    """
     curves: list[Curve] = []
     others: dict[str, tuple[str, str]] = {}
     for key, values in history.items():
@@ -48,7 +51,7 @@ def find_curves(history: History, metric: str) -> list[Curve]:
         phase = "validation" if base != key else "training"
         kind = base.removeprefix("robust_")
         attacked = kind != base
-        # A plain loss is the whole training objective, which may contain attacked images.
+        # "loss" is the whole training objective, in which attacked images may take part.
         view = "attacked" if attacked else "objective" if metric == _LOSS else "clean"
         colour, marker = (canvas.ATTACKED_COLOUR, "^") if attacked else (canvas.CLEAN_COLOUR, "o")
         if kind != metric:
@@ -60,7 +63,7 @@ def find_curves(history: History, metric: str) -> list[Curve]:
 
 
 def epochs(history: History) -> list[int]:
-    """The epoch of every entry, counted from 1."""
+    """Returns the epoch of every entry, counted from 1."""
     length = max(map(len, history.values()), default=0)
     recorded = history.get("epoch") or []
     if len(recorded) == length:
@@ -69,19 +72,22 @@ def epochs(history: History) -> list[int]:
 
 
 def final_values(curves: list[Curve], heading: str) -> list[tuple[str, str]]:
-    """The last value of every curve as (label, text)."""
+    """Returns the last value of every curve as (label, text)."""
     write = formatting.percent if heading == "Accuracy" else formatting.scalar
     return [(curve.label, write(curve.values[-1])) for curve in curves]
 
 
 def describe(curves: list[Curve], heading: str) -> str:
-    """The text alternative of a figure."""
+    """Returns the text alternative of a figure."""
     values = "; ".join(f"{label} {text}" for label, text in final_values(curves, heading))
     return f"{heading} by epoch. Values of the last epoch: {values}."
 
 
 def draw(curves: list[Curve], x: list[int], heading: str) -> str:
-    """The data URI of an SVG with validation solid, training dashed, attacked with triangles and clean with circles."""
+    """Returns the data URI of an SVG.
+
+    Validation is solid and training dashed. Attacked curves have triangles, clean curves have circles.
+    """
     with canvas.style():
         figure = canvas.new_figure(4.4, 3.6)
         axes = figure.add_subplot()

@@ -1,6 +1,6 @@
-"""What a report reads from an evaluation record, and the check that the record does not contradict itself.
+"""The fields of an evaluation record that a report reads, and the checks that a record does not contradict itself.
 
-`check_record` asks that every field is there, and that the accuracies follow from the results of each example.
+`check_record` checks that every field is there, and that the accuracies follow from the results of each example.
 """
 
 import math
@@ -13,9 +13,9 @@ Record = dict[str, Any]
 Samples = dict[str, np.ndarray]
 Analysis = Mapping[str, Any]
 SCHEMA_VERSION = 1
-# `threat_model` is missing on purpose: a record whose attacks differ in it has none. So are the fields that a record
-# need not have: suite, top_k, analyses, robust_accuracy_interval, batch_size, compile_attack, notes, random, threads,
-# devices.
+# These fields are not required: threat_model (it is missing if the attacks have different threat models), suite, top_k,
+# analyses, robust_accuracy_interval, batch_size, compile_attack, notes, random, threads, devices, epsilons and
+# targeted_success.
 FIELDS = (
     "schema_version",
     "clean_accuracy",
@@ -59,9 +59,9 @@ ANALYSIS_FIELDS = {
 }
 
 TRANSFER_VERDICT_FIELDS = ("target", "attack", "source", "white_box", "transferred", "shattered", "reason")
-# Accuracies are shown in percent with one decimal: a smaller difference cannot be seen.
+# A report shows accuracies in percent with one decimal. A smaller difference cannot be seen.
 SHOWN_PRECISION = 5e-4
-# The 97.5 % quantile of the standard normal distribution: 95 % lie between minus and plus this.
+# The 97.5 % quantile of the standard normal distribution. 95 % of the values lie between minus and plus this number.
 NORMAL_QUANTILE = 1.959963984540054
 
 
@@ -69,12 +69,14 @@ def check_record(record: Record) -> None:
     """Checks that the record has every field and that its accuracies follow from its per-example results.
 
     Raises:
-        ValueError: a field is missing, a list does not have one entry per example, an analysis is not complete, or an
-            accuracy differs from the per-example results by more than a report would show.
+        ValueError: if a field is missing, a list does not have one entry per example, an analysis is incomplete, or an
+            accuracy differs from the per-example results by more than `SHOWN_PRECISION`.
     """
     require(record, FIELDS, "the record")
     if record["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"Expected schema_version={SCHEMA_VERSION}. Received: {record['schema_version']!r}")
+        raise ValueError(
+            f"schema_version must be {SCHEMA_VERSION}. Received: schema_version={record['schema_version']!r}"
+        )
     if not record["examples"] > 0:
         raise ValueError(f"A report needs at least one example. Received: examples={record['examples']!r}")
     require(record["model"], ("source",), "record['model']")
@@ -93,10 +95,10 @@ def check_record(record: Record) -> None:
 
 
 def check_samples(record: Record, samples: Samples) -> None:
-    """Checks that the sample images, those of the analyses too, and their predictions are complete.
+    """Checks that the sample images, the images of the analyses, and their predictions are complete.
 
     Raises:
-        ValueError: a field is missing, or the arrays do not belong together.
+        ValueError: if an array is missing, or lengths or shapes do not fit together.
     """
     _check_images(samples, "", SAMPLE_FIELDS)
     for analysis in record.get("analyses") or []:
@@ -111,64 +113,70 @@ def _check_images(samples: Samples, prefix: str, fields: tuple[str, ...]) -> Non
     count = len(samples[f"{prefix}labels"])
     if images.shape != attacked.shape or len(images) != count:
         raise ValueError(
-            f"Expected clean and attacked images of one shape, one per label. Received: images.shape={images.shape}, "
-            f"attacked.shape={attacked.shape}, {count} labels"
+            "Clean and attacked images must have the same shape, and there must be one label per image. "
+            f"Received: images.shape={images.shape}, attacked.shape={attacked.shape}, {count} labels"
         )
     if count and images.ndim < 2:
-        raise ValueError(f"Expected images of shape (n, height, width, channels). Received: {images.shape}")
+        raise ValueError(
+            f"Images must have at least two axes, such as (n, height, width, channels). Received: {images.shape}"
+        )
     for field in fields:
         if field.endswith("predictions") and len(samples[prefix + field]) != count:
             raise ValueError(
-                f"Expected {count} {prefix}{field}, one per label. Received: {len(samples[prefix + field])}"
+                f"{prefix}{field} must have {count} values, one per label. Received: {len(samples[prefix + field])}"
             )
 
 
 def clean_results(record: Record) -> np.ndarray:
-    """Whether each example is classified correctly without an attack: (examples,) bool."""
+    """Returns whether each example is classified correctly without an attack, (examples,) bool."""
     predictions = _per_example(record, record["clean_predictions"], "clean_predictions")
     return np.equal(_per_example(record, record["labels"], "labels"), predictions)
 
 
 def attack_results(record: Record, name: str) -> np.ndarray:
-    """Whether each example withstood the attack of that name: (examples,) bool.
+    """Returns whether each example withstood the attack `name`, (examples,) bool.
 
-    In a suite: that attack and all before it.
+    In a suite, it says whether the example withstood this attack and all attacks before it.
     """
     field = f"details[{name!r}]['robust']"
     return _per_example(record, record["details"][name]["robust"], field).astype(bool)
 
 
 def worst_case_results(record: Record) -> np.ndarray:
-    """Whether each example withstood every attack: (examples,) bool."""
+    """Returns whether each example withstood every attack, (examples,) bool."""
     return np.all([attack_results(record, name) for name in record["attacks"]], axis=0)
 
 
 def attack_ranks(record: Record, name: str) -> np.ndarray:
-    """How many classes each example had above its label at worst: (examples,) integers, 0 where it withstood."""
+    """Returns how many classes were above the label at worst, (examples,) integers; 0 if the example withstood."""
     return _per_example(record, record["details"][name]["ranks"], f"details[{name!r}]['ranks']")
 
 
 def _per_example(record: Record, values: list[Any], field: str) -> np.ndarray:
     array = np.asarray(values)
     if array.shape != (record["examples"],):
-        raise ValueError(f"Expected {record['examples']} values in {field}, one per example. Received: {array.shape}")
+        raise ValueError(
+            f"{field} must have {record['examples']} values, one per example. Received: shape {array.shape}"
+        )
     return array
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % score interval of a binomial proportion (Wilson, 1927; Newcombe, 1998, method 3).
+    """Returns the 95 % score interval of a binomial proportion (Wilson, 1927; Newcombe, 1998, method 3).
 
-    With p = successes / trials and z the normal quantile it is
+    With n = trials, p = successes / n and the normal quantile z, the interval is
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n).
 
     Returns:
         The lower and the upper end, both fractions in [0, 1].
 
     Raises:
-        ValueError: `trials` is not positive, or `successes` is not in [0, trials].
+        ValueError: if `trials` is not positive, or `successes` is not in [0, trials].
     """
     if trials <= 0 or not 0 <= successes <= trials:
-        raise ValueError(f"Expected 0 <= successes <= trials, trials > 0. Received: {successes=}, {trials=}")
+        raise ValueError(
+            f"trials must be positive, and successes must be in [0, trials]. Received: {successes=}, {trials=}"
+        )
     fraction = successes / trials
     z_squared = NORMAL_QUANTILE**2
     centre = fraction + z_squared / (2 * trials)
@@ -176,16 +184,17 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     scale = 1 + z_squared / trials
     low = (centre - NORMAL_QUANTILE * spread) / scale
     high = (centre + NORMAL_QUANTILE * spread) / scale
-    # Rounding must not push an end that is exactly 0 or 1 past it.
+    # Rounding must not push an end that is exactly 0 or 1 out of [0, 1].
     return max(low, 0.0), min(high, 1.0)
 
 
 def check_results(record: Record) -> None:
-    """Checks that no number is shown that the per-example results contradict.
+    """Checks that the numbers in a report follow from the per-example results.
 
     Raises:
-        ValueError: a list does not have one entry per example, an accuracy or its interval differs from the per-example
-            results by more than a report would show, ranks and results disagree, or a suite is not cumulative.
+        ValueError: if a list does not have one entry per example, an accuracy or its interval differs from the
+            per-example results by more than `SHOWN_PRECISION`, ranks and results disagree, or an example of a suite is
+            robust after an earlier attack broke it.
     """
     _check_mean(record["clean_accuracy"], clean_results(record), "clean_accuracy")
     for name, accuracy in record["attacks"].items():
@@ -208,7 +217,7 @@ def _check_ranks(record: Record, name: str) -> None:
     differences = np.flatnonzero((attack_ranks(record, name) == 0) != attack_results(record, name))
     if differences.size:
         raise ValueError(
-            f"Expected rank 0 where an example is robust and only there, in details[{name!r}]. "
+            f"Robust examples must have rank 0 in details[{name!r}], and all others a higher rank. "
             f"Received: {differences.size} that differ, the first at position {differences[0]}"
         )
 
@@ -234,7 +243,7 @@ def _check_cascade(record: Record) -> None:
         regained = np.flatnonzero(results & ~before)
         if regained.size:
             raise ValueError(
-                "Expected that in a suite no example is robust after an earlier attack broke it. "
+                "In a suite, an example must not be robust after an earlier attack broke it. "
                 f"Received: details[{name!r}] with {regained.size} that are, the first at position {regained[0]}"
             )
         before = results
@@ -255,7 +264,7 @@ def _check_top_k(record: Record) -> None:
         _check_interval(top_k.get("robust_accuracy_interval"), worst, "top_k['robust_accuracy_interval']")
     if not record["clean_accuracy"] - SHOWN_PRECISION <= top_k["clean_accuracy"] <= 1:
         raise ValueError(
-            f"Expected top_k['clean_accuracy'] from clean_accuracy={record['clean_accuracy']:.6g} to 1. "
+            f"top_k['clean_accuracy'] must be from clean_accuracy={record['clean_accuracy']:.6g} to 1. "
             f"Received: {top_k['clean_accuracy']!r}"
         )
 
@@ -263,7 +272,7 @@ def _check_top_k(record: Record) -> None:
 def _check_mean(accuracy: float, results: np.ndarray, field: str) -> None:
     if not abs(accuracy - results.mean()) <= SHOWN_PRECISION:
         raise ValueError(
-            f"Expected {field}={results.mean():.6g}, the mean of its per-example results. Received: {accuracy!r}"
+            f"{field} must be {results.mean():.6g}, the mean of its per-example results. Received: {accuracy!r}"
         )
 
 
@@ -273,30 +282,30 @@ def _check_interval(interval: Any, results: np.ndarray, field: str) -> None:
     expected = wilson_interval(int(results.sum()), results.size)
     if not np.allclose(fractions(interval, (2,), field), expected, rtol=0, atol=SHOWN_PRECISION):
         raise ValueError(
-            f"Expected {field}=[{expected[0]:.6g}, {expected[1]:.6g}], the Wilson interval of the per-example results. "
+            f"{field} must be [{expected[0]:.6g}, {expected[1]:.6g}], the Wilson interval of the per-example results. "
             f"Received: {interval!r}"
         )
 
 
 def check_analysis(analysis: Analysis, where: str) -> None:
-    """Checks that an analysis has every field of its kind and that these belong together.
+    """Checks that an analysis has every field of its kind, and that the fields do not contradict each other.
 
     Args:
         analysis: an entry of the record's `analyses`.
-        where: what it is called in messages.
+        where: the name of the entry in error messages.
 
     Raises:
-        ValueError: the kind is unknown, a field is missing, or shapes, ranges or verdicts contradict each other.
+        ValueError: if the kind is unknown, a field is missing, or shapes, ranges or verdicts contradict each other.
     """
     require(analysis, ("kind", "seconds"), where)
     kind = analysis["kind"]
     if kind not in ANALYSIS_FIELDS:
-        raise ValueError(f"Expected a kind of {', '.join(ANALYSIS_FIELDS)} in {where}. Received: kind={kind!r}")
+        raise ValueError(f"The kind of {where} must be one of {tuple(ANALYSIS_FIELDS)}. Received: kind={kind!r}")
     require(analysis, ANALYSIS_FIELDS[kind], where)
     if kind == ITERATION_CURVE:
         _check_curve(analysis, "iterations", where)
         if not min(analysis["iterations"]) > 0:
-            raise ValueError(f"Expected positive iterations in {where}. Received: {analysis['iterations']!r}")
+            raise ValueError(f"The iterations of {where} must be positive. Received: {analysis['iterations']!r}")
     elif kind == EPSILON_CURVE:
         _check_curve(analysis, "epsilons", where)
     elif kind == TRANSFER_MATRIX:
@@ -308,11 +317,13 @@ def check_analysis(analysis: Analysis, where: str) -> None:
 
 
 def _check_curve(analysis: Analysis, field: str, where: str) -> None:
-    """A curve follows from the values at which its examples were broken, None for never, where these are kept."""
+    """Checks a curve. If it has `broken_at` (per example, None for never), the accuracies must follow from it."""
     length = len(analysis[field])
     values = numbers(analysis[field], (length,), f"{where}[{field!r}]")
     if not length or not (np.diff(values) > 0).all():
-        raise ValueError(f"Expected increasing {field} in {where}. Received: {analysis[field]!r}")
+        raise ValueError(
+            f"The {field} of {where} must increase, and there must be at least one. Received: {analysis[field]!r}"
+        )
     accuracy = fractions(analysis["accuracy"], (length,), f"{where}['accuracy']")
     if analysis.get("broken_at"):
         broken_at = [np.inf if value is None else value for value in analysis["broken_at"]]
@@ -324,7 +335,9 @@ def _check_transfer(analysis: Analysis, where: str) -> None:
     sources, targets = analysis["sources"], analysis["targets"]
     shape = len(analysis["attacks"]), len(sources), len(targets)
     if not all(shape):
-        raise ValueError(f"Expected sources, targets and attacks in {where}. Received: {shape} of them")
+        raise ValueError(
+            f"{where} must have attacks, sources and targets. Received: {shape[0]}, {shape[1]} and {shape[2]} of them"
+        )
     accuracy = fractions(analysis["accuracy"], shape, f"{where}['accuracy']")
     if analysis.get("robust"):
         examples = len(analysis["robust"][0][0][0])
@@ -337,28 +350,27 @@ def _check_transfer(analysis: Analysis, where: str) -> None:
         require(verdict, TRANSFER_VERDICT_FIELDS, here)
         for field, names in (("attack", analysis["attacks"]), ("source", sources), ("target", targets)):
             if verdict[field] not in names:
-                raise ValueError(f"Expected one of {names} in {here}. Received: {field}={verdict[field]!r}")
+                raise ValueError(f"The {field} of {here} must be one of {names}. Received: {field}={verdict[field]!r}")
         matrix = accuracy[analysis["attacks"].index(verdict["attack"])]
         column = targets.index(verdict["target"])
         own = matrix[white_box[:, column], column]
-        _check_among(verdict["white_box"], own, f"white_box accuracy in {here}")
+        _check_among(verdict["white_box"], own, f"white-box accuracy in {here}")
         transferred = matrix[sources.index(verdict["source"]), column]
         _check_among(verdict["transferred"], transferred[None], f"transferred accuracy in {here}")
 
 
 def _check_analysis_means(accuracy: np.ndarray, results: np.ndarray, field: str) -> None:
-    """Accuracies are the means of the per-example results along the last axis."""
+    """Checks that accuracies are the means of the per-example results along the last axis."""
     means = results.mean(axis=-1)
     if not (np.abs(accuracy - means) <= SHOWN_PRECISION).all():
         raise ValueError(
-            f"Expected {field} to be the means of the per-example results, {means.tolist()}. "
-            f"Received: {accuracy.tolist()}"
+            f"{field} must be the means of the per-example results, {means.tolist()}. Received: {accuracy.tolist()}"
         )
 
 
 def _check_among(value: float, cells: np.ndarray, field: str) -> None:
     if not (np.abs(cells - value) <= SHOWN_PRECISION).any():
-        raise ValueError(f"Expected the {field} to be that of the matrix, {cells.tolist()}. Received: {value!r}")
+        raise ValueError(f"The {field} must be as in the matrix: one of {cells.tolist()}. Received: {value!r}")
 
 
 def _check_surface(analysis: Analysis, where: str) -> None:
@@ -367,17 +379,17 @@ def _check_surface(analysis: Analysis, where: str) -> None:
         offsets = numbers(analysis[field], (length,), f"{where}[{field!r}]")
         if length < 2 or not (np.diff(offsets) > 0).all():
             raise ValueError(
-                f"Expected at least two increasing offsets in {where}. Received: {field}={offsets.tolist()}"
+                f"{where}[{field!r}] must be at least two increasing offsets. Received: {field}={offsets.tolist()}"
             )
     if len(analysis["axes"]) != 2:
-        raise ValueError(f"Expected two axes in {where}. Received: {analysis['axes']!r}")
+        raise ValueError(f"{where} must have two axes. Received: {analysis['axes']!r}")
     numbers(analysis["losses"], (len(analysis["labels"]), first, second), f"{where}['losses']")
 
 
 def _check_normalization(analysis: Analysis, where: str) -> None:
     shape = (len(analysis["channels"]),)
     if not analysis["series"]:
-        raise ValueError(f"Expected series in {where}. Received: none")
+        raise ValueError(f"{where} must have at least one series. Received: none")
     for position, series in enumerate(analysis["series"]):
         here = f"{where}['series'][{position}]"
         require(series, ("name", "mean", "variance"), here)
@@ -386,10 +398,10 @@ def _check_normalization(analysis: Analysis, where: str) -> None:
 
 
 def require(mapping: Mapping[str, Any], fields: tuple[str, ...], where: str) -> None:
-    """Checks that every field is there.
+    """Checks that `mapping` has all `fields`. `where` is its name in the error message.
 
     Raises:
-        ValueError: a field is missing.
+        ValueError: if a field is missing.
     """
     missing = [field for field in fields if field not in mapping]
     if missing:
@@ -397,27 +409,27 @@ def require(mapping: Mapping[str, Any], fields: tuple[str, ...], where: str) -> 
 
 
 def numbers(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Nested numbers as float64 of that shape; None becomes not a number.
+    """Returns nested numbers as a float64 array of this shape. None becomes NaN. `where` is their name in errors.
 
     Raises:
-        ValueError: they are no numbers, or of another shape.
+        ValueError: if they are not numbers, or have another shape.
     """
     try:
         array = np.asarray(values, np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Expected numbers of shape {shape} in {where}. Received: {values!r}") from error
+        raise ValueError(f"{where} must be numbers of shape {shape}. Received: {values!r}") from error
     if array.shape != shape:
-        raise ValueError(f"Expected numbers of shape {shape} in {where}. Received: shape {array.shape}")
+        raise ValueError(f"{where} must be numbers of shape {shape}. Received: shape {array.shape}")
     return array
 
 
 def fractions(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Nested fractions as float64 of that shape.
+    """Returns nested fractions as a float64 array of this shape. `where` is their name in errors.
 
     Raises:
-        ValueError: one is outside [0, 1] or no number, or they are of another shape.
+        ValueError: if a value is not a number in [0, 1], or they have another shape.
     """
     array = numbers(values, shape, where)
     if not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(f"Expected fractions from 0 to 1 in {where}. Received: {values!r}")
+        raise ValueError(f"{where} must be fractions from 0 to 1. Received: {values!r}")
     return array

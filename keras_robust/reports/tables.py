@@ -1,4 +1,4 @@
-"""The tables of a report: text only, shared by Markdown and HTML."""
+"""The tables of a report as text, the same for Markdown and HTML."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -12,20 +12,20 @@ from keras_robust.version import __version__
 
 TARGET_COLUMNS = ("Attack", "Target", "Reached its target", "95 % interval", "Attacked")
 CHECK_COLUMNS = ("Check", "Verdict", "Reason", "Value", "Threshold", "Source")
-# Marks of rows.
+# Marks of table rows.
 WORST, SUSPICIOUS = "worst", "suspicious"
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of text whose first column names the rows.
+    """A table of text. The first column has the names of the rows.
 
     Attributes:
-        columns: headings.
-        alignment: one letter per column: "r" a number, at the right; "l" a word or two, on one line; "n" a name, on
-            several lines if need be; "t" long text.
-        rows: one text per column.
-        marks: how the page sets off each row: `WORST`, `SUSPICIOUS` or "".
+        columns: headings of the columns.
+        alignment: one letter per column: "r" for numbers, aligned right; "l" for a word or two on one line; "n" for
+            names, which may take several lines; "t" for long text.
+        rows: a tuple of texts per row, one text per column.
+        marks: one per row: `WORST`, `SUSPICIOUS` or "". The page highlights marked rows.
     """
 
     columns: tuple[str, ...]
@@ -36,7 +36,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyRow:
-    """One line of the accuracy table."""
+    """One row of the accuracy table."""
 
     name: str
     accuracy: str
@@ -63,13 +63,13 @@ class CheckRow:
 def make_table(
     columns: Sequence[str], alignment: str, rows: Iterable[Sequence[str]], marks: Sequence[str] = ()
 ) -> Table:
-    """A table; without `marks` no row is set off."""
+    """Returns a table. Without `marks`, no row is highlighted."""
     lines = [tuple(row) for row in rows]
     return Table(tuple(columns), alignment, lines, list(marks) or [""] * len(lines))
 
 
 def accuracy_table(record: Record) -> Table:
-    """The accuracies of `accuracy_rows`; with the columns "Top k" and "Attacked" only if the record has them."""
+    """Returns the rows of `accuracy_rows` as a table, with the columns "Top k" and "Attacked" if the record has them."""
     rows = accuracy_rows(record)
     names = {"name": "Images", "accuracy": "Accuracy", "interval": "95 % interval"}
     if record.get("top_k"):
@@ -86,9 +86,9 @@ def accuracy_table(record: Record) -> Table:
 
 
 def accuracy_rows(record: Record) -> list[AccuracyRow]:
-    """Clean images first, then every attack in the order of the record, then the worst case per example.
+    """Returns a row for clean images, a row per attack in the order of the record, and a row for the worst case.
 
-    The attacks of a suite are rows "after" each attack, and the last row has the name of the suite.
+    In a suite, the names of the rows of attacks begin with "after", and the last row has the name of the suite.
     """
     suite, top_k = record.get("suite"), record.get("top_k") or {}
     top_attacks = top_k.get("attacks", {})
@@ -107,7 +107,7 @@ def accuracy_rows(record: Record) -> list[AccuracyRow]:
 
 
 def target_table(record: Record) -> Table | None:
-    """How many examples reached their target, for each attack that has one; None where none has."""
+    """Returns how many examples reached their target, with one row per targeted attack. None if there is no such attack."""
     rows = []
     for name, success in (record.get("targeted_success") or {}).items():
         detail = record["details"][name]
@@ -121,33 +121,33 @@ def target_table(record: Record) -> Table | None:
 
 
 def settings_rows(record: Record) -> list[tuple[str, str]]:
-    """The settings of every attack in one line, as (name, text)."""
+    """Returns the settings of every attack as (name, text in one line)."""
     return [(name, attack_settings(record["details"][name])) for name in record["attacks"]]
 
 
 def attack_settings(detail: dict[str, Any]) -> str:
-    """One line of settings, with the restarts where the settings do not name them."""
+    """Returns the settings in one line. The number of restarts is added if the settings do not contain it."""
     summary = formatting.settings_summary(detail["settings"])
     restarts = detail.get("restarts")
     return summary if restarts is None or "restarts=" in summary else f"{summary}, restarts={restarts}".lstrip(", ")
 
 
 def full_settings(record: Record) -> list[tuple[str, Any]]:
-    """All settings as (heading, value): the suite if there is one, and every attack."""
+    """Returns all settings as (heading, value): of the suite, if there is one, and of every attack."""
     suite = record.get("suite")
     settings = [(f"Suite: {suite['name']}", suite["settings"])] if suite else []
     return settings + [(f"Attack: {name}", record["details"][name]["settings"]) for name in record["attacks"]]
 
 
 def check_table(record: Record) -> Table:
-    """The gradient masking checks of `check_rows`."""
+    """Returns the rows of `check_rows` as a table."""
     rows = check_rows(record)
     lines = [(row.name, row.verdict, row.reason, row.value, row.threshold, row.source) for row in rows]
     return make_table(CHECK_COLUMNS, "nltrrn", lines, [SUSPICIOUS if row.suspicious else "" for row in rows])
 
 
 def check_rows(record: Record) -> list[CheckRow]:
-    """One row per gradient masking check, in the order of the record."""
+    """Returns one row per gradient masking check, in the order of the record."""
     return [
         CheckRow(
             name=str(check["name"]),
@@ -163,14 +163,14 @@ def check_rows(record: Record) -> list[CheckRow]:
 
 
 def check_verdict(check: dict[str, Any]) -> str:
-    """What a check says; one without a value was not run."""
+    """Returns the verdict of a check. A check that is not suspicious and has no value was not run."""
     if check["suspicious"]:
         return formatting.SUSPICIOUS
     return formatting.NOT_RUN if check["value"] is None else formatting.NOT_SUSPICIOUS
 
 
 def provenance_rows(record: Record) -> list[tuple[str, str]]:
-    """Everything needed to repeat the evaluation, as (name, text)."""
+    """Returns what is needed to repeat the evaluation, as (name, text)."""
     model = record["model"]
     parameters = model.get("parameters")
     rows = [
@@ -184,7 +184,7 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
         ("Seed", formatting.scalar(record["seed"])),
         ("Evaluation time", formatting.seconds(record["seconds"])),
         ("Devices", ", ".join(record.get("devices") or [formatting.NOTHING])),
-        ("Threads of the CPU", _threads(record.get("threads"))),
+        ("CPU threads", _threads(record.get("threads"))),
         ("Created", formatting.scalar(record["created"])),
         ("Commit", formatting.scalar(record["commit"])),
         ("Command", formatting.scalar(record["command"])),
@@ -200,7 +200,7 @@ def provenance_rows(record: Record) -> list[tuple[str, str]]:
 def _threads(threads: dict[str, int] | None) -> str:
     if threads is None:
         return formatting.NOTHING
-    return f"{threads['intra_op']} in an operation, {threads['inter_op']} operations at once"
+    return f"{threads['intra_op']} per operation, {threads['inter_op']} operations at once"
 
 
 def _accuracy_row(

@@ -1,4 +1,4 @@
-"""The sentences of a report. None gives a robust accuracy without the attack that measured it."""
+"""The sentences of a report. A sentence with a robust accuracy always names the attacks that measured it."""
 
 from collections.abc import Sequence
 
@@ -10,27 +10,27 @@ from keras_robust.reports.record import Record
 NO_CHECKS = "No gradient masking checks were run: treat robust accuracy as an upper bound."
 NO_HISTORY = "No training history is recorded for this model."
 INTERVALS = (
-    "Intervals are 95 % Wilson score intervals: they say how far the number of examples limits the precision, "
-    "not how much a stronger attack would find."
+    "Intervals are 95 % Wilson score intervals. They show how precise an accuracy is with this number of examples. "
+    "They do not show how much lower a stronger attack would push it."
 )
 CASCADE = (
-    "The attacks of the suite ran one after another, each on the examples that the ones before it had left: "
-    "a row counts the examples that withstood its attack and all before it."
+    "The attacks of the suite ran one after another. Each attack ran only on the examples that no attack before it had "
+    "broken. A row counts the examples that withstood its attack and all attacks before it."
 )
 
 
 def epsilons(values: Sequence[float] | np.ndarray) -> str:
-    """What the balls of an evaluation with one epsilon per example have in common."""
+    """Returns the range of the epsilons, in words, of an evaluation with one epsilon per example."""
     return f"one epsilon per example, from {min(values):.4g} to {max(values):.4g}"
 
 
 def title(record: Record) -> str:
-    """The heading: model and data set."""
+    """Returns the heading: model and data set."""
     return f"Robustness of {record['model']['source']} on {record['dataset']}"
 
 
 def verdict(record: Record) -> str:
-    """One line: clean accuracy, robust accuracy, the attacks that measured it and what it is worth."""
+    """Returns one line with clean accuracy, robust accuracy, the attacks that measured it, and how far to trust it."""
     clean = f"{formatting.percent(record['clean_accuracy'])} correct on clean images"
     examples = formatting.count(record["examples"], "example")
     names = attackers(record)
@@ -48,24 +48,24 @@ def verdict(record: Record) -> str:
 
 
 def attackers(record: Record) -> list[str]:
-    """What measured the robust accuracy: the suite, or else every attack."""
+    """Returns the names of what measured the robust accuracy: the suite, or else every attack."""
     suite = record.get("suite")
     return [suite["name"]] if suite and record["attacks"] else list(record["attacks"])
 
 
 def access(record: Record) -> tuple[str, str]:
-    """What the attacker knew: a short name and a sentence."""
+    """Returns "Black box" or "White box", and a sentence that says what the attacker knew."""
     source = record["black_box_source"]
     if source:
         return "Black box", (
-            f"The attacked images were crafted on another model, {source}, and only then shown to this one. "
-            "An attacker who knows this model can do better."
+            f"The attacked images were crafted on another model, {source}, and then shown to this model. "
+            "An attacker who knows this model can break more images."
         )
     return "White box", "The attacks used the gradients or outputs of the evaluated model itself."
 
 
 def accuracy_notes(record: Record) -> list[str]:
-    """What one has to know to read the accuracy table."""
+    """Returns the sentences that explain the accuracy table."""
     suite, top_k, attacks = record.get("suite"), record.get("top_k"), record["attacks"]
     notes = list(record.get("notes") or [])
     if suite:
@@ -74,31 +74,32 @@ def accuracy_notes(record: Record) -> list[str]:
         notes.append(f"The worst case is taken per example, over {formatting.count(len(attacks), 'attack')}.")
     if record.get("epsilons"):
         notes.append(
-            f"There is {epsilons(record['epsilons'])}. It replaces the epsilon of the settings below; step sizes and "
-            "start radii among them are in proportion to it."
+            f"There is {epsilons(record['epsilons'])}. It replaces the epsilon in the settings below. The step "
+            "sizes and start radii in the settings are scaled in proportion."
         )
     if top_k:
-        notes.append(f"Top {top_k['k']}: the label is among the {top_k['k']} highest logits, under attack as well.")
+        notes.append(f"Top {top_k['k']}: the label is among the {top_k['k']} highest logits, also for attacked images.")
     return [*notes, INTERVALS]
 
 
 def target_notes(record: Record) -> list[str]:
-    """What the table of targets means."""
+    """Returns the sentences that explain the table of targets."""
     notes = [
-        "Of the examples that the attack was run on, the share that it made the classifier take for its target, which "
-        "is not the label. An example that is taken for a third class counts as broken above, and not here."
+        "An example reached its target if the attack made the classifier predict the target class, which is never the "
+        "label. The percentages are shares of the examples on which the attack ran. An example that is predicted as a "
+        "third class counts as broken in the accuracy table, but not here."
     ]
     aims = {record["details"][name].get("aim") for name in record.get("targeted_success") or {}}
     if aims - {"given"}:
         notes.append(
-            "Attacks towards targets of their own choice leave an example once it is misclassified, whatever as: with "
-            "further restarts more might reach a target."
+            "An attack that chooses its targets itself stops attacking an example as soon as the example is "
+            "misclassified, as any class. With further restarts, more examples might reach a target."
         )
     return notes
 
 
 def checks_summary(record: Record) -> str:
-    """How many gradient masking checks ran and how many are suspicious."""
+    """Returns how many gradient masking checks ran, and how many are suspicious."""
     checks = record["checks"]
     ran = [check for check in checks if check["value"] is not None or check["suspicious"]]
     if not checks:
@@ -111,11 +112,14 @@ def checks_summary(record: Record) -> str:
     skipped = f" {len(checks) - len(ran)} more could not be run." if len(checks) > len(ran) else ""
     if suspicious:
         return f"{suspicious} of {total} suspicious: the true robustness is probably lower than measured here.{skipped}"
-    return f"{total}, none suspicious. This makes a fooled attack less likely; it does not exclude one.{skipped}"
+    return (
+        f"{total}, none suspicious. This makes it less likely that gradient masking fooled the attacks, but does not "
+        f"exclude it.{skipped}"
+    )
 
 
 def training_attacks(record: Record) -> str:
-    """The attacks behind the attacked curves of training, from the training configuration."""
+    """Returns a sentence that names the attacks that measured the attacked training curves."""
     config = record["training"]["config"] or {}
     named = [
         f"{phase} {formatting.settings_summary(config[key])}"
@@ -123,8 +127,11 @@ def training_attacks(record: Record) -> str:
         if config.get(key)
     ]
     if not named:
-        return "Attacked values were measured by the attack of the training run, which its configuration does not name."
-    return f"Attacked values were measured by the attacks of the training run: {'; '.join(named)}."
+        return (
+            "The attack of the training run measured the values on attacked images. The configuration of the run does "
+            "not name this attack."
+        )
+    return f"The attacks of the training run measured the values on attacked images: {'; '.join(named)}."
 
 
 def _worth(record: Record) -> str:

@@ -80,8 +80,9 @@ def test_transfer_without_a_verdict(full_record):
 def test_loss_surface(full_record):
     """Of the offsets -0.3, 0, 0.3 and -0.3, 0.3 those nearest to the image are 0 and the first of the two, -0.3."""
     section = sections_of.sections(full_record)[SURFACE]
-    assert "around 5 examples, moved by up to 0.3 (Linf) along the gradient direction and the random" in (
-        section.introduction
+    assert (
+        "around 5 examples. Each example is moved by up to 0.3 (Linf) along the gradient direction and the random"
+        in (section.introduction)
     )
     assert section.tables[0].rows[0] == ("4", "1", "0.25", "3")
     full_record["analyses"][SURFACE]["axes"] = ["random", "random"]
@@ -156,7 +157,7 @@ def test_curves_follow_from_their_examples(analyses):
     analysis["broken_at"] = [0] * 2 + [10] * 2 + [40] * 2 + [2000] + [None] * 13
     check_analysis(analysis, "here")
     analysis["broken_at"][-1] = 40
-    with pytest.raises(ValueError, match=r"here\['accuracy'\] to be the means.*Received: \[0.8, 0.7, 0.65\]"):
+    with pytest.raises(ValueError, match=r"here\['accuracy'\] must be the means.*Received: \[0.8, 0.7, 0.65\]"):
         check_analysis(analysis, "here")
 
 
@@ -165,5 +166,5 @@ def test_a_matrix_follows_from_its_examples(analyses):
     analysis["robust"] = [[[ROBUST[cell] for cell in row] for row in matrix] for matrix in analysis["accuracy"]]
     check_analysis(analysis, "here")
     analysis["robust"] = np.zeros((2, 2, 1, 8)).tolist()
-    with pytest.raises(ValueError, match="to be the means"):
+    with pytest.raises(ValueError, match="must be the means"):
         check_analysis(analysis, "here")

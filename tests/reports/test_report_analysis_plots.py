@@ -51,7 +51,9 @@ def test_missing_pictures_are_named(full_record, full_samples, field):
 
 def test_pictures_that_do_not_belong_together(full_record, full_samples):
     full_samples["large_epsilon/attacked_predictions"] = np.zeros(2)
-    with pytest.raises(ValueError, match=r"Expected 3 large_epsilon/attacked_predictions, one per label. Received: 2"):
+    with pytest.raises(
+        ValueError, match=r"large_epsilon/attacked_predictions must have 3 values, one per label. Received: 2"
+    ):
         render_html(full_record, full_samples)
 
 

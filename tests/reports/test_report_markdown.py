@@ -54,9 +54,9 @@ def test_notes_are_under_the_first_sentence(record, samples):
 
 
 def test_devices_and_threads_are_in_the_provenance(record):
-    assert "| Devices | - |\n| Threads of the CPU | - |" in render_markdown(record)
+    assert "| Devices | - |\n| CPU threads | - |" in render_markdown(record)
     record |= {"devices": ["CPU", "GPU NVIDIA H200"], "threads": {"intra_op": 8, "inter_op": 2}}
-    lines = "| Devices | CPU, GPU NVIDIA H200 |\n| Threads of the CPU | 8 in an operation, 2 operations at once |"
+    lines = "| Devices | CPU, GPU NVIDIA H200 |\n| CPU threads | 8 per operation, 2 operations at once |"
     assert lines in render_markdown(record)
 
 
@@ -166,7 +166,7 @@ def test_accuracies_must_follow_from_the_examples(record, field, value):
     if field == "attacks":
         record["details"] = {"PGD": next(iter(record["details"].values()))}
     record[field] = value
-    with pytest.raises(ValueError, match=rf"Expected {field}.*=0\.\d+, the mean of its per-example results"):
+    with pytest.raises(ValueError, match=rf"{field}.* must be 0\.\d+, the mean of its per-example results"):
         render_markdown(record)
 
 
@@ -222,13 +222,13 @@ def test_target_table(targeted, samples):
     text = render_markdown(targeted)
     assert "\n## Targets\n" in text
     assert row in text
-    assert "made the classifier take for its target" in text
-    assert "leave an example once" not in text
+    assert "made the classifier predict the target class" in text
+    assert "stops attacking an example" not in text
     page = render_html(targeted, samples)
     assert "33.3 %" in page
     assert "Reached its target" in page
     targeted["details"][ATTACK]["aim"] = "random"
-    assert "leave an example once" in render_markdown(targeted)
+    assert "stops attacking an example" in render_markdown(targeted)
 
 
 def test_no_target_table_without_targets(record, samples):
@@ -248,7 +248,7 @@ def test_an_attack_that_was_run_on_nothing_reached_no_target(targeted):
 @pytest.mark.parametrize("share", [0.4, 1.0, 0.0])
 def test_a_share_that_the_examples_contradict_is_refused(targeted, share):
     targeted["targeted_success"][ATTACK] = share
-    with pytest.raises(ValueError, match=r"Expected targeted_success\[.*0.333333.*Received: "):
+    with pytest.raises(ValueError, match=r"targeted_success\[.* must be 0.333333.*Received: "):
         render_markdown(targeted)
 
 

@@ -78,7 +78,7 @@ def test_of_other_channels_than_colours_the_mean_is_shown(record, samples):
         samples[name] = np.concatenate([samples[name], np.zeros_like(samples[name])], axis=-1)
     page = Page(render_html(record, samples))
     np.testing.assert_array_equal(decode(page.pictures[0][1]), 64)  # 0.25 * 255
-    assert "Shown is the mean of the 2 channels." in page.text
+    assert "The pictures show the mean of the 2 channels." in page.text
 
 
 def test_bounds_of_the_threat_model_are_used(record, samples):
