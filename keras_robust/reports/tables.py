@@ -69,7 +69,7 @@ def make_table(
 
 
 def accuracy_table(record: Record) -> Table:
-    """Returns the rows of `accuracy_rows` as a table, with the columns "Top k" and "Attacked" if the record has them."""
+    """Returns the rows of `accuracy_rows` as a table, with columns "Top k" and "Attacked" if the record has them."""
     rows = accuracy_rows(record)
     names = {"name": "Images", "accuracy": "Accuracy", "interval": "95 % interval"}
     if record.get("top_k"):
@@ -107,7 +107,7 @@ def accuracy_rows(record: Record) -> list[AccuracyRow]:
 
 
 def target_table(record: Record) -> Table | None:
-    """Returns how many examples reached their target, with one row per targeted attack. None if there is no such attack."""
+    """Returns how many examples reached their target, with one row per targeted attack, or None without such attacks."""
     rows = []
     for name, success in (record.get("targeted_success") or {}).items():
         detail = record["details"][name]

@@ -82,7 +82,7 @@ def test_training_values_name_their_attack(record):
     assert "| Accuracy, validation, attacked | 65.3 % |" in text
     assert "in training name=pgd, steps=7" in text
     record["training"]["config"] = {}
-    assert "which its configuration does not name" in render_markdown(record)
+    assert "configuration of the run does not name this attack" in render_markdown(record)
 
 
 def test_verdict_names_the_attack(record):
