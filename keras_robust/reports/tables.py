@@ -107,7 +107,7 @@ def accuracy_rows(record: Record) -> list[AccuracyRow]:
 
 
 def target_table(record: Record) -> Table | None:
-    """Returns how many examples reached their target, with one row per targeted attack, or None without such attacks."""
+    """Returns how many examples reached their target, with one row per targeted attack. None without such attacks."""
     rows = []
     for name, success in (record.get("targeted_success") or {}).items():
         detail = record["details"][name]
