@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import importlib
 import io
 import logging
 import os
@@ -28,6 +27,7 @@ from absl import flags
 
 from keras_robust import data
 from keras_robust.distribution import create_strategy
+from keras_robust.training import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -163,16 +163,27 @@ def float64() -> Iterator[None]:
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def belongs_to_every_script(flag: str) -> bool:
+    """Whether a flag is of a library or of what all scripts share. Flags of benchmarks that a test imports are not."""
+    module = flags.FLAGS.find_module_defining_flag(flag) or ""
+    libraries = ("absl", "etils", "ml_collections", "tensorflow", "tensorflow_datasets")
+    return module == command_line.__name__ or module.partition(".")[0] in libraries
+
+
 @contextlib.contextmanager
 def flags_of_one_script() -> Iterator[None]:
-    """Forgets, at its end, the absl flags that a script has defined: the next one may define them, too."""
-    importlib.import_module("keras_robust.training.command_line")  # it defines a flag when it is first imported
+    """Hides the flags of other scripts, and forgets at its end those that a script has defined."""
+    others = {name: flags.FLAGS[name] for name in flags.FLAGS if not belongs_to_every_script(name)}
+    for name in others:
+        delattr(flags.FLAGS, name)
     before = set(flags.FLAGS)
     try:
         yield
     finally:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
+        for name, flag in others.items():
+            flags.FLAGS[name] = flag
         flags.FLAGS.unparse_flags()
 
 
