@@ -276,31 +276,31 @@ def check_kind(name: str, value: Any, kind: type) -> None:
 def check_batch(
     classifier: keras.Layer, images: Any, labels: Any, bounds: tuple[float, float], all_labels: Any = None
 ) -> None:
-    """Checks images, labels and what the classifier makes of them.
+    """Checks the first batch: images, labels, and the outputs of the classifier for some of the images.
 
     Args:
-        classifier: maps images to logits.
-        images: the first batch.
-        labels: of it.
+        classifier: maps images to logits (batch, classes).
+        images: (batch, height, width, channels).
+        labels: (batch,) class indices, or (batch, classes) one-hot or soft rows.
         bounds: smallest and largest pixel value.
-        all_labels: those of all batches, where they are at hand.
+        all_labels: the labels of all batches, to check them all. None, or no labels: only `labels` are checked.
 
     Raises:
-        ValueError: if the images are not floats inside `bounds`, their shape is not what the classifier takes, its
-            output cannot be logits, or the labels do not fit.
+        ValueError: if the images are not floats inside `bounds`, the classifier takes another image shape, its output
+            cannot be logits, or the labels do not fit the images or the classes.
     """
     if isinstance(images, dict):
         raise ValueError(
-            "A robust model takes one array of images, and data sets are of pairs (images, labels): of TFDS's "
-            "dictionaries make pairs with dataset.map(lambda batch: (batch['image'], batch['label'])). "
+            "Images must be one array, and batches of a data set must be pairs (images, labels). Turn the dictionaries "
+            "of TensorFlow Datasets into pairs: dataset.map(lambda batch: (batch['image'], batch['label'])). "
             f"Received: a dict with the keys {sorted(map(str, images))}"
         )
     if isinstance(images, list | tuple):
-        raise ValueError(f"A robust model takes one array of images. Received: a {type(images).__name__}")
+        raise ValueError(f"Images must be one array. Received: a {type(images).__name__}")
     check_images(images, bounds)
     warn_of_scale(images, bounds)
     if labels is None:
-        raise ValueError("Training needs labels: pass y, or a data set of (images, labels). Received: no labels")
+        raise ValueError("Training needs labels. Pass y, or a data set of (images, labels). Received: no labels")
     check_image_shape(classifier, images.shape)
     few = tf.convert_to_tensor(images[:EXAMPLES])
     logits = check_output(classifier(few, training=False))
@@ -315,19 +315,19 @@ def check_image_shape(classifier: keras.Layer, shape: Any) -> None:
     expected = getattr(classifier, "input_shape", None)
     if isinstance(expected, tuple) and not tf.TensorShape(expected).is_compatible_with(shape):
         raise ValueError(
-            f"The classifier {classifier.name!r} takes images of shape {expected[1:]}. "
+            f"Images for the classifier {classifier.name!r} must have the shape {expected[1:]}. "
             f"Received: images of shape {tuple(shape[1:])}"
         )
 
 
 def check_ends_in_logits(classifier: keras.Layer) -> None:
-    """Raises `ValueError` unless `classifier` is a Keras layer of one input, which ends in two logits or more.
+    """Raises `ValueError` unless `classifier` is a Keras layer with one input that ends in at least two logits.
 
-    Classifiers that cannot be looked into are checked by their output at the first batch.
+    It looks at the layers. A classifier whose layers are unknown passes; `check_batch` checks its outputs later.
     """
     if not isinstance(classifier, keras.Layer):
         raise ValueError(
-            "classifier is a Keras model from images to logits. "
+            "classifier must be a Keras model from images to logits. "
             f"Received: classifier of type {type(classifier).__name__}"
         )
     check_one_in_one_out(classifier)
@@ -338,16 +338,16 @@ def check_ends_in_logits(classifier: keras.Layer) -> None:
     count = _number_of_logits(classifier, last)
     ends_in = f"Received: a classifier that ends in {last.name!r} with {names[1] or names[0]}"
     if count == 1:
-        raise ValueError(f"A classifier returns two logits per image or more. {ONE_LOGIT}{ends_in} and 1 output")
+        raise ValueError(f"The classifier must return at least two logits per image. {ONE_LOGIT}{ends_in} and 1 output")
     if "softmax" in names or "sigmoid" in names:
         raise ValueError(
-            "A classifier returns logits: remove the softmax (or sigmoid) at its end, since attacks on probabilities "
-            f"are weak. {ends_in}"
+            "The classifier must return logits. Remove the softmax or sigmoid at its end: attacks on probabilities are "
+            f"weak. {ends_in}"
         )
 
 
 def _number_of_logits(classifier: keras.Layer, last: keras.Layer) -> int | None:
-    """Returns how many outputs per image a classifier has, or None where that is not seen."""
+    """Returns the number of outputs per image of a classifier, or None if it is not known."""
     outputs = getattr(classifier, "outputs", None)
     if outputs and len(outputs[0].shape) == 2:
         return outputs[0].shape[1]
@@ -355,13 +355,13 @@ def _number_of_logits(classifier: keras.Layer, last: keras.Layer) -> int | None:
 
 
 def check_one_in_one_out(classifier: keras.Layer) -> None:
-    """Raises `ValueError` if a Keras model is seen to have several inputs or outputs."""
+    """Raises `ValueError` if a Keras model has several inputs or outputs."""
     for kind, meaning in (("inputs", "one batch of images"), ("outputs", "one tensor of logits")):
         tensors = getattr(classifier, kind, None)
         if isinstance(tensors, list | tuple) and len(tensors) > 1:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
             raise ValueError(
-                f"A classifier has {meaning} as its {kind}: make a model of the one that is meant, such as "
+                f"The {kind} of a classifier must be {meaning}. Make a model with one input and one output, such as "
                 "keras.Model(model.inputs[0], model.outputs[0]). "
                 f"Received: {classifier.name!r} with {len(tensors)} {kind} of shapes {shapes}"
             )

@@ -1,12 +1,11 @@
-"""Every private part of Keras and TensorFlow that the toolkit uses, and the base class of its models.
+"""All private parts of Keras and TensorFlow that the toolkit uses, and the base class of its models.
 
-Nothing else in the package touches a name of theirs that begins with an underscore. Each part has a test in
-`tests/core/test_keras_private.py` that fails when Keras or TensorFlow changes it; `setup.py` names the versions that
-were tried.
+Only this module uses names of Keras or TensorFlow that begin with an underscore. Each has a test in
+`tests/core/test_keras_private.py`, which fails if Keras or TensorFlow changes it. `setup.py` names the tested versions.
 
 Keras 3 does not support `tf.distribute.MultiWorkerMirroredStrategy` (https://github.com/keras-team/keras/issues/20585).
-Two places break: before the first step Keras averages a whole batch, labels too, over all workers, and after each step
-it averages the metrics, which are scalars, over their first axis. `KerasModel` mends both.
+Two things fail: before the first step, Keras averages a whole batch, with its labels, over all workers; after each
+step, it averages the metrics over their first axis, although they are scalars. `KerasModel` corrects both.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,20 +18,20 @@ Call = Callable[..., Any]
 
 
 def flatten_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """Returns `layer` and all layers nested in it, of any kind of model; `keras.Model.layers` has the outer ones."""
+    """Returns `layer` and all layers nested in it. `keras.Model.layers` has only the outer layers."""
     return list(layer._flatten_layers())
 
 
 def own_call(layer: keras.Layer) -> Call | None:
-    """Returns what `replace_call` has put in the place of `layer.call`, or None."""
+    """Returns the function by which `replace_call` has replaced `layer.call`, or None."""
     return layer.__dict__.get("call")
 
 
 def replace_call(layer: keras.Layer, call: Call | None) -> None:
-    """Lets `layer` compute with `call` instead of its own `call`; None gives its own back.
+    """Makes `layer` compute with `call` instead of its own `call`. None restores its own.
 
-    A layer looks for `self.call` in each call, so an attribute of the instance comes first. `__dict__` goes past
-    Keras's `__setattr__`, which would refuse it in a built layer.
+    A layer looks up `self.call` each time, and an attribute of the instance comes first. It is set in `__dict__`,
+    because Keras's `__setattr__` raises an error in a built layer.
     """
     if call is None:
         layer.__dict__.pop("call", None)
@@ -41,7 +40,7 @@ def replace_call(layer: keras.Layer, call: Call | None) -> None:
 
 
 def add_losses(layer: keras.Layer, losses: Sequence[Any]) -> None:
-    """Adds losses to a layer as its `add_loss` does; that of a functional model raises `NotImplementedError`."""
+    """Adds losses to any layer. The `add_loss` of a functional model would raise `NotImplementedError`."""
     keras.Layer.add_loss(layer, losses)
 
 
@@ -49,16 +48,16 @@ def add_losses(layer: keras.Layer, losses: Sequence[Any]) -> None:
 
 
 def wrapped_function(metric: keras.metrics.Metric) -> tuple[Callable[..., Any], dict[str, Any]] | None:
-    """Returns the function of a plain `MeanMetricWrapper` and its options, or None for any other metric."""
+    """Returns (function, its options) of a `MeanMetricWrapper`, or None for any other metric, even a subclass."""
     if type(metric) is not keras.metrics.MeanMetricWrapper:
         return None
     return metric._fn, metric._fn_kwargs
 
 
 def copy_metric(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric:
-    """Returns a new metric that computes the same, and is better where the first one is."""
+    """Returns a new metric that computes the same. Callbacks consider the same direction as better."""
     wrapped = wrapped_function(metric)
-    if wrapped is not None:  # its config would need the function registered
+    if wrapped is not None:  # with its config, only a registered function could be copied
         function, options = wrapped
         copy = keras.metrics.MeanMetricWrapper(function, name=name, dtype=metric.dtype, **options)
     else:
@@ -70,7 +69,7 @@ def copy_metric(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric
 
 
 def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
-    """Says whether more is better, "up" or "down": what callbacks with mode="auto" go by."""
+    """Sets whether more is better ("up") or less ("down"). Callbacks with mode="auto" use it."""
     metric._direction = direction
 
 
@@ -78,7 +77,7 @@ def set_direction(metric: keras.metrics.Metric, direction: str) -> None:
 
 
 def averages_of_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable | None]:
-    """Returns the moving average of each trainable variable that an optimizer with `use_ema=True` keeps."""
+    """Returns the moving averages of the trainable variables, in their order, of an optimizer with `use_ema=True`."""
     return optimizer._model_variables_moving_average
 
 
@@ -86,24 +85,24 @@ def averages_of_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Var
 
 
 class BegunDataset(tf.data.Dataset):
-    """A data set whose first iterator is one that there is already.
+    """A data set whose first iterator already exists.
 
     Args:
         data: the data set.
-        iterator: over its elements.
+        iterator: an iterator over the elements of `data`.
     """
 
     def __init__(self, data: tf.data.Dataset, iterator: Iterator[Any]) -> None:
         self._data = data
         self._iterator: Iterator[Any] | None = iterator
-        super().__init__(data._variant_tensor)  # the rest of tf.data takes it for `data`
+        super().__init__(data._variant_tensor)  # other functions of tf.data treat it as `data`
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._data]
 
     @property
     def element_spec(self) -> Any:
-        """That of the data set."""
+        """The `element_spec` of the data set."""
         return self._data.element_spec
 
     def __iter__(self) -> Iterator[Any]:
@@ -112,18 +111,18 @@ class BegunDataset(tf.data.Dataset):
 
 
 def caches_of(data: tf.data.Dataset) -> list[tf.data.Dataset]:
-    """Returns every `Dataset.cache` in a data set."""
+    """Returns all `Dataset.cache` steps in the pipeline of a data set."""
     own = [data] if type(data).__name__ == "CacheDataset" else []
     return own + [cache for each in data._inputs() for cache in caches_of(each)]
 
 
 def first_of_replicas(values: Any) -> Any:
-    """Returns what the first replica has of an element of a distributed data set."""
+    """Returns the part of the first replica in an element of a distributed data set."""
     return tf.nest.map_structure(lambda value: getattr(value, "values", (value,))[0], values)
 
 
 def without_tracing_warning(function: Any) -> Any:
-    """Returns a compiled function of which TensorFlow does not warn, however often it is traced."""
+    """Returns a `tf.function` without TensorFlow's warning about frequent tracing."""
     function._omit_frequent_tracing_warning = True
     return function
 
@@ -132,14 +131,14 @@ def without_tracing_warning(function: Any) -> Any:
 
 
 def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether the strategy has replicas in other processes, which do the same."""
+    """Returns whether the strategy has replicas in several processes that run the same program."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and bool(
         strategy.cluster_resolver.cluster_spec().jobs
     )
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether this process writes the files of a run: the only process, or the first of several."""
+    """Returns whether this process must write the files of a run: it is the only process, or the first of several."""
     if not is_multi_worker(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -149,23 +148,23 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 class KerasModel(keras.Model):
-    """A `keras.Model` that several replicas and workers can train, and whose metrics callbacks find before a step.
+    """A `keras.Model` that several replicas and workers can train.
 
-    Under any strategy Keras logs metrics over all replicas only where a step logs all metrics of the model. Otherwise
-    it averages what each replica computed by itself, however few examples that had. Steps here log what they have seen.
+    A step here may log only some metrics of the model. Under a strategy, Keras would then log the mean of the results
+    of the replicas, whatever their numbers of examples. This class logs the results over all examples.
     """
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The loss, and last Keras's container of the metrics of `compile`."""
+        """The loss and other metrics. The last entry is Keras's container of the metrics of `compile`."""
         return sorted(super().metrics, key=self.is_container)
 
     def is_container(self, metric: keras.metrics.Metric) -> bool:
-        """Returns whether it is the one of `self.metrics` that holds those of `compile`; callbacks look for it."""
+        """Returns whether `metric` is the container of the metrics of `compile`."""
         return metric is self._compile_metrics
 
     def metrics_by_name(self) -> dict[str, keras.metrics.Metric]:
-        """Returns the metrics one by one."""
+        """Returns all metrics by name, those of the container one by one."""
         nested = [metric.metrics if self.is_container(metric) else [metric] for metric in self.metrics]
         return {metric.name: metric for metrics in nested for metric in metrics}
 
@@ -175,28 +174,28 @@ class KerasModel(keras.Model):
         return self._loss_tracker
 
     def build_metrics(self) -> None:
-        """Makes the metrics of `compile` known. Keras does so in its first step; callbacks look for them before."""
+        """Builds the metrics of `compile`, so that callbacks find them before the first step, in which Keras does it."""
         self._compile_metrics.build(tf.zeros((1,)), tf.zeros((1, 2)))
 
     def _get_metrics_result_or_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """Returns what a step logged, as its metrics have it over all steps and replicas."""
+        """Returns the names that a step logged, with the results of their metrics over all steps and replicas."""
         metrics = self.metrics_by_name()
         return {name: metrics[name].result() if name in metrics else value for name, value in logs.items()}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Builds from the shapes of the data set's elements.
+        """Builds the model from the shapes of the data set's elements.
 
-        Keras takes the first batch of an iterator that it gives up, with which `tf.data.Dataset.cache` can lose all
-        that comes after it, for good; and of several workers the mean of what they have, labels too.
+        Keras itself takes the first batch of an iterator that it then deletes. `tf.data.Dataset.cache` can then lose
+        all later batches. With several workers, Keras takes the mean of their batches, with the labels.
         """
         if iterator is not None:
-            specs = iterator._distributed_dataset.element_spec  # of all replicas; they have the same
+            specs = iterator._distributed_dataset.element_spec  # one spec per replica, all equal
             data_batch = tf.nest.map_structure(lambda spec: tf.nest.flatten(spec, expand_composites=True)[0], specs)
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _make_function(self, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Returns the function of a training or test step, whose results have an axis for Keras to average over."""
+        """Returns the function of a training or test step. With several workers, its results get a first axis."""
         if not is_multi_worker(self.distribute_strategy):
             return super()._make_function(step_function)
         return super()._make_function(lambda data: tf.nest.map_structure(lambda v: v[None], step_function(data)))

@@ -1,4 +1,4 @@
-"""TRADES, MART and virtual adversarial training: a divergence of the attacked from the clean prediction."""
+"""TRADES, MART and virtual adversarial training: a divergence between clean and attacked predictions in the loss."""
 
 import warnings
 from typing import Any, ClassVar
@@ -17,24 +17,28 @@ from keras_robust.methods.robust_model import RobustModel
 
 
 class DivergenceTraining(RobustModel):
-    """Training on clean images and on the divergence of the attacked from the clean prediction; a base class.
+    """The base class of methods whose loss has a divergence between the predictions for clean and attacked images.
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`. A `PGD` that was given no objective or no random start takes those of the method's
-            authors; one that was given another objective is warned of.
-        divergence_weight: at least 0.
-        direction: of `DivergenceLoss`.
-        joint_pass: as in `RobustModel`; the authors of all three run clean and attacked images one after the other.
-        **kwargs: of `RobustModel`.
+        attack: as in `RobustModel`. A `PGD` without an objective, or without a random start, takes that of the method's
+            authors. With another objective it runs as given, with a warning.
+        divergence_weight: weight of the divergence in the loss, at least 0.
+        direction: "forward" or "reverse", as in `DivergenceLoss`.
+        joint_pass: as in `RobustModel`. The default is False, because the authors of all three methods run clean and
+            attacked images one after the other.
+        **kwargs: arguments of `RobustModel`.
 
     Raises:
-        ValueError: if `divergence_weight` is negative or `direction` unknown, or the attack starts at the clean image,
-            where its objective has no gradient.
+        ValueError: if `divergence_weight` is negative, `direction` is unknown, or the attack maximises the divergence
+            from the clean image, where the divergence has no gradient; see also `RobustModel`.
+
+    Warns:
+        UserWarning: if the attack has another objective than that of the authors.
     """
 
     OBJECTIVE: ClassVar[str] = "kl_divergence"
-    """What the attack of the authors climbs, from `PGD`'s "normal" start."""
+    """The objective of the authors' attack. It starts at `PGD`'s "normal" start."""
 
     def __init__(
         self,
@@ -55,54 +59,55 @@ class DivergenceTraining(RobustModel):
         self.divergence = divergence
 
     def _published(self, attack: Any) -> Any:
-        """Returns the attack with the defaults of the method; warns where it climbs something else."""
+        """Returns the attack with the defaults of the method. Warns if it has another objective."""
         name = type(self).__name__
         try:
             if isinstance(attack, Attack):
                 attack = attack.with_defaults(objective=self.OBJECTIVE, random_start="normal")
         except ValueError as error:
             raise ValueError(
-                f"The attack of {name} climbs {self.OBJECTIVE} where it is given no objective. {error}. Leave its "
-                "start to the default, or give it an objective of your own."
+                f"The attack of {name} maximises {self.OBJECTIVE} if it is given no objective. {error}. Leave the "
+                "start of the attack at its default, or give it another objective."
             ) from error
         given = getattr(attack, "resolved_objective", None)
         if given is not None and given.name != self.OBJECTIVE:
             warnings.warn(
-                f"The attack of {name} climbs {self.OBJECTIVE} in the paper and in the authors' code. It is trained "
-                "with the one that was asked for; leave the objective to the default for that of the authors. "
+                f"The attack of {name} maximises {self.OBJECTIVE} in the paper and in the authors' code. Training uses "
+                "the objective that was given. For that of the authors, give no objective. "
                 f"Received: an attack with objective={given.name!r}",
                 stacklevel=4,
             )
         return attack
 
     def passes(self, images: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
-        """Returns clean and attacked images."""
+        """Returns both clean and attacked images."""
         return {CLEAN: images, ADVERSARIAL: adversarial}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         return {**super().get_config(), "divergence_weight": self.divergence_weight, "direction": self.direction}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TRADES(DivergenceTraining):
-    """Natural loss plus the divergence of the attacked from the clean prediction (Zhang et al., 2019, equation 5).
+    """Natural loss plus the divergence between clean and attacked predictions (Zhang et al., 2019, equation 5).
 
         loss(clean) + divergence_weight * mean_i KL(p(x_i) || p(x_adv_i))
 
-    Its attack climbs the same divergence from a Gaussian start, as in the paper and the authors' code. On MNIST theirs
-    is `PGD(Linf(0.3), steps=40, step_size=0.01)`.
+    The attack maximises the same divergence from a Gaussian start, as in the paper and the authors' code. On MNIST
+    their attack is `PGD(Linf(0.3), steps=40, step_size=0.01)`.
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`. A `PGD` that was given no objective climbs "kl_divergence", and one that was given
-            no random start has the "normal" one; another objective that was asked for is trained with, with a warning.
-        divergence_weight: beta, or 1 / lambda in the paper, at least 0: 6 on CIFAR-10, 1 in the authors' MNIST code.
-        **kwargs: of `DivergenceTraining`.
+        attack: as in `RobustModel`. A `PGD` without an objective maximises "kl_divergence". A `PGD` without a random
+            start uses "normal". With another objective it runs as given, with a warning.
+        divergence_weight: beta, which is 1 / lambda in the paper, at least 0: 6 on CIFAR-10, 1 in the authors' code for
+            MNIST.
+        **kwargs: arguments of `DivergenceTraining`.
 
     Raises:
-        ValueError: if `divergence_weight` is negative, or the attack starts at the clean image, where the divergence
-            has no gradient (`FGSM`, `BIM`).
+        ValueError: if `divergence_weight` is negative, or the attack has no objective and starts at the clean image
+            (`FGSM`, `BIM`), where the divergence has no gradient; see also `DivergenceTraining`.
     """
 
     def __init__(
@@ -111,28 +116,30 @@ class TRADES(DivergenceTraining):
         super().__init__(classifier, attack, divergence_weight=divergence_weight, **kwargs)
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
-        """Returns the natural loss plus the weighted divergence, with gradients through both predictions."""
+        """Returns the natural loss plus the weighted divergence. Gradients flow through both predictions."""
         natural = self.classification_loss(labels, logits[CLEAN], sample_weight)
         return natural + self.divergence_weight * self.divergence(logits[CLEAN], logits[ADVERSARIAL], sample_weight)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MART(DivergenceTraining):
-    """Boosted loss on attacked images, and a divergence that counts most where the clean image is misclassified.
+    """Boosted cross-entropy on attacked images, plus a divergence with most weight on misclassified clean images.
 
         mean_i BCE(y_i, x_adv_i) + divergence_weight * mean_i KL(p(x_i) || p(x_adv_i)) (1 - p_y(x_i))
 
-    Wang et al. (2020), equation 11. The compiled loss is not trained on; it is what validation logs.
+    Source: Wang et al. (2020), equation 11. The compiled loss is not minimised. Validation logs it, and it is the loss
+    on auxiliary logits.
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`; the authors' is a `PGD` on the cross-entropy. One that was given no random start
-            has theirs, the "normal" one; another objective is warned of.
-        divergence_weight: lambda, at least 0; 5 in the paper, 6 the default in the authors' code.
-        **kwargs: of `DivergenceTraining`.
+        attack: as in `RobustModel`. The authors use a `PGD` on the cross-entropy. A `PGD` without a random start uses
+            theirs, "normal". With another objective it runs as given, with a warning.
+        divergence_weight: lambda, at least 0: 5 in the paper, 6 by default in the authors' code.
+        **kwargs: arguments of `DivergenceTraining`.
 
     Raises:
-        ValueError: if `divergence_weight` is negative, or, in `compile`, the loss has label smoothing.
+        ValueError: if `divergence_weight` is negative; in `compile`, if the loss has label smoothing; see also
+            `DivergenceTraining`.
     """
 
     OBJECTIVE = "cross_entropy"
@@ -147,12 +154,13 @@ class MART(DivergenceTraining):
         """Configures training as `RobustModel.compile`."""
         if isinstance(loss, keras.losses.Loss) and loss.get_config().get("label_smoothing"):
             raise ValueError(
-                f"MART trains on a loss of its own, which has no label smoothing. Received: loss={loss.get_config()}"
+                "MART needs a loss without label smoothing, because its own loss has none. "
+                f"Received: loss={loss.get_config()}"
             )
         super().compile(optimizer, loss, *args, **kwargs)
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
-        """Returns the loss above, with gradients through everything in it."""
+        """Returns the loss of the class docstring. Gradients flow through all its terms."""
         clean, adversarial = logits[CLEAN], logits[ADVERSARIAL]
         of_label = tf.cast(as_one_hot(labels, tf.shape(clean)[1]), clean.dtype)
         doubt = 1.0 - tf.reduce_sum(of_label * tf.nn.softmax(clean), axis=1)
@@ -169,19 +177,20 @@ class VirtualAdversarialTraining(DivergenceTraining):
 
         loss(clean) + divergence_weight * mean_i KL(p(x_i) || p(x_adv_i)), with no gradient through p(x_i)
 
-    The paper's attack is `VirtualAdversarial(L2(epsilon))`. Kannan et al. (2018, section 6) compared it, and the other
-    direction of the divergence, with logit pairing on MNIST and found both weaker. Made for learning from few
-    labels, it is no defence. The authors' code attacks in training mode (`attack_in_training_mode=True`).
+    The paper's attack is `VirtualAdversarial(L2(epsilon))`. The authors' code attacks in training mode
+    (`attack_in_training_mode=True`). The method is made for learning from few labels and is not a defence. On MNIST,
+    Kannan et al. (2018, section 6) found both directions of the divergence weaker than logit pairing.
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`. A `PGD` that was given no objective climbs the divergence too; another objective is
-            warned of.
-        divergence_weight: at least 0; 1 in the paper.
-        **kwargs: of `DivergenceTraining`.
+        attack: as in `RobustModel`. A `PGD` without an objective maximises the divergence, too. With another objective
+            it runs as given, with a warning.
+        divergence_weight: weight of the divergence in the loss, at least 0: 1 in the paper.
+        **kwargs: arguments of `DivergenceTraining`, such as `direction`.
 
     Raises:
-        ValueError: if `divergence_weight` is negative or `direction` unknown.
+        ValueError: if `divergence_weight` is negative, `direction` is unknown, or the attack has no objective and
+            starts at the clean image, where the divergence has no gradient; see also `DivergenceTraining`.
     """
 
     def __init__(

@@ -18,19 +18,21 @@ from keras_robust.methods.adversarial_training import AdversarialTraining
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class EnsembleAdversarialTraining(AdversarialTraining):
-    """Adversarial training on images attacked on the classifier or on static models, chosen per batch.
+    """Adversarial training in which each batch is attacked on the classifier or on one of several static models.
 
-    Tramèr et al. (2018), who claim robustness to transferred attacks alone.
+    Source: Tramèr et al. (2018). They claim robustness only to transferred attacks.
 
     Args:
         classifier: as in `RobustModel`.
-        attack: as in `RobustModel`; the authors' is `FGSM` or `RFGSM`.
-        source_models: built Keras models from images to logits, at least one; frozen, and saved with the model.
-        clean_fraction: as in `AdversarialTraining`; the paper trains on as many clean as attacked images.
-        **kwargs: of `AdversarialTraining`.
+        attack: as in `RobustModel`. The authors use `FGSM` or `RFGSM`.
+        source_models: a list of at least one built Keras model from images to logits. These models are set to
+            `trainable=False`, and are saved with the method.
+        clean_fraction: as in `AdversarialTraining`. The paper trains on as many clean as attacked images: 1.
+        **kwargs: arguments of `AdversarialTraining`.
 
     Raises:
-        ValueError: if `source_models` is empty, or one is no classifier or shares weights with `classifier`.
+        ValueError: if `source_models` is not a list or is empty, or one of them is not a classifier or shares weights
+            with `classifier`; see also `AdversarialTraining`.
     """
 
     def __init__(
@@ -43,17 +45,19 @@ class EnsembleAdversarialTraining(AdversarialTraining):
         **kwargs: Any,
     ) -> None:
         if not isinstance(source_models, list | tuple) or not source_models:
-            raise ValueError(f"source_models is a list of one model or more. Received: source_models={source_models!r}")
+            raise ValueError(
+                f"source_models must be a list of at least one model. Received: source_models={source_models!r}"
+            )
         for model in source_models:
             check_ends_in_logits(model)
             if {id(variable) for variable in model.variables} & {id(variable) for variable in classifier.variables}:
-                raise ValueError(f"Static models share no weights with the classifier. Received: {model.name!r}")
+                raise ValueError(f"source_models must share no weights with the classifier. Received: {model.name!r}")
             model.trainable = False
         super().__init__(classifier, attack, clean_fraction=clean_fraction, **kwargs)
         self.source_models = list(source_models)
 
     def perturb(self, images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
-        """Returns images attacked on the classifier or on one of the static models, each as likely."""
+        """Returns images attacked on the classifier or on a static model, each with the same probability."""
         sources = [self.classifier, *self.source_models]
         index = seeds.integers((), seeds.fold(seed, 0), len(sources))
         attack_seed = seeds.fold(seed, 1)
@@ -67,6 +71,6 @@ class EnsembleAdversarialTraining(AdversarialTraining):
         return tf.switch_case(index, [functools.partial(attack_on, source) for source in sources])
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         sources = [keras.saving.serialize_keras_object(model) for model in self.source_models]
         return {**super().get_config(), "source_models": sources}

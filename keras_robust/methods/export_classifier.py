@@ -1,4 +1,4 @@
-"""A classifier exported as it predicts."""
+"""Export of a classifier in inference mode."""
 
 import pathlib
 from typing import Any
@@ -21,20 +21,20 @@ def export_classifier(
 ) -> None:
     """Exports a classifier as `keras.Model.export` does, in inference mode.
 
-    (Keras traces a model as it is called by default, in which layers that augment images go on doing so and can put
-    batch normalisation into training mode.) Logits are in full precision.
+    (Keras itself does not export in inference mode: layers that augment images would still do so, and batch
+    normalisation could run in training mode.) The exported model returns logits in full precision.
 
     Args:
         classifier: any built model.
         filepath: as in Keras.
         format: as in Keras.
         verbose: as in Keras.
-        input_signature: as in Keras; None is what the classifier takes: see `input_signature_of`.
+        input_signature: as in Keras. None is the signature of the classifier's input: see `input_signature_of`.
         **kwargs: as in Keras.
 
     Raises:
-        ValueError: if a weight is not finite, the shape that the classifier takes is not known, or it cannot be traced;
-            nothing is written.
+        ValueError: if a weight is not finite; without `input_signature`, also if the shape of the input is unknown, the
+            input is not dense, or the classifier cannot be traced. Nothing is written then.
     """
     check_weights(((weight.path, weight.numpy()) for weight in classifier.weights), f"model={classifier.name}")
     model = _Predicting(classifier)
@@ -46,13 +46,13 @@ def export_classifier(
 
 
 def input_signature_of(classifier: keras.Layer) -> list[Any]:
-    """Returns what `classifier` takes as Keras exports it: a list of one `tf.TensorSpec`, or structure of them.
+    """Returns the input signature of `classifier` for an export: a list of one `tf.TensorSpec`, or of a nest of them.
 
-    The batch is of any size, and so are the other axes that are None in the classifier. A single input is named
-    "images", those of a dict or list have their own names.
+    The batch has any size, and so have other axes that are None in the classifier. A single input is named "images".
+    The inputs of a dict or list keep their own names.
 
     Raises:
-        ValueError: if it is not known, or an input is sparse or ragged.
+        ValueError: if the shape of the input is not known, or an input is sparse or ragged.
     """
     inputs = getattr(classifier, "inputs", None) if isinstance(classifier, keras.Model) and classifier.built else None
     if inputs is None:
@@ -60,16 +60,16 @@ def input_signature_of(classifier: keras.Layer) -> list[Any]:
         shape = (shape or {}).get("input_shape")
         if not isinstance(shape, list | tuple) or not all(size is None or isinstance(size, int) for size in shape):
             raise ValueError(
-                "A classifier is exported once the shape of its input is known: call it, build it or train it. "
+                "The classifier must know the shape of its input. Call it, build it or train it before the export. "
                 f"Received: classifier={classifier!r}"
             )
         return [tf.TensorSpec((None, *shape[1:]), full_precision(), "images")]
     for each in inputs:
         if getattr(each, "sparse", False) or getattr(each, "ragged", False):
-            raise ValueError(f"Inputs of an exported classifier are dense tensors. Received: {each!r}")
+            raise ValueError(f"Inputs of an exported classifier must be dense tensors. Received: {each!r}")
     structure = inputs[0] if len(inputs) == 1 else inputs
     if not isinstance(classifier, keras.Sequential):
-        structure = classifier.input  # as it was given: perhaps a dict
+        structure = classifier.input  # may be a dict
     name = None if tf.nest.is_nested(structure) else "images"
     return [
         tf.nest.map_structure(
@@ -79,14 +79,14 @@ def input_signature_of(classifier: keras.Layer) -> list[Any]:
 
 
 class _Predicting(keras.Model):
-    """The classifier in inference mode, however it is called."""
+    """The classifier, always in inference mode."""
 
     def __init__(self, classifier: keras.Layer) -> None:
         super().__init__(name=classifier.name, autocast=False)
         self.classifier = classifier
         self.built = True
 
-    def __call__(self, images: Any, training: bool | None = False) -> Any:  # names what a SavedModel's function takes
+    def __call__(self, images: Any, training: bool | None = False) -> Any:  # the SavedModel has these argument names
         return super().__call__(images, training=training)
 
     def call(self, images: Any, training: bool | None = False) -> Any:

@@ -1,9 +1,11 @@
-"""Training that stops where a number is not finite, or a label is none.
+"""Stops training with an error if a number is not finite, or a label is not one of the classes.
 
-The loss does not tell: on CPU TensorFlow fuses a convolution with its ReLU into one operation that maps NaN to 0, so a
-network whose kernels and attacked images are NaN has a finite loss. A step notes what it alone sees, its images and
-labels, in a few numbers on the device. What is still there later, weights, statistics, optimizer and loss, is looked at
-from outside, every `INTERVAL` steps and when an epoch ends, so that no step waits.
+The loss does not show it: on CPU, TensorFlow fuses a convolution with its ReLU into one operation that maps NaN to 0. A
+network with NaN in its kernels and in the attacked images therefore has a finite loss. There are two checks:
+
+- Each step records on the device whether its images and labels are wrong. Only the step sees them.
+- Every `INTERVAL` steps and at the end of each epoch, these records, the weights, the statistics, the optimizer and the
+  loss are checked from outside. The steps between do not wait for the device.
 """
 
 import contextlib
@@ -21,39 +23,40 @@ from keras_robust.methods.replicas import ReplicaState
 from keras_robust.methods.weight_averages import statistics_of
 
 INTERVAL = 100
-"""Steps between two looks from outside."""
+"""Number of training steps between two checks from outside."""
 
 IMAGES, ATTACKED, LABELS = range(3)
-"""What a step notes."""
+"""What a step records: whether its images, attacked images and labels are wrong."""
 
 SMALLEST_LOSS_SCALE = 2.0**-20
-"""Where loss scaling has come to when the gradients of all steps overflow, however small the loss is made."""
+"""A scale of the loss below this means that the gradients overflow in every step, even if the loss is tiny."""
 
 
 class FiniteValues:
-    """What the steps of a model have noted, and a check of it and of all that can be seen from outside.
+    """The records of the steps of a model, and the check of these records, the weights and the loss.
 
     Attributes:
-        noted: in how many steps each of `IMAGES`, `ATTACKED` and `LABELS` was bad, (1, 3) float32 on each replica.
+        noted: number of steps in which each of `IMAGES`, `ATTACKED` and `LABELS` was wrong, (1, 3) float32 on each
+            replica.
     """
 
     def __init__(self) -> None:
-        self.noted = ReplicaState((1, 3), "float32", batch_axis=0)  # Keras looks for no state in it
+        self.noted = ReplicaState((1, 3), "float32", batch_axis=0)  # Keras does not look for state in it
         self._looked_at: tuple[list[int], Any] = ([], None)
 
     def forget(self) -> None:
-        """Forgets what earlier steps noted."""
+        """Sets the records of earlier steps to 0."""
         self.noted.clear()
 
     def check(self, model: keras.Model, metrics: Mapping[str, Any] | None = None) -> None:
-        """Raises if a step since the last call noted something, or if something is not finite now.
+        """Raises an error if a step since the last call recorded a wrong value, or if a value is not finite now.
 
         Args:
-            model: whose steps noted it.
-            metrics: results by name, with the loss that has to be finite, too.
+            model: the model whose steps made the records.
+            metrics: results by name. If "loss" is one of them, it must be finite, too.
 
         Raises:
-            ValueError: if a label was none of the classes.
+            ValueError: if a label was not one of the classes.
             FloatingPointError: if images, attacked images, weights, gradients or the loss are not finite.
         """
         noted = self.noted.to_array()
@@ -62,45 +65,48 @@ class FiniteValues:
         of_images, of_attacked, of_labels = map(int, noted.max(axis=0))
         if of_labels:
             raise ValueError(
-                "Labels are integers from 0 to the number of classes - 1, or one-hot (or soft) rows that add up to 1. "
-                f"Received: a label outside of the classes in {_where(model, of_labels)}. "
-                "Look at the labels of the data set."
+                "Labels must be integers from 0 to the number of classes - 1, or one-hot (or soft) rows that add up to "
+                "1. Check the labels of the data set. "
+                f"Received: a label outside of the classes in {_where(model, of_labels)}"
             )
         if of_images:
             raise FloatingPointError(
-                f"Images hold NaN or infinity in {_where(model, of_images)}. Look at the images of the data set."
+                f"Images hold NaN or infinity in {_where(model, of_images)}. Check the images of the data set."
             )
         variables = self._non_finite_variables(model)
         if of_attacked:
-            weights = f" So do {variables}." if variables else ""
+            weights = f" So do these weights: {variables}." if variables else ""
             raise FloatingPointError(
-                f"Attacked images hold NaN or infinity in {_where(model, of_attacked)}.{weights} The gradient in the "
-                "images is not finite: a square root or a norm has none at 0 (add 1e-12 below it), a weight may have "
-                "grown beyond bounds (lower the learning rate), and 16 bits may overflow in the attack (set "
-                'compute_dtype="float32" in it).'
+                f"Attacked images hold NaN or infinity in {_where(model, of_attacked)}.{weights} The gradient of the "
+                "attack is not finite. Possible causes: a square root or a norm, which has no gradient at 0 (add 1e-12 "
+                "to its argument); a weight that has become too large (lower the learning rate); an overflow of 16-bit "
+                'numbers in the attack (set its compute_dtype="float32").'
             )
         if variables:
             raise FloatingPointError(
-                f"Weights hold NaN or infinity at {_step(model)}: {variables}. A gradient was not finite: a square "
-                "root or a norm has none at 0 (add 1e-12 below it), or the learning rate is too high (lower it, or "
-                "warm up)."
+                f"Weights hold NaN or infinity at {_step(model)}: {variables}. A gradient was not finite. Possible "
+                "causes: a square root or a norm, which has no gradient at 0 (add 1e-12 to its argument); a learning "
+                "rate that is too high (lower it, or use a warm-up)."
             )
         scale = getattr(model.optimizer, "dynamic_scale", None)
         if scale is not None and float(scale) < SMALLEST_LOSS_SCALE:
             raise FloatingPointError(
-                f"Gradients hold NaN or infinity in every step up to {_step(model)}, however small the loss is made: "
-                f"the scale of the loss has fallen to {float(scale):.2g}, and the weights stand still. A square root "
-                "or a norm has no gradient at 0 (add 1e-12 below it)."
+                f"Gradients hold NaN or infinity in every step up to {_step(model)}, although loss scaling has reduced "
+                f"the scale of the loss to {float(scale):.2g}. The weights no longer change. A possible cause is a "
+                "square root or a norm, which has no gradient at 0: add 1e-12 to its argument."
             )
         if metrics and not np.isfinite(float(metrics.get("loss", 0.0))):
             results = ", ".join(f"{name}={float(value):.4g}" for name, value in metrics.items())
             raise FloatingPointError(
-                f"The loss is not finite at {_step(model)}. Metrics of the epoch so far: {results}. A lower learning "
-                "rate or a longer warm-up often helps."
+                f"The loss is not finite at {_step(model)}. Metrics of the epoch so far: {results}. Try a lower "
+                "learning rate or a longer warm-up."
             )
 
     def _non_finite_variables(self, model: keras.Model) -> str:
-        """Returns the paths of variables that are not finite; those that are no weights may be infinite."""
+        """Returns the paths of variables that are not finite.
+
+        Weights, statistics and optimizer variables must be finite. Other variables may be infinite, but not NaN.
+        """
         always = [*model.trainable_variables, *statistics_of(model.classifier)]
         if model.optimizer is not None:
             always += model.optimizer.variables
@@ -130,7 +136,7 @@ def _where(model: keras.Model, count: int) -> str:
 
 @contextlib.contextmanager
 def refused_labels_are_value_errors() -> Iterator[None]:
-    """Says plainly what TensorFlow says of a label of no class, which its sparse loss refuses at once on CPU."""
+    """Turns TensorFlow's error about a wrong label, which its sparse loss raises on CPU, into a `ValueError`."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
@@ -138,11 +144,11 @@ def refused_labels_are_value_errors() -> Iterator[None]:
         if found is None:
             raise
         label, classes = map(int, found.groups())
-        raise ValueError(f"Labels are integers from 0 to {classes - 1}. Received: a label {label}") from error
+        raise ValueError(f"Labels must be integers from 0 to {classes - 1}. Received: a label {label}") from error
 
 
 def _results_so_far(model: keras.Model) -> dict[str, Any]:
-    """Returns the results of the metrics that have seen something, by name."""
+    """Returns the results of the metrics that already have variables, by name."""
     return {name: metric.result() for name, metric in model.metrics_by_name().items() if metric.variables}
 
 
@@ -155,9 +161,9 @@ def _any_nan(values: Tensor) -> Tensor:
 
 
 class StopAtNonFinite(keras.callbacks.Callback):
-    """Looks at the model every `INTERVAL` steps and at the end of an epoch; it comes before all other callbacks.
+    """Checks the model every `INTERVAL` steps and at the end of each epoch. It must come before all other callbacks.
 
-    It looks before a step, as a callback that is called after one lets Keras wait for each.
+    It checks before a step, because a callback that is called after a step makes Keras wait for every step.
     """
 
     def __init__(self) -> None:
@@ -165,15 +171,15 @@ class StopAtNonFinite(keras.callbacks.Callback):
         self._calls = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks where it is time."""
+        """Checks once in `INTERVAL` steps."""
         if self._calls and self._calls * self.model.steps_per_execution % INTERVAL < self.model.steps_per_execution:
             self.model.check_finite(_results_so_far(self.model))
         self._calls += 1
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Looks before the validation, which looks at itself in the end."""
+        """Checks before the validation. `evaluate` checks again at its end."""
         self.model.check_finite(_results_so_far(self.model))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks before other callbacks save anything."""
+        """Checks before other callbacks save the model."""
         self.model.check_finite(logs)

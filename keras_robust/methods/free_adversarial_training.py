@@ -22,27 +22,29 @@ from keras_robust.methods.robust_model import unpack_batch
 class FreeAdversarialTraining(KeepsReplicaState):
     """Adversarial training at the cost of natural training (Shafahi et al., 2019, algorithm 1).
 
-    Each batch is replayed m times. Each replay is one forward and one backward pass on x + d, whose gradients update
-    the weights and the perturbation d alike:
+    Each batch is replayed m times. Each replay is one forward and one backward pass on x + d. Its gradients update both
+    the weights and the perturbation d:
 
         d <- project(d + step_size * steepest_ascent(dL/dx)).
 
-    d goes on from batch to batch; each replica has its own, and it is saved with the model. One batch of `fit` is m
-    updates: train for 1/m of the epochs of natural training, and count schedules in updates (`optimizer.iterations`).
+    The next batch starts with the d of the last one. Each replica has its own d, which is saved with the model. One
+    batch of `fit` makes m updates, so train for 1/m of the epochs of natural training, and count schedules in updates
+    (`optimizer.iterations`).
 
     Args:
         classifier: as in `RobustModel`.
-        attack: a `PGD` of one step from the image, for its threat model and step size: `FGSM(ball)`, whose step is
-            epsilon, is the paper's. With epsilon 0 this is natural training with replays (figure 1 of the paper). It
-            has no other options: d climbs the training loss, in the precision of training, from where it was.
-        replays: m, at least 1; 8 in the paper for CIFAR-10, 4 for ImageNet.
-        still_when_clipped: whether d stands still where x + d is out of the pixel range, which is the gradient through
-            the clipping, as in the authors' code. By default it moves on: the background of digits, 0 in nearly all
-            images, would stay at d < 0, which is no attack.
-        **kwargs: of `RobustModel`.
+        attack: a `PGD` of one step from the clean image. Only its threat model and step size are used, so its other
+            options must not be set. The paper uses `FGSM(ball)`, whose step is epsilon. With epsilon 0 this is natural
+            training with replays (figure 1 of the paper).
+        replays: m, at least 1: 8 in the paper for CIFAR-10, 4 for ImageNet.
+        still_when_clipped: True keeps d unchanged at pixels at which x + d is outside the pixel range, as in the
+            authors' code, which takes the gradient through the clipping. False changes d there, too. With True, d can
+            stay below 0 in the background of digits, which is 0 in nearly all images, and is no attack there.
+        **kwargs: arguments of `RobustModel`, without `weight_perturbation` and `epsilon_schedule`.
 
     Raises:
-        ValueError: if `attack` is no `PGD` of one step or has options besides, or `replays` is not positive.
+        ValueError: if `attack` is not a `PGD` of one step or has other options, `replays` is not an integer of at least
+            1, or `weight_perturbation` or `epsilon_schedule` is given; see also `RobustModel`.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class FreeAdversarialTraining(KeepsReplicaState):
         check_integer("replays", replays)
         for option in ("weight_perturbation", "epsilon_schedule"):
             if kwargs.get(option) is not None:
-                raise ValueError(f"Free adversarial training has no {option}. Received: {option}={kwargs[option]!r}")
+                raise ValueError(
+                    f"{option} must be None in free adversarial training. Received: {option}={kwargs[option]!r}"
+                )
         super().__init__(classifier, attack, **kwargs)
         self.replays = replays
         self.still_when_clipped = still_when_clipped
         self._step_size = step.resolved_step_size
-        # The perturbation alone is not cut to the pixel range: images plus perturbation are.
+        # The pixel range limits the sum of image and perturbation, not the perturbation itself.
         self._ball = dataclasses.replace(attack.threat_model, bounds=(-math.inf, math.inf))
 
     @property
@@ -72,12 +76,12 @@ class FreeAdversarialTraining(KeepsReplicaState):
         return self.replays
 
     def replica_state_specs(self, images: Any, labels: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Returns the perturbation's shape: one per image of a batch."""
+        """Returns shape and dtype of the perturbations: one per image of a batch."""
         del labels
         return {"perturbation": (tuple(images.shape), full_precision())}
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        """Makes the m updates of a batch; the metrics are over all of them."""
+        """Makes the m updates of a batch. The metrics are means over all of them."""
         images, labels, sample_weight = unpack_batch(data)
         state = self.replica_state["perturbation"]
         count = tf.shape(images)[0]
@@ -90,7 +94,7 @@ class FreeAdversarialTraining(KeepsReplicaState):
             climbed = tf.where(perturbed == adversarial, gradient, 0.0) if self.still_when_clipped else gradient
             ascent = self._step_size * self._ball.steepest_ascent(climbed)
             if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-                # It skips a step whose scaled gradients overflow, and so must the perturbation.
+                # It skips a step whose scaled gradients overflow. The perturbation must skip this step, too.
                 ascent = tf.where(tf.reduce_all(tf.math.is_finite(gradient)), ascent, tf.zeros_like(ascent))
             perturbation = self._ball.project(perturbation + ascent, tf.zeros_like(perturbation))
         state.assign(tf.concat([perturbation, state.value[count:]], axis=0))
@@ -101,9 +105,9 @@ class FreeAdversarialTraining(KeepsReplicaState):
     def _update(
         self, adversarial: Tensor, labels: Tensor, sample_weight: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Updates the weights; returns the metrics and the gradient of the loss in the images.
+        """Updates the weights, and returns (metrics, gradient of the loss with respect to the images).
 
-        `keras.Model.train_step` has no place for a second gradient from its backward pass, so this is a step by hand.
+        `keras.Model.train_step` is not used, because it does not return this gradient from its backward pass.
         """
         with tf.GradientTape() as tape:
             tape.watch(adversarial)
@@ -118,14 +122,16 @@ class FreeAdversarialTraining(KeepsReplicaState):
         return self.compute_metrics(None, labels, logits, sample_weight), of_images
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         return {**super().get_config(), "replays": self.replays, "still_when_clipped": self.still_when_clipped}
 
 
 def _checked_step(attack: Any) -> PGD:
-    """Returns `attack`; raises `ValueError` unless it is `FGSM`, perhaps of another step size: no more is used."""
+    """Returns `attack`. Raises `ValueError` unless it is `FGSM`, with any step size: other options have no effect."""
     if not isinstance(attack, PGD) or attack.steps != 1:
-        raise ValueError(f"The attack of free adversarial training is a PGD of one step. Received: attack={attack!r}")
+        raise ValueError(
+            f"The attack of free adversarial training must be a PGD of one step. Received: attack={attack!r}"
+        )
     used = PGD(attack.threat_model, 1, attack.step_size, CrossEntropy(), random_start="none")
     resolved = attack.resolved()
     given = dataclasses.replace(resolved, objective=attack.resolved_objective)
@@ -133,7 +139,8 @@ def _checked_step(attack: Any) -> PGD:
     ignored = [f"{name}={getattr(resolved, name)!r}" for name in names if getattr(given, name) != getattr(used, name)]
     if ignored:
         raise ValueError(
-            "Free adversarial training climbs the training loss from where the last replay ended: its attack is "
-            f"PGD(threat_model, steps=1, step_size=..., random_start='none'). Received: {', '.join(ignored)}"
+            "The attack of free adversarial training must be PGD(threat_model, steps=1, step_size=..., "
+            "random_start='none'). Other options have no effect, because the perturbation maximises the training loss "
+            f"and starts where the last replay ended. Received: {', '.join(ignored)}"
         )
     return attack

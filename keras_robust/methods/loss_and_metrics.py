@@ -1,6 +1,6 @@
-"""Loss and metrics of a robust model: on logits, and each metric for clean and for attacked images.
+"""Loss and metrics of a robust model: all must take logits, and each metric exists for clean and for attacked images.
 
-What a function does to logits and to their softmax shows whether it takes logits.
+To find out whether a function takes logits, it is called on random logits and on their softmax.
 """
 
 import concurrent.futures
@@ -18,10 +18,13 @@ from keras_robust.core.keras_private import copy_metric, set_direction, wrapped_
 from keras_robust.core.objectives import label_accuracy
 
 EXAMPLES, CLASSES = 64, 10
-"""Of each draw of a probe; as many classes as the classifier has, where that is known."""
+"""Size of each draw of random logits. If the number of classes of the classifier is known, it is used instead."""
 
 DRAWS = ((0.1, 8.0), (0.1, 2.0), (0.5, 1.0), (2.0, 1.0))
-"""Scale of the logits, and by how much (before that) the label's is raised: from [0, 1] to far outside of it."""
+"""For each draw, the scale of the logits, and by how much the logit of the label is raised before it is scaled.
+
+The values of the first draw are in or near [0, 1], those of the last one far outside.
+"""
 
 
 SEEN_BY_NAME: dict[Any, str] = {
@@ -31,22 +34,25 @@ SEEN_BY_NAME: dict[Any, str] = {
         "sums of probabilities in it",
     ),
 }
-"""What takes logits for something else without a trace in its values."""
+"""Losses and metrics that do not take logits although their values do not show it, each with the reason."""
 
 
 def why_on_probabilities(function: Any, classes: int | None = None) -> str | None:
-    """Returns by what a loss or metric is seen to take its input for probabilities, or None where it is right.
+    """Returns why a loss or metric must be one that expects probabilities, or None if it takes logits.
 
-    What has an option `from_logits` is judged by it. Anything else is called on random logits z of random labels, and
-    takes them for probabilities if it fails on z, or is not finite there, but not on softmax(z); or if it makes no
-    difference between z and z cut at 0 from below, or at 1 from above, as thresholds of 0.5 and clipped logarithms do.
-    It is right whatever it makes of the cut ones if it gives the same for z and softmax(z) (it looks at ranks), for z
-    shifted by a number per example (it is a function of logits up to a constant), or for z times a positive number
-    (it looks at signs). What cannot be called on such labels is taken to be right.
+    If the function has an option `from_logits`, this option decides. Otherwise the function is called on random labels
+    and random logits z. It expects probabilities in either of two cases:
+
+    - It fails on z or returns a value that is not finite, but it works on softmax(z).
+    - It returns the same for z and for z cut off below 0, or above 1, as thresholds of 0.5 and clipped logarithms do.
+
+    The second case does not count if the function returns the same for z and softmax(z) (it uses ranks), for z plus a
+    number per example (it uses logits up to a constant), or for z times a positive number (it uses signs). A function
+    that cannot be called on such labels passes.
 
     Args:
         function: a `keras.losses.Loss`, a `keras.metrics.Metric`, or a function of labels and outputs.
-        classes: of the labels, where they are known.
+        classes: number of classes, if it is known.
     """
     from_logits = _option_from_logits(function)
     if from_logits is not None:
@@ -58,22 +64,23 @@ def why_on_probabilities(function: Any, classes: int | None = None) -> str | Non
         return "sparse_y_pred=True"
     if not tf.distribute.has_strategy():
         return _probe(function, classes)
-    with concurrent.futures.ThreadPoolExecutor(1) as outside_of_the_strategy:  # where metrics can be updated
+    # Metrics cannot be updated in the scope of a strategy. Another thread is outside of it.
+    with concurrent.futures.ThreadPoolExecutor(1) as outside_of_the_strategy:
         return outside_of_the_strategy.submit(_probe, function, classes).result()
 
 
 def raise_value_error(message: str) -> None:
-    """Raises the error."""
+    """Raises a `ValueError` with this message."""
     raise ValueError(message)
 
 
 def warn(message: str) -> None:
-    """Warns instead: of files of before that hold what is refused now."""
+    """Warns instead of raising an error: older files may hold a loss or metric that is an error today."""
     warnings.warn(message, stacklevel=2)
 
 
 def _option_from_logits(function: Any) -> bool | None:
-    """Returns the option, or None where there is none."""
+    """Returns the option `from_logits`, or None if there is no such option."""
     options: dict[str, Any] = {}
     wrapped = wrapped_function(function)
     if wrapped is not None:
@@ -81,7 +88,7 @@ def _option_from_logits(function: Any) -> bool | None:
     if isinstance(function, keras.losses.Loss | keras.metrics.Metric):
         try:
             return function.get_config().get("from_logits")
-        except NotImplementedError:  # a class of a user's own
+        except NotImplementedError:  # a user's class without `get_config`
             return None
     parameters = inspect.signature(function).parameters if callable(function) else {}
     if "from_logits" not in parameters:
@@ -101,7 +108,7 @@ def _probe(function: Any, classes: int | None) -> str | None:
 
 
 def _reason(function: Any, labels: np.ndarray, logits: np.ndarray, shift: np.ndarray) -> str | None:
-    """Returns by what it is seen, or None; also where it cannot be called on these labels."""
+    """Returns the reason as `why_on_probabilities` does, or None, also if the function cannot be called."""
 
     def value(outputs: np.ndarray) -> np.ndarray | None:
         return _value(function, labels, outputs)
@@ -140,7 +147,7 @@ def _from_above(outputs: np.ndarray) -> np.ndarray:
 
 
 def _value(function: Any, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray | None:
-    """Returns what it makes of each draw, as one row, or None where it fails."""
+    """Returns the results of all draws as one row, or None if the function raises an error."""
     call: Callable[..., Any] = function
     if isinstance(function, keras.metrics.Metric):
         call = lambda y, z: _updated(function, y, z)  # noqa: E731
@@ -149,7 +156,7 @@ def _value(function: Any, labels: np.ndarray, outputs: np.ndarray) -> np.ndarray
             warnings.simplefilter("ignore")
             results = [call(tf.constant(y), tf.constant(z)) for y, z in zip(labels, outputs, strict=True)]
         return np.concatenate([np.ravel(np.asarray(each, np.float64)) for each in tf.nest.flatten(results)])
-    except Exception:  # whatever a function of a user's own may raise
+    except Exception:  # a user's function may raise anything
         return None
 
 
@@ -163,17 +170,18 @@ ROBUST_PREFIX, WEIGHTED_PREFIX = "robust_", "weighted_"
 
 
 class MetricSets:
-    """Clean and robust metrics made from what a user passes to `compile`.
+    """The clean and the robust metrics, made from the arguments of `compile`.
 
     Args:
-        metrics: names, functions or `keras.metrics.Metric` objects, updated without sample weights.
-        weighted_metrics: likewise, updated with sample weights; with the prefix `weighted_` where one of `metrics` has
-            the same name.
-        classes: of the classifier, where they are known.
-        refuse: what happens to a metric that takes logits for probabilities; it is called with a message.
+        metrics: names, functions or `keras.metrics.Metric` objects, which are updated without sample weights.
+        weighted_metrics: the same, but updated with sample weights. A metric with the same name as one of `metrics`
+            gets the prefix `weighted_`.
+        classes: number of classes of the classifier, if it is known.
+        refuse: function that is called with a message if a metric expects probabilities.
 
     Raises:
-        ValueError: if they are not lists, or one takes logits for probabilities or is no metric of labels and logits.
+        ValueError: if `metrics` or `weighted_metrics` is not a list, a metric expects probabilities, or a metric is not
+            updated with labels, outputs and sample weights.
     """
 
     def __init__(
@@ -185,7 +193,7 @@ class MetricSets:
     ) -> None:
         for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if value is not None and not isinstance(value, list | tuple):
-                raise ValueError(f"{name} is a list, as the model has one output. Received: {name}={value!r}")
+                raise ValueError(f"{name} must be a list, because the model has one output. Received: {name}={value!r}")
         self.arguments = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         plain, weighted = (
             [_as_metric(metric, classes, refuse) for metric in given or ()] for given in (metrics, weighted_metrics)
@@ -207,21 +215,21 @@ class MetricSets:
 
 
 def _as_metric(metric: Any, classes: int | None, refuse: Callable[[str], None]) -> keras.metrics.Metric:
-    """Returns a `Metric` from one, from its name, or from a function of labels and logits."""
+    """Returns a `Metric` for a metric, a name, or a function of labels and logits."""
     if metric in ("accuracy", "acc"):
         accuracy = keras.metrics.MeanMetricWrapper(label_accuracy, name=metric)
         set_direction(accuracy, "up")
         return accuracy
-    if metric in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
+    if metric in ("crossentropy", "ce"):  # Keras's names for the cross-entropy that fits the labels: on probabilities
         metric = "sparse_categorical_crossentropy"
     resolved = keras.metrics.get(metric)
     reason = why_on_probabilities(resolved, classes)
     if reason is not None:
         refuse(
-            "Metrics take logits. Instead of one on probabilities pass it with from_logits=True where it has that "
-            "option, e.g. keras.metrics.SparseCategoricalCrossentropy(from_logits=True); or one that goes by the "
-            "largest logits, such as 'accuracy', Precision(top_k=1) or F1Score(threshold=None); or a function of "
-            "(labels, logits) that begins with a softmax. "
+            "Metrics must take logits. Instead of a metric on probabilities, use one with from_logits=True, e.g. "
+            "keras.metrics.SparseCategoricalCrossentropy(from_logits=True); or one that only looks for the largest "
+            "logits, such as 'accuracy', Precision(top_k=1) or F1Score(threshold=None); or a function of (labels, "
+            "logits) that begins with a softmax. "
             f"Received: metric {metric!r} with {reason}"
         )
     if isinstance(resolved, keras.metrics.Metric):
@@ -236,19 +244,22 @@ def _check_signature(metric: keras.metrics.Metric) -> None:
         inspect.signature(metric.update_state).bind(None, None, sample_weight=None)
     except TypeError as error:
         raise ValueError(
-            "A metric is updated with labels, logits and sample_weight. "
+            "The update_state of a metric must take labels, logits and sample_weight. "
             f"Received: metric {metric!r}, whose update_state has other arguments: {error}"
         ) from error
 
 
 def check_loss(loss: Any, classes: int | None, refuse: Callable[[str], None]) -> None:
-    """Refuses a loss that takes its input for probabilities, in any of the forms that Keras accepts."""
+    """Calls `refuse` with a message if a loss expects probabilities, in any form that Keras accepts."""
     if loss is None:
-        raise ValueError("A robust model is compiled with a loss on logits. Received: loss=None")
+        raise ValueError(
+            "compile needs a loss on logits, e.g. keras.losses.SparseCategoricalCrossentropy(from_logits=True). "
+            "Received: loss=None"
+        )
     losses = loss if isinstance(loss, list | tuple) else [loss]
     hint = ONE_LOGIT if any(is_binary(each) for each in losses) else ""
     for each in losses:
-        if each in ("crossentropy", "ce"):  # Keras's names for whichever cross-entropy fits; of probabilities
+        if each in ("crossentropy", "ce"):  # Keras's names for the cross-entropy that fits the labels: on probabilities
             reason: str | None = "from_logits=False"
         else:
             reason = why_on_probabilities(keras.losses.get(each) if isinstance(each, str) else each, classes)
@@ -261,18 +272,19 @@ def check_loss(loss: Any, classes: int | None, refuse: Callable[[str], None]) ->
 
 
 def check_binary_loss(loss: Any, has_class_indices: bool) -> None:
-    """Raises `ValueError` if a loss on one logit per label is used with class indices: Keras has it for binary labels.
+    """Raises `ValueError` if a binary loss of Keras, on one logit per label, is used with class indices.
 
-    With one-hot labels it is a loss of one class against the others, for each class.
+    With one-hot labels the loss is allowed: it compares each class with all others.
     """
     losses = loss if isinstance(loss, list | tuple) else [loss]
     if has_class_indices and any(is_binary(each) for each in losses):
         raise ValueError(
-            f"Class indices go with SparseCategoricalCrossentropy(from_logits=True). {ONE_LOGIT}Received: loss={loss!r}"
+            "For labels that are class indices, the loss must be SparseCategoricalCrossentropy(from_logits=True). "
+            f"{ONE_LOGIT}Received: loss={loss!r}"
         )
 
 
 def is_binary(loss: Any) -> bool:
-    """Returns whether a loss is one of Keras's on one logit (or probability) per label."""
+    """Returns whether a loss is a binary loss of Keras, on one logit (or probability) per label."""
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     return str(name).lower().replace("_", "") in ("binarycrossentropy", "binaryfocalcrossentropy")

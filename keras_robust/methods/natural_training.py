@@ -1,4 +1,4 @@
-"""Training without an attack: on clean images, on noisy ones, and on mixtures of two (Mixup)."""
+"""Training without an attack: on clean images, on noisy images, and on mixtures of two images (Mixup)."""
 
 from typing import Any
 
@@ -17,22 +17,22 @@ from keras_robust.methods.robust_model import RobustModel, unpack_batch
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class NaturalTraining(RobustModel):
-    """Training without an attack; the base class of methods that craft no attacked images.
+    """Training on clean images, and the base class of the other methods without an attack.
 
-    A classifier trained so has a robust accuracy near zero: it is what defences are compared with. With
-    `input_noise` it is the Gaussian augmentation of Kannan et al. (2018, section 5.4), which weak attacks take for
-    robustness.
+    The robust accuracy of the classifier will be near 0. Defences are compared with it. With `input_noise`, this is the
+    Gaussian augmentation of Kannan et al. (2018, section 5.4), which only looks robust under weak attacks.
 
     Args:
         classifier: as in `RobustModel`.
-        input_noise: standard deviation of Gaussian noise that is added to the images in training only, in their units;
-            noisy images are not clipped. It differs per step and replica and goes on after loading.
-        bounds: smallest and largest pixel value; None is those of `validation_attack`, or 0 and 1 without one.
-        **kwargs: of `RobustModel`, such as `validation_attack`.
+        input_noise: standard deviation of Gaussian noise that is added to the images in training, in their units, at
+            least 0. Noisy images are not clipped. Each step and replica has its own noise; a loaded model continues
+            the sequence.
+        bounds: smallest and largest pixel value. None is that of `validation_attack`, or (0, 1) without one.
+        **kwargs: arguments of `RobustModel`, such as `validation_attack`.
 
     Raises:
-        ValueError: if `input_noise` is negative, or `bounds` are not two increasing numbers or not those of the
-            `validation_attack`.
+        ValueError: if `input_noise` is negative, or if `bounds` are not two increasing numbers or differ from those of
+            `validation_attack`; see also `RobustModel`.
     """
 
     NEEDS_ATTACK = False
@@ -56,7 +56,7 @@ class NaturalTraining(RobustModel):
         return super().bounds if self._bounds is None else self._bounds
 
     def perturb(self, images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
-        """Returns the images with noise."""
+        """Returns the images plus noise."""
         del labels
         if not self.input_noise:
             return images
@@ -72,31 +72,31 @@ class NaturalTraining(RobustModel):
         return self.classification_loss(labels, logits[CLEAN], sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         config = super().get_config()
         del config["attack"]  # always None
         return {**config, "input_noise": self.input_noise, "bounds": self._bounds}
 
 
 def _checked_bounds(bounds: Any, validation_attack: Attack | None) -> tuple[float, float]:
-    """Returns the bounds as two floats; raises `ValueError` unless they are increasing and those of the attack."""
+    """Returns the bounds as two floats. Raises `ValueError` unless they increase and equal those of the attack."""
     if isinstance(bounds, str) or not hasattr(bounds, "__len__"):
-        raise ValueError(f"bounds are two increasing numbers. Received: bounds={bounds!r}")
+        raise ValueError(f"bounds must be two increasing numbers. Received: bounds={bounds!r}")
     checked = Linf(0.0, bounds).bounds
     if validation_attack is not None and checked != tuple(validation_attack.threat_model.bounds):
         raise ValueError(
-            "bounds and validation_attack have one pixel range, that of the images. "
+            "bounds and validation_attack must have the same pixel range, that of the images. "
             f"Received: bounds={bounds}, and bounds={validation_attack.threat_model.bounds} of validation_attack"
         )
     return checked
 
 
 BISECTIONS = 24
-"""Halvings of [0, 1]: to the precision of float32."""
+"""So many halvings of [0, 1] reach the precision of float32."""
 
 
 def beta_quantile(probability: Tensor, alpha: float) -> Tensor:
-    """Returns x with P(X <= x) = probability for X ~ Beta(alpha, alpha), by bisection: the same under XLA."""
+    """Returns x with P(X <= x) = probability for X ~ Beta(alpha, alpha). Bisection gives the same x with XLA."""
     low, high = tf.zeros_like(probability), tf.ones_like(probability)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -109,18 +109,21 @@ def beta_quantile(probability: Tensor, alpha: float) -> Tensor:
 class Mixup(NaturalTraining):
     """Training on convex combinations of images and of their labels (Zhang et al., 2018).
 
-    Each batch draws one share s ~ Beta(alpha, alpha) and a random partner for every image:
-    s x_i + (1 - s) x_j has the label s y_i + (1 - s) y_j. Where images have weights w, each label counts with that of
-    its own image: the mixture weighs s w_i + (1 - s) w_j, and its label is the weighted mean. No defence: 0.1 % are
-    left on ImageNet under PGD (Kannan et al., 2018, table 9).
+    In each step, a replica draws one share s ~ Beta(alpha, alpha), and a random partner j for each image i. The image
+    s x_i + (1 - s) x_j has the label s y_i + (1 - s) y_j.
+
+    With sample weights w, the mixture has the weight s w_i + (1 - s) w_j, and its label is the mean of y_i and y_j with
+    the weights s w_i and (1 - s) w_j.
+
+    Mixup is not a defence: on ImageNet, 0.1 % accuracy is left under PGD (Kannan et al., 2018, table 9).
 
     Args:
         classifier: as in `RobustModel`.
-        alpha: positive; 0.2 in the paper for ImageNet, 1 for CIFAR-10.
-        **kwargs: of `NaturalTraining`.
+        alpha: parameter of the Beta distribution, above 0: 0.2 in the paper for ImageNet, 1 for CIFAR-10.
+        **kwargs: arguments of `NaturalTraining`.
 
     Raises:
-        ValueError: if `alpha` is not positive, or, in training, labels are not one-hot.
+        ValueError: if `alpha` is not above 0; in training, if labels are not one-hot; see also `NaturalTraining`.
     """
 
     NEEDS_ONE_HOT_LABELS = True
@@ -131,7 +134,7 @@ class Mixup(NaturalTraining):
         self.alpha = alpha
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-        """Mixes the batch, then does as natural training; labels become soft."""
+        """Mixes the batch, then continues as natural training does. Returns soft labels."""
         images, labels, sample_weight = unpack_batch(data)
         if labels.shape.rank != 2 or labels.shape[1] == 1:
             raise ValueError(
@@ -156,5 +159,5 @@ class Mixup(NaturalTraining):
         return super().attack_batch((mix(images), soft, mixed_weight[:, 0]))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         return {**super().get_config(), "alpha": self.alpha}

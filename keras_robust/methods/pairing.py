@@ -1,4 +1,4 @@
-"""Pairing: of clean and attacked logits or features, of the logits of two clean images, of logits and zero."""
+"""Four pairing penalties: on clean and attacked logits, on such features, on two clean images, on logits and 0."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,19 +22,19 @@ from keras_robust.methods.natural_training import NaturalTraining
 class AdversarialLogitPairing(AdversarialTraining):
     """Mixed-minibatch PGD plus a penalty on clean-adversarial logit distance (Kannan et al., 2018, section 4.2.1).
 
-    Its robustness on ImageNet did not survive stronger attacks (Engstrom et al., 2018): measure it with many steps and
-    restarts.
+    Its robustness on ImageNet did not withstand stronger attacks (Engstrom et al., 2018). Measure it with many steps
+    and restarts.
 
     Args:
         classifier: as in `RobustModel`.
         attack: as in `RobustModel`.
-        pairing_weight: lambda, at least 0; 0 is mixed-minibatch PGD. The paper used 1 on MNIST and 0.5 on SVHN.
-        pairing_loss: "l2", "l1", "huber" or a `PairingLoss`. By name the distance is the mean over the classes, as in
-            the original code; `PairingLoss("l2", over_classes="sum")` is the paper's formula.
-        **kwargs: of `RobustModel`, and `clean_weight` of `AdversarialTraining`.
+        pairing_weight: lambda, at least 0: 1 in the paper on MNIST, 0.5 on SVHN. 0 is mixed-minibatch PGD.
+        pairing_loss: "l2", "l1", "huber" or a `PairingLoss`. With a name, the distance is a mean over the classes, as
+            in the original code. `PairingLoss("l2", over_classes="sum")` is the paper's formula.
+        **kwargs: arguments of `RobustModel`, and `clean_weight` of `AdversarialTraining`.
 
     Raises:
-        ValueError: if `pairing_weight` is negative or `pairing_loss` unknown.
+        ValueError: if `pairing_weight` is negative or `pairing_loss` is unknown; see also `AdversarialTraining`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AdversarialLogitPairing(AdversarialTraining):
         return super().robust_loss(labels, logits, sample_weight) + self.pairing_weight * pairing
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         config = super().get_config()
         del config["clean_fraction"]  # always 1
         pairing_loss = keras.saving.serialize_keras_object(self.pairing_loss)
@@ -72,18 +72,17 @@ class CleanLogitPairing(NaturalTraining):
 
         loss + pairing_weight * 2/m * sum_i distance(z_i, z_{i + m/2}).
 
-    Not a defence: it hides the gradient from weak attacks and falls to strong ones (Mosbach et al., 2018: on MNIST
-    from 62 % to 4 %). It is here to be measured.
+    It is not a defence. It hides the gradient from weak attacks, and strong attacks succeed: on MNIST the robust
+    accuracy falls from 62 % to 4 % (Mosbach et al., 2018). It is included so that this can be measured.
 
     Args:
         classifier: as in `RobustModel`.
         pairing_weight: lambda, at least 0.
         pairing_loss: as in `AdversarialLogitPairing`.
-        **kwargs: `input_noise` of `NaturalTraining`, on which the paper's best results relied, and those of
-            `RobustModel`.
+        **kwargs: arguments of `NaturalTraining`. The paper's best results need `input_noise`.
 
     Raises:
-        ValueError: if `pairing_weight` is negative or `pairing_loss` unknown.
+        ValueError: if `pairing_weight` is negative or `pairing_loss` is unknown; see also `NaturalTraining`.
     """
 
     def __init__(
@@ -100,8 +99,8 @@ class CleanLogitPairing(NaturalTraining):
         self.pairing_loss = get_pairing_loss(pairing_loss)
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
-        """Returns the natural loss plus the weighted pairing loss; a pair has the mean of its sample weights."""
-        half = (tf.shape(logits[CLEAN])[0] + 1) // 2  # of an odd batch, the image in the middle has two partners
+        """Returns the natural loss plus the weighted pairing loss. A pair has the mean of its two sample weights."""
+        half = (tf.shape(logits[CLEAN])[0] + 1) // 2  # in a batch of odd size, the middle image has two partners
         pair_weight = None
         if sample_weight is not None:
             weight = tf.reshape(tf.cast(sample_weight, logits[CLEAN].dtype), (-1,))
@@ -110,7 +109,7 @@ class CleanLogitPairing(NaturalTraining):
         return super().robust_loss(labels, logits, sample_weight) + self.pairing_weight * pairing
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         pairing_loss = keras.saving.serialize_keras_object(self.pairing_loss)
         return {**super().get_config(), "pairing_weight": self.pairing_weight, "pairing_loss": pairing_loss}
 
@@ -121,17 +120,18 @@ class LogitSqueezing(NaturalTraining):
 
         loss + squeezing_weight * 1/m * sum_i distance(z_i, 0)
 
-    Not a defence: it hides the gradient from weak attacks and falls to strong ones (Mosbach et al., 2018: on MNIST
-    from 71 % to 5 %, with the norm of the logits instead of its square). It is here to be measured.
+    It is not a defence. It hides the gradient from weak attacks, and strong attacks succeed: on MNIST the robust
+    accuracy falls from 71 % to 5 % (Mosbach et al., 2018, with the norm of the logits instead of its square). It is
+    included so that this can be measured.
 
     Args:
         classifier: as in `RobustModel`.
         squeezing_weight: lambda, at least 0.
-        squeezing_loss: "l2", "l1", "huber" or a `PairingLoss`, of the distance of the logits from zero.
-        **kwargs: `input_noise` of `NaturalTraining`, on which the paper's results relied, and those of `RobustModel`.
+        squeezing_loss: "l2", "l1", "huber" or a `PairingLoss`: the distance of the logits from 0.
+        **kwargs: arguments of `NaturalTraining`. The paper's results need `input_noise`.
 
     Raises:
-        ValueError: if `squeezing_weight` is negative or `squeezing_loss` unknown.
+        ValueError: if `squeezing_weight` is negative or `squeezing_loss` is unknown; see also `NaturalTraining`.
     """
 
     def __init__(
@@ -153,29 +153,32 @@ class LogitSqueezing(NaturalTraining):
         return super().robust_loss(labels, logits, sample_weight) + self.squeezing_weight * size
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         squeezing_loss = keras.saving.serialize_keras_object(self.squeezing_loss)
         return {**super().get_config(), "squeezing_weight": self.squeezing_weight, "squeezing_loss": squeezing_loss}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class FeaturePairing(AdversarialTraining):
-    """Mixed-minibatch PGD plus a penalty on the distance of clean and attacked features of chosen layers.
-
-    What Kannan et al. (2018, section 7) leave to future work; logit pairing is the case of the last layer.
+    """Mixed-minibatch PGD plus a penalty on the distance between clean and attacked features of chosen layers.
 
         loss + pairing_weight * sum over layers of mean_i distance(f(x_i), f(x_adv_i))
 
+    Kannan et al. (2018, section 7) leave it to future work. If the only layer is the last one, it is adversarial logit
+    pairing.
+
     Args:
-        classifier: a functional or sequential model, as only these can be looked into.
+        classifier: a functional or sequential model with a known input shape, so that the outputs of its layers are
+            known.
         attack: as in `RobustModel`.
         layers: names of layers of the classifier, at least one.
-        pairing_weight: at least 0.
-        pairing_loss: as in `AdversarialLogitPairing`, over all entries of a layer's output.
-        **kwargs: of `RobustModel`, and `clean_weight` of `AdversarialTraining`.
+        pairing_weight: weight of the sum of distances, at least 0.
+        pairing_loss: as in `AdversarialLogitPairing`. All entries of a layer's output take the place of the classes.
+        **kwargs: arguments of `RobustModel`, and `clean_weight` of `AdversarialTraining`.
 
     Raises:
-        ValueError: if the classifier has no such layer, `pairing_weight` is negative or `pairing_loss` unknown.
+        ValueError: if the classifier is not functional or sequential, or has no such layer; if `pairing_weight` is
+            negative or `pairing_loss` is unknown; see also `AdversarialTraining`.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ class FeaturePairing(AdversarialTraining):
         self.pairing_loss = get_pairing_loss(pairing_loss)
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns logits in full precision; of a dict of images a dict of logits, with features under pass/layer."""
+        """Returns logits as `RobustModel.call` does. A dict of logits also has the features, under "pass/layer"."""
         if not isinstance(inputs, dict):
             return super().call(inputs, training=training)
         layers = [self.classifier.get_layer(name) for name in self.feature_layers]
@@ -211,7 +214,7 @@ class FeaturePairing(AdversarialTraining):
         return self.run_passes(classify, inputs, training)
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
-        """Returns the loss of mixed-minibatch PGD plus the weighted pairing losses of the layers."""
+        """Returns the loss of mixed-minibatch PGD plus the weighted sum of the pairing losses of the layers."""
         distances = [
             self.pairing_loss(
                 flatten(logits[f"{CLEAN}/{layer}"]), flatten(logits[f"{ADVERSARIAL}/{layer}"]), sample_weight
@@ -221,7 +224,7 @@ class FeaturePairing(AdversarialTraining):
         return super().robust_loss(labels, logits, sample_weight) + self.pairing_weight * tf.add_n(distances)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         config = super().get_config()
         del config["clean_fraction"]  # always 1
         pairing_loss = keras.saving.serialize_keras_object(self.pairing_loss)
@@ -237,4 +240,4 @@ def _check_layers(classifier: keras.Layer, layers: Sequence[str]) -> None:
     check_functional(classifier)
     names = [layer.name for layer in classifier.layers]
     if isinstance(layers, str) or not layers or not set(layers) <= set(names):
-        raise ValueError(f"layers are names of layers of the classifier, some of {names}. Received: layers={layers!r}")
+        raise ValueError(f"layers must be a list of names of layers, from {names}. Received: layers={layers!r}")

@@ -1,4 +1,4 @@
-"""Methods that keep tensors from step to step, each replica its own: a perturbation, a queue of batches."""
+"""The base class of methods whose replicas keep tensors from step to step: a perturbation, or a queue of batches."""
 
 from typing import Any, ClassVar
 
@@ -11,27 +11,31 @@ from keras_robust.methods.robust_model import RobustModel
 
 
 class KeepsReplicaState(RobustModel):
-    """A method that keeps tensors per replica from step to step, in `self.replica_state`; they are saved with it."""
+    """A method whose replicas keep tensors from step to step. `self.replica_state` is saved with the model."""
 
     REPLICA_STATE_BATCH_AXIS: ClassVar[int] = 0
-    """Of all that a replica keeps: the axis of the examples."""
+    """The axis of the examples in every tensor that a replica keeps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.replica_state: dict[str, ReplicaState] = {}
 
     def replica_state_specs(self, images: Tensor, labels: Tensor) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Returns shape and dtype by name of what each replica keeps from step to step, in `self.replica_state`.
+        """Returns {name: (shape, dtype)} of the tensors that each replica keeps in `self.replica_state`.
 
         Args:
-            images: a batch of one replica.
-            labels: of it.
+            images: the images of a batch of one replica.
+            labels: the labels of these images.
         """
         raise NotImplementedError
 
     def make_replica_state(self, images: Tensor, labels: Tensor, replicas: int) -> None:
-        """Makes the state that there is none of yet, for batches such as these of all replicas together."""
-        share = -(-len(images) // replicas)  # the largest, of an odd batch on two
+        """Makes the tensors that do not exist yet: see `RobustModel.make_replica_state`.
+
+        Raises:
+            ValueError: if they exist for another shape or dtype of the batch.
+        """
+        share = -(-len(images) // replicas)  # the largest share, if the batch cannot be divided evenly
         specs = self.replica_state_specs(images[:share], labels[:share])
         with self.distribute_strategy.scope():
             for name, (shape, dtype) in specs.items():
@@ -40,13 +44,16 @@ class KeepsReplicaState(RobustModel):
                 self.replica_state[name].check(shape, dtype)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.train_on_batch`, in which each replica sees the whole batch; the first one is the largest."""
+        """Trains as `keras.Model.train_on_batch` does. The first batch must be the largest.
+
+        Each replica gets the whole batch.
+        """
         if not self.replica_state:
             self.make_replica_state(tf.convert_to_tensor(x), tf.convert_to_tensor(y), replicas=1)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the model's own variables, and what each replica keeps."""
+        """Saves the model's own variables and the tensors of all replicas."""
         super().save_own_variables(store)
         for name, state in self.replica_state.items():
             store[f"replica_state_{name}"] = state.to_array()
@@ -66,7 +73,7 @@ class KeepsReplicaState(RobustModel):
         super().load_own_variables(own)
 
     def _state_for(self, name: str, shape: tuple[int, ...], dtype: str) -> ReplicaState:
-        """Returns the state of that name: the one that a traced step holds, where it fits, or else a new one."""
+        """Returns the existing state of that name if it has this shape and dtype, otherwise a new one."""
         state = self.replica_state.get(name)
         if state is None or (state.shape, state.dtype) != (shape, dtype):
             with self.distribute_strategy.scope():

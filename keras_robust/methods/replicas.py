@@ -1,7 +1,8 @@
-"""Training on several replicas: tensors of their own from step to step, and batches that leave one without images.
+"""Training on several replicas: tensors with a different value on each replica, and replicas that get no images.
 
-A replica without images computes with an image that is not its own, and drops what comes of it: no images have no batch
-statistics, and not every kernel takes them. Losses, gradients and metrics are those of no images.
+A replica without images runs the classifier on a substitute image and drops the results. With 0 images, batch
+statistics would be undefined, and some kernels fail. The losses, gradients and metrics of this replica are still those
+of 0 images.
 """
 
 from collections.abc import Callable
@@ -16,17 +17,17 @@ from keras_robust.core.seeds import Tensor
 
 
 class ReplicaState:
-    """A variable with a value of its own on every replica, saved and restored with all of them.
+    """A variable that has its own value on each replica. All values are saved and restored.
 
-    Keras's own variables have the same value on all replicas. To be made in the scope of the strategy.
+    Keras's own variables have the same value on all replicas. A `ReplicaState` must be made in the strategy's scope.
 
     Args:
-        shape: on each replica.
-        dtype: of TensorFlow, by name.
-        batch_axis: the axis of the examples, of which each replica has its share.
+        shape: shape of the value of one replica.
+        dtype: name of the TensorFlow dtype.
+        batch_axis: the axis of the examples. Each replica has its share of the batch along this axis.
 
     Attributes:
-        variable: of this replica, in a training step.
+        variable: the variable; in a training step it is that of this replica.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str, batch_axis: int) -> None:
@@ -44,20 +45,21 @@ class ReplicaState:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """On each replica."""
+        """Shape of the value of one replica."""
         return tuple(self.variable.shape)
 
     @property
     def dtype(self) -> str:
-        """Of TensorFlow, by name."""
+        """Name of the TensorFlow dtype."""
         return self.variable.dtype.name
 
     def check(self, shape: tuple[int, ...], dtype: str) -> None:
-        """Raises `ValueError` unless it has this shape and dtype: batches have changed."""
+        """Raises `ValueError` unless it has this shape and dtype. They differ if the batches have changed."""
         if (self.shape, self.dtype) != (tuple(shape), dtype):
             raise ValueError(
-                "What a replica keeps from step to step fits the batches that it was made for: "
-                f"shape {self.shape}, {self.dtype}. Received: batches for shape {tuple(shape)}, {dtype}"
+                "Batches must keep their shape and dtype, because each replica keeps a tensor of shape "
+                f"{self.shape}, {self.dtype}, from step to step. Make a new model for other batches. "
+                f"Received: batches for shape {tuple(shape)}, {dtype}"
             )
 
     @property
@@ -70,9 +72,9 @@ class ReplicaState:
         self.variable.assign(value)
 
     def exchange(self, index: Any, value: Any) -> Any:
-        """Returns entry `index` along the first axis of this replica's value and puts `value` there, in a step.
+        """Returns entry `index` along the first axis of this replica's value, and sets it to `value`, in a step.
 
-        Only that entry is read and written: a queue of batches is large.
+        Only this entry is read and written, because a queue of batches is large.
         """
         handle = self.variable.handle
         value = tf.ensure_shape(value, self.variable.shape[1:])
@@ -82,25 +84,28 @@ class ReplicaState:
         return old
 
     def to_array(self) -> np.ndarray:
-        """Returns the values of all replicas, one after the other along the axis of the batch."""
+        """Returns the values of all replicas, concatenated along the batch axis."""
         values = self._read_shares()
         if is_multi_worker(self._strategy):
             return self._strategy.gather(values, self._batch_axis).numpy()
         return np.concatenate(self._strategy.experimental_local_results(values), self._batch_axis)
 
     def from_array(self, values: np.ndarray) -> None:
-        """Sets what each replica has of `values`, which `to_array` returned, perhaps of more or fewer replicas.
+        """Sets the values of all replicas.
+
+        Args:
+            values: the result of `to_array`, perhaps of another number of replicas.
 
         Raises:
-            ValueError: if the shape is another: the global batch has changed.
+            ValueError: if the shape is wrong, because the size of the global batch has changed.
         """
         replicas = self._strategy.num_replicas_in_sync
         expected = list(self.shape)
         expected[self._batch_axis] *= replicas
         if list(values.shape) != expected:
             raise ValueError(
-                "What replicas keep from step to step fits the global batch of the run that saved it: "
-                f"{tuple(expected)} here. Received: values of shape {values.shape}"
+                "The global batch must have the size that it had in the run that saved the model: here, replicas keep "
+                f"values of shape {tuple(expected)}. Received: values of shape {values.shape}"
             )
         self._write_shares(tf.constant(np.stack(np.split(values, replicas, self._batch_axis))))
 
@@ -109,34 +114,34 @@ class ReplicaState:
         self._clear_shares()
 
     def _shares(self) -> Any:
-        """Returns what each replica has."""
+        """Returns the values by replica."""
         return self._strategy.run(lambda: self.value)
 
     def _assign_zeros(self) -> None:
         self._strategy.run(lambda: self.variable.assign(tf.zeros_like(self.variable.read_value())))
 
     def _assign_shares(self, shares: Tensor) -> None:
-        """Sets what each replica has, (replicas, ...)."""
+        """Sets the value of each replica to its row of `shares`, (replicas, ...)."""
         self._strategy.run(lambda: self.assign(shares[tf.distribute.get_replica_context().replica_id_in_sync_group]))
 
 
 def on_any_share(function: Callable[..., Any], training: bool, images: Tensor, *others: Tensor) -> Any:
-    """Returns `function(images, *others)`, a nest of tensors (batch, ...), also for this replica's share of no images.
+    """Returns `function(images, *others)`, a nest of tensors (batch, ...), even if this replica has 0 images.
 
-    In training the image that stands in is the first one of the first replica, since batch statistics, and the moving
-    averages with them, are those of what went through the classifier. Elsewhere it is black.
+    With 0 images, a substitute image goes through the classifier. In training it is the first image of the first
+    replica, because it enters the batch statistics and the moving averages. Otherwise it is black.
 
     Args:
         function: calls a classifier.
-        training: whether that computes batch statistics that are kept.
+        training: whether it computes batch statistics that are kept.
         images: (batch, height, width, channels).
-        *others: (batch, ...), such as labels; zeros stand in.
+        *others: further tensors (batch, ...), such as labels. With 0 images, one row of zeros takes their place.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1 or images.shape[0] is not None:
         return function(images, *others)
     count = tf.shape(images)[0]
-    stand_in = tf.reduce_sum(images[:1], axis=0)  # zeros where there are no images
+    stand_in = tf.reduce_sum(images[:1], axis=0)  # zeros if there are no images
     if training:
         is_first = tf.equal(context.replica_id_in_sync_group, 0)
         of_first = tf.where(is_first, stand_in, tf.zeros_like(stand_in))
@@ -146,6 +151,6 @@ def on_any_share(function: Callable[..., Any], training: bool, images: Tensor, *
 
 
 def _with(values: Tensor, stand_in: Tensor) -> Tensor:
-    """Returns `values`, or `stand_in` as the only one where there are none."""
+    """Returns `values`, or `stand_in` as the only row if there are no values."""
     missing = tf.cast(tf.equal(tf.shape(values)[0], 0), tf.int32)
     return tf.concat([values, tf.repeat(stand_in[None], missing, axis=0)], axis=0)

@@ -1,9 +1,16 @@
-"""The template of every method of the form "attack the batch, then train on clean and attacked images".
+"""The base class of all methods: it attacks a batch, then trains on the attacked images, on clean images, or on both.
 
-Read it from top to bottom: what a model is made of, how it is built and compiled, the three hooks that a method
-overrides (`perturb`: how images are attacked; `passes`: which images go through the classifier; `robust_loss`: what is
-minimised), the step that calls them, `fit` with a look at its first batch, and saving. The rest of a step is left to
-Keras, so loss scaling, gradient accumulation, XLA, metrics, strategies and saving are Keras's own.
+Read it from top to bottom:
+
+- how a model is built and compiled;
+- the three hooks that a method overrides: `perturb` attacks images, `passes` chooses which images go through the
+  classifier (by default only the attacked ones), `robust_loss` returns the loss to minimise;
+- the training step, which calls the hooks;
+- `fit`, which checks the first batch before it trains;
+- saving and loading.
+
+Keras does the rest of a step. Loss scaling, gradient accumulation, XLA, metrics and strategies therefore work as in
+every Keras model.
 """
 
 import contextlib
@@ -60,40 +67,44 @@ from keras_robust.methods.replicas import on_any_share
 from keras_robust.methods.weight_averages import EndWithAverages, StatisticsOfAverages, warn_of_swapped_weights
 
 Held = list[tuple[list[tf.data.Dataset], Any]]
-"""Iterators, with the caches that they read from."""
+"""Iterators that must stay alive, each with the caches that it reads from."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RobustModel(KerasModel):
-    """The template of training methods; what it trains by itself, on attacked images only, is `AdversarialTraining`.
+    """The base class of all methods. It is not used directly: use a method, such as `AdversarialTraining`.
 
-    A metric of `compile` is logged under its plain name on clean images and under `robust_` plus its name on attacked
-    ones, in training and validation alike; images that a phase never sees are not logged. `loss` is what is minimised
-    in training, and in validation the loss on clean images.
+    Each metric of `compile` is logged under its own name for clean images, and with the prefix `robust_` for attacked
+    images. A training step logs only the metrics of the images that the method trains on. Validation always logs the
+    metrics of clean images, and those of attacked images if there is a `validation_attack`. In training, `loss` is
+    the loss that the method minimises. In validation, it is the compiled loss on clean images.
 
     Args:
-        classifier: any Keras model that maps (batch, height, width, channels) float images to (batch, classes) logits.
-        attack: an `Attack`; its threat model holds epsilon and the pixel range, in the units of the images. Methods
-            that train on clean images alone take none.
-        validation_attack: an `Attack` that `fit` and `evaluate` run on validation data, to log `val_robust_accuracy`;
-            None logs clean metrics only.
-        attack_in_training_mode: attack the classifier with batch statistics (Madry et al., 2018, their code) instead of
-            moving averages. The averages are left alone either way.
-        joint_pass: run clean and attacked images through the classifier as one batch (so batch normalisation sees
-            their mixture, as in the code of Kannan et al., 2018) instead of one after the other. A classifier with
-            mixture batch normalisation always has them one after the other, each with its own branch.
-        compile_attack: compile the attack with XLA: True, False, or "auto" for wherever there is a GPU. XLA makes
-            attacks on CPU slower.
-        epsilon_schedule: a Keras learning-rate schedule from training steps to the fraction of epsilon, step size and
-            start radius that the training attack has, such as `PolynomialDecay(0.0, 1000, 1.0)` for a linear warm-up.
+        classifier: a Keras model from images (batch, height, width, channels) float32 to logits (batch, classes).
+        attack: the `Attack` that makes the training images. Its threat model holds epsilon and the pixel range, in the
+            units of the images. Methods that train on clean images only do not have this argument.
+        validation_attack: an `Attack` that `fit` and `evaluate` run on validation data, to log metrics such as
+            `val_robust_accuracy`. None logs only the metrics of clean images.
+        attack_in_training_mode: the training attack runs the classifier in training mode, with batch statistics and
+            active dropout (Madry et al., 2018, their code). False runs it in inference mode, with moving averages. The
+            attack never changes the moving averages.
+        joint_pass: run clean and attacked images through the classifier as one batch, so that batch normalisation sees
+            their mixture, as in the code of Kannan et al. (2018). False runs them one after the other. A classifier
+            with mixture batch normalisation always runs them one after the other, each with its own branch.
+        compile_attack: compile the attack with XLA: True, False, or "auto" (only if there is a GPU). On CPU, XLA makes
+            attacks slower.
+        epsilon_schedule: a Keras learning-rate schedule from the number of training steps to a fraction in [0, 1]. The
+            epsilon, step size and start radius of the training attack are multiplied by this fraction.
+            `PolynomialDecay(0.0, 1000, 1.0)` is a linear warm-up over 1000 steps. None is a fraction of 1.
         weight_perturbation: an `AdversarialWeightPerturbation`, or None.
-        seed: of the random starts, in [0, 2**31). They also depend on the number of training steps taken, which is
-            saved with the model, and on the replica.
-        **kwargs: of `keras.Model`.
+        seed: seed of the random starts, in [0, 2**31). The starts also depend on the replica and on the number of
+            training steps taken, which is saved with the model.
+        **kwargs: arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the classifier is no Keras model or ends in a softmax, an attack is no `Attack`, the attacks
-            have different pixel ranges, or this class itself is called.
+        ValueError: if the classifier is not a Keras model, has several inputs or outputs, has a single logit, or ends
+            in a softmax or sigmoid; if an attack is not an `Attack`, or the attacks have different pixel ranges; if
+            another argument is out of its range or of the wrong type; or if this class itself is called.
     """
 
     NEEDS_ATTACK: ClassVar[bool] = True
@@ -115,14 +126,15 @@ class RobustModel(KerasModel):
     ) -> None:
         if type(self) is RobustModel:
             raise ValueError(
-                "RobustModel is the template of the training methods. Use a method, such as "
-                "AdversarialTraining(classifier, attack), or write a subclass. Received: a call of RobustModel itself"
+                "RobustModel is the base class of the training methods and must not be used directly. Use a method, "
+                "such as AdversarialTraining(classifier, attack), or write a subclass. "
+                "Received: a call of RobustModel itself"
             )
         if attack is not None or self.NEEDS_ATTACK:
             _check_attack("attack", attack)
         elif epsilon_schedule is not None:
             raise ValueError(
-                "A schedule of epsilon is for methods that attack in training. "
+                "epsilon_schedule needs a method that attacks during training. "
                 f"Received: epsilon_schedule={epsilon_schedule!r} without an attack"
             )
         if validation_attack is not None:
@@ -149,22 +161,22 @@ class RobustModel(KerasModel):
         self.batch_statistics_frozen = False
         self.finite_values = FiniteValues()
         self.averages = StatisticsOfAverages()
-        # Keras looks for no state in a namespace: neither is saved with the model.
-        self._tracing = types.SimpleNamespace(offsets=())  # of the weights, in a step that is being traced
-        self._added = types.SimpleNamespace(metrics=[])  # by a training around this one: see `metrics`
+        # Keras does not look for state in a namespace, so the next two are not saved with the model.
+        self._tracing = types.SimpleNamespace(offsets=())  # added to the weights while a step is traced
+        self._added = types.SimpleNamespace(metrics=[])  # see `log_in_training`
         self._metric_sets = MetricSets(None, None)
         self._given_jit_compile: bool | str = "auto"
         self._refuse = raise_value_error
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest pixel value: those of the attack, or 0 and 1 where there is none."""
+        """Smallest and largest pixel value: those of the attack, or of the validation attack, or else 0 and 1."""
         attack = self.attack or self.validation_attack
         return (0.0, 1.0) if attack is None else attack.threat_model.bounds
 
     @property
     def updates_per_batch(self) -> int:
-        """How many updates of the weights a batch of `fit` makes: what learning-rate schedules count."""
+        """Number of weight updates per batch of `fit`. Learning-rate schedules count updates."""
         return 1
 
     # Build and compile.
@@ -176,9 +188,9 @@ class RobustModel(KerasModel):
         self.built = True
 
     def build_as_classifier(self) -> None:
-        """Builds the model of a built classifier.
+        """Builds this model if the classifier is built and its input shape is known.
 
-        Not in `__init__`: Keras lets a subclass add layers and metrics only before.
+        `__init__` does not do this, because a subclass can add layers and metrics only to a model that is not built.
         """
         if self.classifier.built and isinstance(getattr(self.classifier, "input_shape", None), tuple):
             self.build(self.classifier.input_shape)
@@ -195,15 +207,17 @@ class RobustModel(KerasModel):
         """Configures training as `keras.Model.compile` does.
 
         Args:
-            optimizer: as in Keras; with loss scaling where the classifier computes in float16.
-            loss: on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+            optimizer: as in Keras. If layers of the classifier compute in float16, the loss is scaled.
+            loss: a loss on logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
             loss_weights: as in Keras.
-            metrics: a list; each is logged for clean images and, with the prefix `robust_`, for attacked ones.
-            weighted_metrics: likewise, with sample weights; with the prefix `weighted_` where a metric has the name.
-            **kwargs: as in Keras.
+            metrics: a list. Each metric is logged for clean images and, with the prefix `robust_`, for attacked images.
+            weighted_metrics: a list of metrics that use sample weights. A metric with the same name as one of `metrics`
+                gets the prefix `weighted_`.
+            **kwargs: as in Keras. `auto_scale_loss=False` turns the scaling of the loss off.
 
         Raises:
-            ValueError: if the loss is missing, it or a metric is one on probabilities, or the metrics are not lists.
+            ValueError: if the loss is missing, the loss or a metric expects probabilities, or `metrics` or
+                `weighted_metrics` is not a list.
         """
         shape = getattr(self.classifier, "output_shape", None)
         classes = shape[-1] if isinstance(shape, tuple) else None
@@ -220,45 +234,49 @@ class RobustModel(KerasModel):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The loss, those of `compile`, clean and robust, and those that a training around this one has added."""
+        """The loss, the clean and robust metrics of `compile`, and the metrics of `log_in_training`."""
         return super().metrics + self._added.metrics
 
     # Hooks.
 
     def perturb(self, images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
-        """Returns the attacked images to train on, of the shape of `images`; no gradient flows through them.
+        """Returns the attacked images to train on, of the shape of `images`. No gradient flows through them.
 
         Args:
-            images: (batch, height, width, channels).
-            labels: (batch,) or (batch, classes).
-            seed: int32 of shape (2,), of this step and replica: see `core.seeds`.
+            images: (batch, height, width, channels) floats in `bounds`.
+            labels: (batch,) class indices, or (batch, classes) one-hot or soft rows.
+            seed: int32 of shape (2,), different for each step and replica: see `core.seeds`.
         """
         attack = self.training_attack()
         with use_branch(ADVERSARIAL):
             return self.run_attack(attack, self.classifier, images, labels, seed, self.attack_in_training_mode)
 
     def passes(self, images: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
-        """Returns the images of a training step's passes, under `CLEAN` and `ADVERSARIAL` or one of them.
+        """Returns the images that a training step runs through the classifier, under `CLEAN`, `ADVERSARIAL` or both.
 
-        `CLEAN` may hold fewer images than `ADVERSARIAL`: the first ones.
+        This class returns only the attacked images. `CLEAN` may hold fewer images than `ADVERSARIAL`: the first ones of
+        the batch.
         """
         return {ADVERSARIAL: adversarial}
 
     def robust_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor:
-        """Returns the scalar to minimise, with the classifier's own losses (weight decay), scaled for the strategy.
+        """Returns the loss to minimise, a scalar.
+
+        It must include the classifier's own losses (weight decay), and be divided by the number of replicas, as
+        Keras's losses are.
 
         Args:
-            labels: (batch,) or (batch, classes), of the attacked images.
-            logits: of the passes.
+            labels: (batch,) or (batch, classes), one per image of the larger pass.
+            logits: (batch, classes), under the keys of `passes`.
             sample_weight: (batch,) or None.
         """
         return self.classification_loss(labels, logits[ADVERSARIAL], sample_weight)
 
-    # What hooks are made of.
+    # Parts for hooks.
 
     def training_attack(self) -> Attack:
-        """Returns the attack as it is in this step, with the epsilon of the schedule."""
-        assert self.attack is not None  # methods without an attack do not come here
+        """Returns the training attack, with the epsilon that the schedule has in this step."""
+        assert self.attack is not None  # methods without an attack do not call this
         if self.epsilon_schedule is None:
             return self.attack
         fraction = self.epsilon_schedule(self.steps_taken.value)
@@ -273,50 +291,61 @@ class RobustModel(KerasModel):
         seed: Tensor,
         training: bool = False,
     ) -> Tensor:
-        """Returns the images attacked on `classifier`, compiled with XLA where that pays; no gradient flows."""
+        """Runs `attack` on `classifier`, with XLA as `compile_attack` says, and returns the attacked images.
+
+        No gradient flows through them.
+
+        Args:
+            attack: the attack, with the epsilon of this step.
+            classifier: the model to attack, which may be another one than `self.classifier`.
+            images: (batch, height, width, channels) floats in `bounds`.
+            labels: (batch,) or (batch, classes).
+            seed: int32 of shape (2,).
+            training: run the classifier in training mode: see `attack_in_training_mode`.
+        """
         model_fn = as_model_fn(classifier, training=training, compute_dtype=attack.compute_dtype)
 
-        def attacked(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
+        def run_once(images: Tensor, labels: Tensor, seed: Tensor) -> Tensor:
             return attack(model_fn, images, labels, seed)
 
         if uses_xla(self.compile_attack):
-            attacked = tf.function(attacked, jit_compile=True)
+            run_once = tf.function(run_once, jit_compile=True)
 
         def with_seed(images: Tensor, labels: Tensor) -> Tensor:
-            return tf.stop_gradient(attacked(images, labels, seed))
+            return tf.stop_gradient(run_once(images, labels, seed))
 
         with frozen_statistics(classifier, self.batch_statistics_frozen):
             return _on_share(with_seed, False, images, labels)
 
     def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Returns the compiled loss plus the classifier's own (weight decay), a scalar; to be called once per step."""
+        """Returns the compiled loss plus the classifier's own (weight decay), a scalar. Call it once per step."""
         return super().compute_loss(None, labels, logits, sample_weight)
 
     def weight_decay(self) -> Tensor:
-        """Returns the classifier's own losses alone, a scalar, for a `robust_loss` without the compiled loss."""
+        """Returns only the classifier's own losses, a scalar, for a `robust_loss` that has no compiled loss."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.zeros((), full_precision())]) / replicas
 
     def auxiliary_loss(self, labels: Tensor, logits: dict[str, Tensor], sample_weight: Tensor | None) -> Tensor | float:
-        """Returns the weighted loss on the auxiliary logits of all passes of a training step, 0 where there are none.
+        """Returns the weighted loss on the auxiliary logits of all passes of a step, or 0 if there are no such logits.
 
-        Clean and attacked images count alike. See `AuxiliaryLogits`.
+        Clean and attacked images have the same weight. See `AuxiliaryLogits`.
         """
         layers = auxiliary_layers(self.classifier)
         return auxiliary_loss(layers, self.loss, labels, logits, sample_weight) if layers else 0.0
 
     def branches_of(self, images: Tensor) -> tuple[str, ...]:
-        """Returns the branches of mixture batch normalisation that a step on `images` trains: one per pass."""
+        """Returns the branches of mixture batch normalisation that a training step on `images` trains: one per pass."""
         return tuple(self.passes(images, images))
 
     # A step.
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        """Attacks the batch, then lets Keras take a step on the passes."""
+        """Attacks the batch, then makes a training step of Keras on the images of `passes`."""
         return self.update(self.attack_batch(data))
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-        """Returns (images of the passes, labels, sample weights) of what `fit` reads, and counts the step."""
+        """Attacks a batch of `fit`, counts the step, and returns (images of `passes`, labels, sample weights)."""
         images, labels, sample_weight = unpack_batch(data)
         seed = seeds.fold_replica(seeds.fold(seeds.as_seed(self.seed), seeds.TRAINING, self.steps_taken.value))
         images, adversarial = self.attacked(images, labels, seed)
@@ -325,11 +354,14 @@ class RobustModel(KerasModel):
         return self.passes(images, adversarial), labels, sample_weight
 
     def attacked(self, images: Any, labels: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns clean and attacked images. What trains on images that were attacked elsewhere replaces it."""
+        """Returns (clean images, attacked images) of a batch, attacked by `perturb`.
+
+        Training on images that were attacked in another process replaces this method.
+        """
         return images, self.perturb(images, labels, seed)
 
     def update(self, batch: tuple[dict[str, Tensor], Tensor, Tensor | None]) -> dict[str, Tensor]:
-        """Lets Keras take a step on what `attack_batch` returned; returns the metrics."""
+        """Makes a training step of Keras on the result of `attack_batch`, and returns the metrics."""
         if self.weight_perturbation is not None:
             self._tracing.offsets = self.weight_perturbation.offsets(self, batch)
         try:
@@ -341,7 +373,11 @@ class RobustModel(KerasModel):
         return {**results, **{metric.name: metric.result() for metric in self._added.metrics}}
 
     def call(self, inputs: Tensor | dict[str, Tensor], training: bool | None = None) -> Tensor | dict[str, Tensor]:
-        """Returns logits of images in full precision; of a dict of images a dict, with auxiliary ones in training."""
+        """Returns the logits of images, (batch, classes), in full precision.
+
+        For a dict of images by pass it returns a dict of logits by pass. In training, this dict also has the auxiliary
+        logits.
+        """
 
         def classify(images: Tensor) -> dict[str, Tensor]:
             logits, auxiliary = self.run_network(self.classifier, images, training)
@@ -352,7 +388,10 @@ class RobustModel(KerasModel):
         return self.run_passes(classify, inputs, training)
 
     def run_network(self, network: keras.Layer, images: Tensor, training: bool | None) -> tuple[Any, dict[str, Tensor]]:
-        """Returns what `network` makes of `images`, and in training its auxiliary logits by "/auxiliary/" and layer."""
+        """Returns (the outputs of `network`, its auxiliary logits by "/auxiliary/" plus the name of the layer).
+
+        Without training, there are no auxiliary logits.
+        """
         with collect_auxiliary_logits() as collected:
             outputs = network(images, training=training)
         return outputs, {f"{AUXILIARY}{name}": logits for name, logits in collected.items()}
@@ -360,15 +399,17 @@ class RobustModel(KerasModel):
     def run_passes(
         self, function: Callable[[Tensor], dict[str, Tensor]], inputs: dict[str, Tensor], training: bool | None
     ) -> dict[str, Tensor]:
-        """Returns what `function` makes of the images of each pass: jointly, or of one pass after the other.
+        """Runs `function` on the images of each pass: as one batch if `joint_pass`, otherwise one after the other.
+
+        With mixture batch normalisation, the passes always run one after the other.
 
         Args:
-            function: maps (batch, ...) images to tensors (batch, ...) by suffix, with the classifier.
-            inputs: images by pass; other entries play no part.
+            function: runs the classifier. It maps images (batch, ...) to a dict of tensors (batch, ...).
+            inputs: images by name of the pass. Other entries are ignored.
             training: whether each pass uses its own branch of mixture batch normalisation.
 
         Returns:
-            The tensors by name of the pass plus suffix.
+            A dict of all results. A key is the name of the pass followed by the key that `function` returned.
         """
         inputs = {name: images for name, images in inputs.items() if name in BRANCHES}
         function = functools.partial(_on_share, function, bool(training))
@@ -394,7 +435,10 @@ class RobustModel(KerasModel):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
-        """Returns `robust_loss` of a training step's logits, and the compiled loss of clean logits otherwise."""
+        """Returns the loss of a step: in training that of `robust_loss`, otherwise the compiled loss of clean logits.
+
+        In training, the loss on auxiliary logits is added.
+        """
         if not isinstance(y_pred, dict):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
@@ -403,7 +447,7 @@ class RobustModel(KerasModel):
         return loss + keras.ops.cast(self.auxiliary_loss(y, y_pred, sample_weight), loss.dtype)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
-        """Updates the clean and the robust metrics with the logits that there are; returns theirs and the loss."""
+        """Updates the metrics of the passes that are in `y_pred`, and returns their results and the loss, by name."""
         logits = y_pred if isinstance(y_pred, dict) else {CLEAN: y_pred}
         self._note_labels(y, next(iter(logits.values())), sample_weight)
         results = {m.name: m.result() for m in super().metrics if not self.is_container(m)}  # the loss
@@ -418,7 +462,10 @@ class RobustModel(KerasModel):
         return results
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        """Evaluates a batch, clean and under the validation attack; its draws are the same in every epoch."""
+        """Evaluates a batch of clean images and, if there is a validation attack, the same images attacked.
+
+        The attack makes the same random draws in every epoch.
+        """
         if self.validation_attack is None:
             return super().test_step(data)
         images, labels, sample_weight = unpack_batch(data)
@@ -427,32 +474,32 @@ class RobustModel(KerasModel):
         self.note_images(images, adversarial)
         return super().test_step(({CLEAN: images, ADVERSARIAL: adversarial}, labels, sample_weight))
 
-    # What a step notes for `finite_values`.
+    # A step records wrong images and labels on the device. `finite_values` reads these records.
 
     def note_images(self, clean: Tensor, attacked: Tensor) -> None:
-        """Notes in a step whether its images are not finite.
+        """Records whether clean or attacked images have pixels that are NaN or infinite.
 
-        The sum of an image is finite where its pixels are: they are too small for it to overflow.
+        It looks at the sum of all pixels. Finite pixels have a finite sum, because they are too small to overflow.
         """
         is_finite = [tf.math.is_finite(tf.reduce_sum(images)) for images in (clean, attacked)]
         self._note(IMAGES, ~is_finite[0])
         self._note(ATTACKED, is_finite[0] & ~is_finite[1])
 
     def _note_labels(self, labels: Any, logits: Tensor, sample_weight: Any) -> None:
-        """Notes whether labels are none of the classes; those of weight 0 may be anything."""
+        """Records whether a label is not one of the classes. Labels with sample weight 0 may have any value."""
         valid = labels_are_valid(labels, tf.shape(logits)[-1])
         if sample_weight is not None:
             valid |= tf.reshape(sample_weight, (-1,)) == 0
         self._note(LABELS, ~tf.reduce_all(valid))
 
     def _note(self, kind: int, is_bad: Tensor) -> None:
-        if tf.distribute.in_cross_replica_context():  # Keras builds a model there, of symbols alone
+        if tf.distribute.in_cross_replica_context():  # Keras builds the model there, with symbolic tensors
             return
         noted = self.finite_values.noted.variable
         noted.assign(noted.read_value() + tf.one_hot([kind], 3) * tf.cast(is_bad, tf.float32))
 
     def check_finite(self, metrics: Any = None) -> None:
-        """Raises if images, labels, weights or results are not what they must be: see `FiniteValues.check`."""
+        """Raises an error if images, labels, weights or `metrics` are wrong: see `FiniteValues.check`."""
         self.finite_values.check(self, metrics)
 
     # Fit and evaluate.
@@ -460,24 +507,28 @@ class RobustModel(KerasModel):
     def fit(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does, after a look at the first batch, and at that of the validation data.
+        """Trains as `keras.Model.fit` does, after a check of the first batch of the training and validation data.
 
-        Labels that are arrays are looked at as a whole. Where the optimizer averages weights (`use_ema=True`), the
-        averages have statistics of batch normalisation of their own: see `weight_averages`.
+        Labels in an array are all checked. Validation data from a generator is not checked. If the optimizer averages
+        weights (`use_ema=True`), the averaged weights have their own statistics of batch normalisation: see
+        `weight_averages`.
 
         Raises:
-            ValueError: if the model was never compiled, or images, labels or classifier are not what they must be:
-                see `core.checks.check_batch`; in training, if a label is none of the classes.
-            FloatingPointError: if images, attacked images, weights, gradients or the loss are not finite: within
-                `finite_values.INTERVAL` steps, and before an epoch is validated or saved.
+            ValueError: if the model was never compiled, or if images, labels or the classifier are wrong: see
+                `core.checks.check_batch`; during training, if a label is not one of the classes.
+            FloatingPointError: if images, attacked images, weights, gradients or the loss are not finite. The error
+                comes at most `finite_values.INTERVAL` steps later, and before an epoch is validated or saved.
         """
         if not self.compiled:
-            raise ValueError("Call `compile(optimizer=..., loss=...)` before `fit`. Received: a model never compiled")
+            raise ValueError(
+                "The model must be compiled before `fit`. Call `compile(optimizer=..., loss=...)`. "
+                "Received: a model never compiled"
+            )
         bound = fit_arguments(self, x, y, batch_size, *args, **kwargs)
         given = bound.arguments
         with self.distribute_strategy.scope():
             is_distributed = tf.distribute.has_strategy()
-        held: Held = []  # iterators live until the end
+        held: Held = []  # keeps iterators alive until the training ends
         with _whole_after_errors(held):
             images, labels, x = _peek(x, y, batch_size, not is_distributed and given.get("class_weight") is None, held)
             images = self.first_images(images)
@@ -499,21 +550,29 @@ class RobustModel(KerasModel):
             self.freeze_batch_statistics(False)
 
     def log_in_training(self, metrics: list[keras.metrics.Metric]) -> None:
-        """Lets training steps that are traced from now on log these metrics, too; who passes them updates them."""
+        """Adds metrics to the log of the training steps that are traced from now on. The caller must update them."""
         self._added.metrics = metrics
 
     def first_images(self, images: Any) -> Any:
-        """Returns the clean images of the first batch. What trains on images attacked elsewhere replaces it."""
+        """Returns the clean images of the first batch.
+
+        Training on images that were attacked in another process replaces this method.
+        """
         return images
 
     def make_replica_state(self, images: Tensor, labels: Tensor, replicas: int) -> None:
-        """Makes what a step keeps for the next one, for batches such as these of all replicas together: nothing here.
+        """Makes the tensors that each replica keeps from step to step.
 
-        See `replicas.KeepsReplicaState`.
+        A `RobustModel` has none: see `replica_state.KeepsReplicaState`.
+
+        Args:
+            images: a batch for all replicas together, of the shape and dtype of each later batch.
+            labels: labels of these images.
+            replicas: number of replicas that share a batch.
         """
 
     def _checked_validation(self, data: Any, goes_on: bool, held: Held) -> Any:
-        """Checks validation data that can be looked at, and returns it: what is taken from a generator is gone."""
+        """Checks the validation data and returns it. A generator is not checked, because this would use up a batch."""
         if data is None or isinstance(data, Iterator):
             return data
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -522,31 +581,32 @@ class RobustModel(KerasModel):
         return x if isinstance(data, tf.data.Dataset) else data
 
     def _check(self, images: Any, labels: Any, all_labels: Any) -> None:
-        """Raises `ValueError` as `check_batch`; a classifier that is not built yet is built by it, in the scope."""
+        """Raises `ValueError` as `check_batch` does. This builds the classifier, so it runs in the strategy's scope."""
         with self.distribute_strategy.scope():
             check_batch(self.classifier, images, labels, self.bounds, all_labels)
         check_binary_loss(self.loss, has_class_indices=is_sparse(tf.convert_to_tensor(labels)))
 
     def _warn_of_branch(self, images: Any) -> None:
-        """Warns where the classifier predicts with a branch that is not trained."""
+        """Warns if the classifier predicts with a branch of mixture batch normalisation that is not trained."""
         trained = self.branches_of(tf.convert_to_tensor(images[:1])) if has_branches(self.classifier) else BRANCHES
         untrained = {layer.branch for layer in mixture_layers(self.classifier)} - set(trained)
         if untrained:
             warnings.warn(
                 f"{type(self).__name__} trains the {' and '.join(trained)} branch of mixture batch normalisation, but "
-                "the classifier is validated and exported with the other one: see keras_robust.layers.select_branch. "
+                "the classifier is validated and exported with the other branch, which is not trained. Choose the "
+                "trained branch with keras_robust.layers.select_branch. "
                 f"Received: a classifier with the {' and '.join(untrained)} branch",
                 stacklevel=3,
             )
 
     def freeze_batch_statistics(self, frozen: bool) -> None:
-        """Lets steps of this `fit` use moving averages instead of batch statistics; see `FreezeBatchStatistics`."""
+        """Chooses moving averages (True) or batch statistics for the next steps: see `FreezeBatchStatistics`."""
         if self.batch_statistics_frozen != frozen:
             self.batch_statistics_frozen = frozen
             self.make_train_function(force=True)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """As `keras.Model.train_on_batch`."""
+        """Trains on one batch as `keras.Model.train_on_batch` does."""
         self.averages.make(self)
         return super().train_on_batch(*args, **kwargs)
 
@@ -554,8 +614,8 @@ class RobustModel(KerasModel):
         """Evaluates as `keras.Model.evaluate` does.
 
         Raises:
-            ValueError: if a label was none of the classes.
-            FloatingPointError: if attacked images or weights are not finite.
+            ValueError: if a label is not one of the classes.
+            FloatingPointError: if images, attacked images or weights are not finite.
         """
         with refused_labels_are_value_errors():
             results = super().evaluate(*args, **kwargs)
@@ -563,14 +623,17 @@ class RobustModel(KerasModel):
         return results
 
     def use_averages(self) -> None:
-        """Replaces weights by their averages with their statistics, where there are any, as `fit` does at its end."""
+        """Replaces the weights by their averages, with the statistics of the averages, as `fit` does at its end.
+
+        Nothing changes if the optimizer does not average weights.
+        """
         self.optimizer.finalize_variable_values(self.trainable_variables)
         self.averages.use()
 
     # Save and load.
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the model as `keras.Model.save` does, also one that was never compiled or called."""
+        """Saves the model as `keras.Model.save` does. It need not be compiled or called before."""
         self.build_as_classifier()
         super().save(*args, **kwargs)
 
@@ -590,7 +653,7 @@ class RobustModel(KerasModel):
         self.averages.save(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved; a file without statistics of averages is as good."""
+        """Loads what `save_own_variables` saved. The file may have no statistics of averaged weights."""
         arrays = {key: np.asarray(store[key]) for key in store.keys()}  # noqa: SIM118 - an h5 group
         super().load_own_variables(self.averages.without(arrays))
         self.averages.load(self, arrays)
@@ -603,11 +666,11 @@ class RobustModel(KerasModel):
         input_signature: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Exports the classifier as it predicts: see `export_classifier` and `kr.export`."""
+        """Exports the classifier in inference mode: see `export_classifier` and `kr.export`."""
         export_classifier(self.classifier, filepath, format, verbose, input_signature, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model: classifier, attacks and options."""
+        """Returns the arguments that rebuild the model: classifier, attacks and options."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -624,16 +687,16 @@ class RobustModel(KerasModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "RobustModel":
-        """Builds the model that `get_config` described."""
+        """Builds the model from the result of `get_config`."""
         kind = cls
-        if cls is RobustModel:  # files of version 0.1 name the template, which trained as its first method does
+        if cls is RobustModel:  # older files name RobustModel, which at that time was adversarial training
             kind = keras.saving.get_registered_object(f"{PACKAGE}>AdversarialTraining")
         return kind(
             **{name: keras.saving.deserialize_keras_object(value, custom_objects) for name, value in config.items()}
         )
 
     def get_compile_config(self) -> dict[str, Any]:
-        """Returns what `compile_from_config` needs, on any machine: `jit_compile` as it was given, "auto" or not."""
+        """Returns the arguments of `compile`. `jit_compile` stays "auto", so that each machine chooses for itself."""
         config = super().get_compile_config()
         if not config:
             return {}
@@ -641,9 +704,9 @@ class RobustModel(KerasModel):
         return {**config, **metrics, "jit_compile": self._given_jit_compile}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as the model that was saved was compiled, and makes the optimizer's variables.
+        """Compiles the model with the result of `get_compile_config`, and makes the optimizer's variables.
 
-        Warns where the loss or a metric takes logits for probabilities, in files of before that was refused.
+        If the loss or a metric expects probabilities, it only warns, because older files may have such a loss.
         """
         self._refuse = warn
         try:
@@ -658,9 +721,9 @@ class RobustModel(KerasModel):
 
 
 def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
-    """Returns (images, labels, sample weights) of what a step reads as tensors; floating images in full precision.
+    """Returns (images, labels, sample weights) of a batch as tensors. Floating-point images are in full precision.
 
-    `train_on_batch` of a model that runs eagerly passes NumPy arrays to its step.
+    The batch may hold NumPy arrays: `train_on_batch` passes them if the model runs eagerly.
     """
     images, labels, sample_weight = tf.nest.map_structure(
         lambda values: None if values is None else tf.convert_to_tensor(values),
@@ -671,7 +734,7 @@ def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
 
 
 def _on_share(function: Callable[..., Any], training: bool, images: Tensor, *others: Tensor) -> Any:
-    """Returns `function(images, *others)`, also where this replica has no images: see `on_any_share`."""
+    """Returns `function(images, *others)`, even if this replica has no images: see `on_any_share`."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1 or images.shape[0] is not None:
         return function(images, *others)
@@ -679,11 +742,11 @@ def _on_share(function: Callable[..., Any], training: bool, images: Tensor, *oth
 
 
 def _apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
-    """Returns by name what `function` makes of the images of each name, from one call on all of them.
+    """Calls `function` once, on the images of all names together, and returns its results by name.
 
     Args:
-        function: maps (batch, ...) images to a nest of tensors (batch, ...).
-        inputs: images by name.
+        function: maps images (batch, ...) to a nest of tensors (batch, ...).
+        inputs: images (batch, ...) by name.
     """
     sizes = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0] for images in inputs.values()]
     outputs = function(tf.concat(list(inputs.values()), axis=0))
@@ -697,12 +760,12 @@ def _apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor])
 
 
 def fit_arguments(model: keras.Model, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
-    """Returns the arguments of a call of `fit` by their names."""
+    """Returns the arguments of a call of `fit` by name."""
     return inspect.signature(keras.Model.fit).bind(model, *args, **kwargs)
 
 
 def _add_callbacks(arguments: dict[str, Any], callbacks: list[keras.callbacks.Callback]) -> None:
-    """Puts `callbacks` before those among the arguments of a call of `fit`."""
+    """Puts `callbacks` before the callbacks in the arguments of a call of `fit`."""
     given = arguments.get("callbacks") or []
     if isinstance(given, keras.callbacks.CallbackList):
         for callback in callbacks:
@@ -714,21 +777,22 @@ def _add_callbacks(arguments: dict[str, Any], callbacks: list[keras.callbacks.Ca
 
 
 def _peek(x: Any, y: Any, batch_size: int | None, goes_on: bool, held: Held) -> tuple[Any, Any, Any]:
-    """Returns (images, labels, x): the first batch, and `x` with nothing taken from it.
+    """Returns (images, labels, x): the first batch, and `x` with all of its batches.
 
-    A data set is read by an iterator that goes on with its first epoch, first batch included: so it is read once, in
-    the order that it has by itself, and no second pipeline is in memory. Where that is not possible, another iterator
-    looks at it and is given up, unless something is cached.
+    If possible, the iterator that reads the first batch of a data set is also the iterator of the first epoch, and
+    yields the first batch again. The data set is then read once, in its own order, and only one pipeline is in memory.
+    Otherwise a second iterator reads the first batch. It is deleted, unless the data set has a cache.
 
     Args:
-        x: what `fit` accepts: arrays or tensors, a `tf.data.Dataset` (also a distributed one), a `PyDataset` or a
-            generator of batches.
-        y: labels, where `x` holds images only.
-        batch_size: of `fit`, for arrays.
-        goes_on: whether Keras iterates over the data set that it is given itself. It does not under a strategy, which
-            distributes it, nor with class weights.
-        held: to this list an iterator is added that must not be given up before the data set was read to its end, with
-            the caches in it: `tf.data.Dataset.cache` may take what it has seen for all that there is, for good.
+        x: data for `fit`: arrays or tensors, a `tf.data.Dataset` (also a distributed one), a `PyDataset` or a generator
+            of batches.
+        y: labels, if `x` holds only images.
+        batch_size: argument of `fit`, for arrays.
+        goes_on: whether Keras iterates over the data set object that it gets. It does not under a strategy, which
+            distributes the data set, nor with class weights.
+        held: a list, to which this function adds iterators that must stay alive until the data set was read to its end,
+            with its caches. If such an iterator is deleted earlier, `tf.data.Dataset.cache` may keep the batches read
+            so far as the whole data set.
     """
     if isinstance(x, tf.data.Dataset):
         iterator = iter(_with_first_twice(x) if goes_on else x)
@@ -740,7 +804,7 @@ def _peek(x: Any, y: Any, batch_size: int | None, goes_on: bool, held: Held) -> 
     elif isinstance(x, tf.distribute.DistributedDataset):
         iterator = iter(x)
         held.append(([], iterator))
-        # The values of the first replica; `fit` is called outside the strategy's scope, so it is not known here.
+        # The values of the first replica. The strategy is not known here: `fit` is called outside its scope.
         batch = first_of_replicas(next(iterator))
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0]
@@ -753,13 +817,13 @@ def _peek(x: Any, y: Any, batch_size: int | None, goes_on: bool, held: Held) -> 
         size = batch_size or EXAMPLES
         return x[:size], None if y is None else y[:size], x
     if batch is None:
-        raise ValueError("There is nothing to train on. Received: a data set of 0 batches")
+        raise ValueError("The data must have at least one batch. Received: a data set of 0 batches")
     images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
     return images, labels, x
 
 
 def _with_first_twice(data: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns the elements of `data`, of which the first can be looked at before it comes again."""
+    """Returns `data` with its first element twice: once for the check, once for the training."""
 
     def repeated(index: Any, element: Any) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensors(element).repeat(tf.where(tf.equal(index, 0), tf.constant(2, tf.int64), 1))
@@ -768,25 +832,25 @@ def _with_first_twice(data: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _put_back(batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    """Yields `batch` and the rest: a generator, the only iterator that Keras takes."""
+    """Yields `batch`, then the rest. It is a generator, because Keras takes no other iterator."""
     yield batch
     yield from rest
 
 
 @contextlib.contextmanager
 def _whole_after_errors(held: Held) -> Iterator[None]:
-    """Leaves cached data sets whole that were looked at where there is an error inside, for the next try."""
+    """If there is an error inside, keeps the iterators alive, so that the caches are complete in the next call."""
     try:
         yield
     except Exception:
         for caches, iterator in held:
             for cache in caches:
-                vars(cache)["_looked_at_by"] = iterator  # which then lives as long as the cache
+                vars(cache)["_looked_at_by"] = iterator  # it lives as long as the cache
         raise
 
 
 def _counting_labels(labels: Any, sample_weight: Any) -> Any:
-    """Returns the labels that are given as one array, but those of weight 0, which may be anything; None where not."""
+    """Returns the labels whose sample weight is not 0. Labels of weight 0 are not checked: they may have any value."""
     if labels is None or sample_weight is None:
         return labels
     return np.asarray(labels)[np.asarray(sample_weight).reshape(-1) != 0]
@@ -798,7 +862,7 @@ def _counting_labels(labels: Any, sample_weight: Any) -> Any:
 def _check_attack(name: str, attack: Any) -> None:
     """Raises `ValueError` unless `attack`, of the argument `name`, is an `Attack`."""
     if not isinstance(attack, Attack):
-        raise ValueError(f"{name} is an Attack such as PGD(Linf(0.3)). Received: {name}={attack!r}")
+        raise ValueError(f"{name} must be an Attack, such as PGD(Linf(0.3)). Received: {name}={attack!r}")
 
 
 def _check_same_bounds(attack: Attack | None, validation_attack: Attack | None) -> None:
@@ -806,13 +870,13 @@ def _check_same_bounds(attack: Attack | None, validation_attack: Attack | None) 
     ranges = [tuple(each.threat_model.bounds) for each in (attack, validation_attack) if each is not None]
     if len(set(ranges)) > 1:
         raise ValueError(
-            "attack and validation_attack have one pixel range, that of the images. "
+            "attack and validation_attack must have the same pixel range, that of the images. "
             f"Received: bounds={ranges[0]} of attack, bounds={ranges[1]} of validation_attack"
         )
 
 
 def _scaling_loss(optimizer: Any) -> keras.optimizers.Optimizer:
-    """Returns the optimizer with loss scaling, as Keras does for a model that itself computes in float16."""
+    """Returns the optimizer with loss scaling. Keras adds it only if the outer model itself computes in float16."""
     optimizer = keras.optimizers.get(optimizer)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer

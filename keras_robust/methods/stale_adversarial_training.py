@@ -1,4 +1,4 @@
-"""Stale adversarial training: what asynchronous generation does to training, on one device."""
+"""Stale adversarial training: it shows the effect of asynchronous attacks on training, on a single device."""
 
 import math
 from typing import Any
@@ -17,29 +17,32 @@ from keras_robust.methods.replica_state import KeepsReplicaState
 from keras_robust.methods.robust_model import fit_arguments
 
 KERAS_BATCH_SIZE = 32
-"""Of `fit` on arrays, where none is given."""
+"""The default batch size of `fit` for arrays."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class StaleAdversarialTraining(KeepsReplicaState):
     """Adversarial training on images that were attacked `staleness` updates ago (Bhat et al., 2018, section 5).
 
-    A queue of that many batches is on the device, filled with the initial weights before the first update: the first
-    `staleness` steps of `fit` attack and do not train: their loss and its gradients are 0. What else a step of Keras
-    does goes on in them: the averages of batch normalisation move, decoupled weight decay shrinks the weights, and
-    optimizer and schedules count the step. `robust_accuracy` is on the stale images that are trained on, in those first
-    steps on the attacked images themselves; `fresh_robust_accuracy` on images attacked in this step: where they part,
-    the classifier has memorised the stale ones. In the paper, on MNIST, 32 does no harm and 64 leaves no robustness.
-    All batches have one size.
+    The device holds a queue of `staleness` attacked batches. The first `staleness` steps fill it with batches attacked
+    with the initial weights. In these steps the loss and its gradients are 0, but Keras does the rest of a step: the
+    moving averages of batch normalisation change, decoupled weight decay shrinks the weights, and the optimizer and
+    schedules count the step. All batches must have the same size.
+
+    `robust_accuracy` is measured on the stale images of the training (while the queue fills, on the images attacked in
+    the same step). `fresh_robust_accuracy` is measured on the images attacked in the same step. If the two differ
+    clearly, the classifier has memorised the stale images. In the paper, on MNIST, a staleness of 32 does no harm, and
+    64 leaves no robustness.
 
     Args:
         classifier: as in `RobustModel`.
         attack: as in `RobustModel`.
-        staleness: s, at least 0; 0 is adversarial training.
-        **kwargs: of `RobustModel`.
+        staleness: number of updates between attack and training, at least 0. 0 is adversarial training.
+        **kwargs: arguments of `RobustModel`.
 
     Raises:
-        ValueError: if `staleness` is negative, or, in `fit`, the last batch of arrays is smaller than the others.
+        ValueError: if `staleness` is negative; in `fit`, if the last batch of arrays is smaller than the others; see
+            also `RobustModel`.
     """
 
     REPLICA_STATE_BATCH_AXIS = 1  # a queue of batches
@@ -51,7 +54,7 @@ class StaleAdversarialTraining(KeepsReplicaState):
         self.fresh_accuracy = keras.metrics.Mean(name="fresh_robust_accuracy")
 
     def replica_state_specs(self, images: Any, labels: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Returns the shapes of the queues."""
+        """Returns shapes and dtypes of the queues of images, labels and sample weights."""
         if not self.staleness:
             return {}
         s = self.staleness
@@ -62,7 +65,11 @@ class StaleAdversarialTraining(KeepsReplicaState):
         }
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains as `RobustModel.fit`, on batches of one size."""
+        """Trains as `RobustModel.fit` does, on batches of the same size.
+
+        Raises:
+            ValueError: if the last batch of arrays would be smaller; see also `RobustModel.fit`.
+        """
         given = fit_arguments(self, *args, **kwargs).arguments
         images: Any = given.get("x")
         size = given.get("batch_size") or KERAS_BATCH_SIZE
@@ -72,13 +79,14 @@ class StaleAdversarialTraining(KeepsReplicaState):
                 count = math.floor(count * (1 - given.get("validation_split", 0.0)))  # as Keras splits
             if count % size:
                 raise ValueError(
-                    "Stale adversarial training needs batches of one size: leave the last examples out, or pass a data "
-                    f"set batched with drop_remainder=True. Received: {count} images in batches of {size}"
+                    "All batches of stale adversarial training must have the same size. Leave the last examples out, "
+                    "or pass a data set that is batched with drop_remainder=True. "
+                    f"Received: {count} images in batches of {size}"
                 )
         return super().fit(*args, **kwargs)
 
     def attack_batch(self, data: Any) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
-        """Puts the attacked batch at the end of the queue, and returns the one at its head."""
+        """Puts the attacked batch at the end of the queue, and returns the batch at its head."""
         passes, labels, sample_weight = super().attack_batch(data)
         fresh = passes[ADVERSARIAL]
         with use_branch(ADVERSARIAL):
@@ -106,16 +114,16 @@ class StaleAdversarialTraining(KeepsReplicaState):
         return tf.where(self._is_full(), loss, tf.zeros_like(loss))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Tensor]:
-        """Returns the metrics as `RobustModel`; the fresh accuracy in training alone."""
+        """Returns the metrics as `RobustModel` does. Only training has the fresh accuracy."""
         results = super().compute_metrics(x, y, y_pred, sample_weight)
         if not isinstance(y_pred, dict) or CLEAN in y_pred:
             del results[self.fresh_accuracy.name]
         return results
 
     def _is_full(self) -> Tensor:
-        """Whether a batch attacked with the initial weights has reached the head of the queue."""
+        """Returns whether the queue was full before this step."""
         return self.steps_taken.value > self.staleness
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what rebuilds the model."""
+        """Returns the arguments that rebuild the model."""
         return {**super().get_config(), "staleness": self.staleness}

@@ -1,9 +1,10 @@
-"""Weight averages, and the statistics of batch normalisation that belong to them.
+"""Averages of the weights, and the statistics of batch normalisation that belong to them.
 
-A Keras optimizer with `use_ema=True` averages the trainable variables alone. Beside the averaged weights the moving
-statistics of batch normalisation would be those of the last weights. Averaged statistics do not fit either: the network
-with averaged weights has others than the average of what each network had (`benchmarks/weight_averages.py`). So every
-`INTERVAL` steps the averaged weights see the batch once, in training mode, and statistics of their own follow it.
+A Keras optimizer with `use_ema=True` averages only the trainable variables. The averaged weights would be combined with
+the moving statistics of the last weights, which do not fit. Averaged statistics do not fit either: the statistics of
+the network with averaged weights are not the average of the statistics (`benchmarks/weight_averages.py`). Therefore,
+every `INTERVAL` steps, a batch goes through the network with averaged weights in training mode, and updates statistics
+that belong to the averaged weights.
 """
 
 import contextlib
@@ -19,40 +20,41 @@ from keras_robust.core.keras_private import averages_of_weights, flatten_layers
 from keras_robust.core.seeds import Tensor
 
 INTERVAL = 10
-"""Steps between two passes with averaged weights: each costs a forward pass of training."""
+"""Number of training steps between two passes with averaged weights. Each costs a forward pass in training mode."""
 
 STATISTICS = frozenset({"moving_mean", "moving_variance", "moving_stddev"})
-"""Names of the variables that averaged weights have their own of.
+"""Names of the variables that have other values with averaged weights.
 
-They are those of `keras.layers.BatchNormalization` (of both branches of a mixture batch normalisation, too) and of
-every layer that follows its names. Other variables that are not trained stay as they are: those of a `Normalization`
-are constants, and the vector of a `SpectralNormalization` is where its next iteration begins.
+These are the variables of `keras.layers.BatchNormalization` (also in both branches of a mixture batch normalisation)
+and of each layer that uses the same names. Other variables that are not trained keep their values: those of a
+`Normalization` are constants, and the vector of a `SpectralNormalization` is the start of its next iteration.
 """
 
 PREFIX = "statistics_of_averages_"
 
 
 def averaging_optimizer(model: keras.Model) -> Any:
-    """Returns the optimizer of `model` that averages weights, inside one that scales losses too, or else None."""
+    """Returns the optimizer of `model`, or that inside its loss scaling, if it averages weights, otherwise None."""
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return optimizer if getattr(optimizer, "use_ema", False) else None
 
 
 def statistics_of(classifier: keras.Layer) -> list[keras.Variable]:
-    """Returns the variables of `classifier` that averaged weights have their own of: see `STATISTICS`."""
+    """Returns the variables of `classifier` that have other values with averaged weights: see `STATISTICS`."""
     return [variable for variable in classifier.non_trainable_variables if variable.name in STATISTICS]
 
 
 class StatisticsOfAverages:
-    """Statistics of batch normalisation for the averaged weights of a model, where its optimizer averages them.
+    """Statistics of batch normalisation for the averaged weights of a model.
 
-    Keras looks for no state in it: the values are saved beside the model's own variables.
+    Keras does not look for state in this class. The values are saved beside the model's own variables.
 
     Attributes:
-        statistics: variables of the classifier, see `STATISTICS`.
-        values: those that belong to the averaged weights, in the same order; empty where there is nothing to keep.
-        known: whether they are: not after loading a file without them.
+        statistics: the variables of the classifier: see `STATISTICS`.
+        values: the variables for the averaged weights, in the same order. The list is empty if the optimizer does not
+            average weights.
+        known: whether the values are valid. They are not after a file without them was loaded.
     """
 
     def __init__(self) -> None:
@@ -61,7 +63,7 @@ class StatisticsOfAverages:
         self.known = True
 
     def make(self, model: keras.Model) -> None:
-        """Makes the statistics that there are none of yet, where the optimizer of `model` averages weights."""
+        """Makes the values, if the optimizer of `model` averages weights and they do not exist yet."""
         is_needed = averaging_optimizer(model) is not None and model.classifier.built
         statistics = statistics_of(model.classifier) if is_needed else []
         if list(map(id, statistics)) != list(map(id, self.statistics)):
@@ -71,7 +73,7 @@ class StatisticsOfAverages:
                         np.asarray(statistic),
                         dtype=statistic.dtype,
                         trainable=False,
-                        synchronization="on_read",  # each replica has its own, of its share of the batch
+                        synchronization="on_read",  # each replica has its own value, from its share of the batch
                         aggregation="mean",
                     )
                     for statistic in statistics
@@ -83,11 +85,11 @@ class StatisticsOfAverages:
             self.known = True
 
     def follow(self, model: keras.Model, inputs: Mapping[str, Tensor]) -> None:
-        """Lets the statistics follow a batch, in every `INTERVAL`-th step, after its update.
+        """Updates the values with a batch, in every `INTERVAL`-th step, after the update of the weights.
 
         Args:
-            model: which takes the step; it has `steps_taken` and `updates_per_batch`.
-            inputs: images of the passes.
+            model: the `RobustModel` that makes the step.
+            inputs: images (batch, ...) by name of the pass.
         """
         if not self.values or model.batch_statistics_frozen:
             return
@@ -116,24 +118,24 @@ class StatisticsOfAverages:
                 statistic.assign(tf.where(overwritten, value.value, statistic.value))
 
     def use(self) -> None:
-        """Replaces the statistics of the classifier by these."""
+        """Replaces the statistics of the classifier by the values."""
         if self.known:
             for statistic, average in zip(self.statistics, self.values, strict=True):
                 statistic.assign(np.asarray(average))
 
     def save(self, store: Any) -> None:
-        """Saves them among the variables of the model."""
+        """Saves the values among the variables of the model."""
         if self.known:
             for index, value in enumerate(self.values):
                 store[f"{PREFIX}{index}"] = np.asarray(value)
 
     @staticmethod
     def without(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns what of a saved model's variables is not of these."""
+        """Returns the variables of a saved model without these values."""
         return {key: array for key, array in arrays.items() if not key.startswith(PREFIX)}
 
     def load(self, model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
-        """Loads what `save` saved; a file without is as good."""
+        """Loads the values that `save` saved. If there are none, they become unknown."""
         self.make(model)
         saved = {key: array for key, array in arrays.items() if key.startswith(PREFIX)}
         self.known = len(saved) == len(self.values)
@@ -144,14 +146,14 @@ class StatisticsOfAverages:
 
 @contextlib.contextmanager
 def _following_alone(classifier: keras.Layer, passes: Tensor) -> Iterator[None]:
-    """Lets batch normalisations follow one batch for the `INTERVAL` that they did not see, and each replica its share.
+    """Makes one batch count as `INTERVAL` batches in moving averages, and makes each replica use only its own images.
 
-    A replica cannot wait for another inside of a condition. What a layer that synchronises its statistics loses is the
-    variance of the means over the replicas.
+    A replica cannot wait for the others inside a condition. In a layer with synchronised statistics, the variance of
+    the means over the replicas is therefore missing.
 
     Args:
         classifier: any model.
-        passes: how many there were before; the first ones count alike, whatever the statistics began with.
+        passes: number of earlier passes. The first passes have the same weight, and the initial statistics have none.
     """
     layers = [layer for layer in flatten_layers(classifier) if isinstance(layer, keras.layers.BatchNormalization)]
     before = [(layer.momentum, layer.synchronized) for layer in layers]
@@ -167,9 +169,9 @@ def _following_alone(classifier: keras.Layer, passes: Tensor) -> Iterator[None]:
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Gives the model its averaged weights with their statistics, and then its own back, bit for bit.
+    """Gives the model its averaged weights and their statistics inside, and then restores its own, bit for bit.
 
-    Without averages it does nothing.
+    It does nothing if the optimizer does not average weights.
     """
     if averaging_optimizer(model) is None:
         yield
@@ -185,13 +187,14 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
 
 
 class ValidateAverages(keras.callbacks.Callback):
-    """Validates the averaged weights, with their statistics, where the optimizer keeps them.
+    """Validates the averaged weights, with their statistics, if the optimizer averages weights.
 
         model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.999), loss, metrics=["accuracy"])
         model.fit(..., callbacks=[kr.training.ValidateAverages()])
 
-    `launch/train.py` does so. `fit` by itself validates the weights that it goes on from, and ends with the averages.
-    (`keras.callbacks.SwapEMAWeights` exchanges the weights alone, and by adding and subtracting, which rounds them.)
+    `launch/train.py` uses this callback. Without it, `fit` validates the weights that are not averaged, although the
+    model has the averages at the end. (`keras.callbacks.SwapEMAWeights` exchanges only the weights, not the statistics.
+    It adds and subtracts, which rounds the weights.)
     """
 
     def __init__(self) -> None:
@@ -199,29 +202,29 @@ class ValidateAverages(keras.callbacks.Callback):
         self._validation = contextlib.ExitStack()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the averages in."""
+        """Gives the model the averages."""
         self._validation.enter_context(averaged_weights(self.model))
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the weights back."""
+        """Restores the weights."""
         self._validation.close()
 
 
 class EndWithAverages(keras.callbacks.Callback):
-    """Ends `fit` with the statistics of the averaged weights; it comes before all other callbacks."""
+    """Gives the model the statistics of the averaged weights at the end of `fit`, before all other callbacks."""
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts the statistics in; Keras has put the weights in."""
+        """Gives the model the statistics. Keras has already given it the weights."""
         self.model.averages.use()
 
 
 def warn_of_swapped_weights(model: keras.Model, callbacks: Any) -> None:
-    """Warns where a callback of `fit` exchanges the weights of a classifier that has statistics, but not these."""
+    """Warns if a callback of `fit` exchanges the weights of a classifier, but not its statistics."""
     swaps = any(isinstance(each, keras.callbacks.SwapEMAWeights) for each in tf.nest.flatten(callbacks or []))
     if swaps and statistics_of(model.classifier):
         warnings.warn(
-            "SwapEMAWeights exchanges the weights alone, so the averages are validated with statistics of batch "
-            "normalisation that are not theirs: take keras_robust.training.ValidateAverages instead. "
+            "SwapEMAWeights exchanges only the weights. The averaged weights are then validated with the statistics of "
+            "batch normalisation of other weights. Use keras_robust.training.ValidateAverages instead. "
             "Received: callbacks with a SwapEMAWeights",
             stacklevel=3,
         )
