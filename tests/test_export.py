@@ -215,7 +215,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
     untraceable = flat_classifier(inputs, Numpy()(inputs))
     sparse = keras.Input((16,), sparse=True)
     cases = {"cannot be exported": untraceable, "dense tensors": keras.Model(sparse, keras.layers.Dense(3)(sparse))}
-    for message, classifier in {**cases, "once the shape of its input is known": Unbuilt()}.items():
+    for message, classifier in {**cases, "must know the shape of its input": Unbuilt()}.items():
         with pytest.raises(ValueError, match=rf"{message}[\s\S]*Received: "):
             kr.export(classifier, tmp_path / "export")
         assert not (tmp_path / "export").exists()

@@ -174,7 +174,7 @@ class KerasModel(keras.Model):
         return self._loss_tracker
 
     def build_metrics(self) -> None:
-        """Builds the metrics of `compile`, so that callbacks find them before the first step, in which Keras does it."""
+        """Builds the metrics of `compile`, so that callbacks find them before the first step."""
         self._compile_metrics.build(tf.zeros((1,)), tf.zeros((1, 2)))
 
     def _get_metrics_result_or_logs(self, logs: dict[str, Any]) -> dict[str, Any]:

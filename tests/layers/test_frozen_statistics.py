@@ -84,7 +84,7 @@ def test_the_averages_move_again_after_an_interruption(conv_classifier, batch):
 def test_freezing_every_epoch_warns(conv_classifier, batch):
     model = kr.AdversarialTraining(conv_classifier(batch_norm=True), ATTACK)
     model.compile("sgd", SPARSE)
-    with pytest.warns(UserWarning, match=r"All 1 epochs .*\(last_epochs=10\): zeros and ones if it is new"):
+    with pytest.warns(UserWarning, match=r"All 1 epochs .*zeros and ones: train .*Received: last_epochs=10$"):
         model.fit(*batch(), verbose=0, callbacks=[kr.FreezeBatchStatistics()])
 
 

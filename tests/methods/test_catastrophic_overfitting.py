@@ -98,7 +98,7 @@ def test_bad_input(linear_classifier, batch):
     strong = kr.attacks.PGD(kr.Linf(0.1), steps=3)
     with pytest.raises(ValueError, match="Received: validation_attack=None"):
         kr.FastAdversarialTraining(linear_classifier(), STEP)
-    with pytest.raises(ValueError, match="a PGD of one step"):
+    with pytest.raises(ValueError, match="must be a PGD of one step"):
         kr.FastAdversarialTraining(linear_classifier(), strong, validation_attack=strong)
     with pytest.raises(ValueError, match="Received: fall=1"):
         kr.DetectCatastrophicOverfitting(fall=1)

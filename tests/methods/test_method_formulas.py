@@ -111,7 +111,7 @@ def test_divergence_methods(linear_classifier, method, direction, weighted):
         pair = (clean, logits(q, adversarial)) if direction == "forward" else (logits(q, adversarial), clean)
         return (weight * cross_entropies(q, CLEAN)).mean() + 2.5 * (weight * divergences(*pair)).mean()
 
-    with pytest.warns(UserWarning, match="climbs kl_divergence in the paper"):  # which would have to start elsewhere
+    with pytest.warns(UserWarning, match="maximises kl_divergence in the paper"):  # which would have to start elsewhere
         model = method(classifier, CROSS_ENTROPY_STEP, divergence_weight=2.5, direction=direction)
     check(train(model, sample_weight=WEIGHT if weighted else None), loss, p)
 

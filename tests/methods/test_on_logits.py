@@ -186,8 +186,8 @@ def test_files_of_before_are_loaded_with_a_warning(linear_classifier, tmp_path):
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     model._metric_sets.arguments["metrics"] = [keras.metrics.Precision(name="precision")]
     model.save(tmp_path / "model.keras")
-    with pytest.warns(UserWarning, match=r"Metrics take logits.*Precision\(top_k=1\)"):
+    with pytest.warns(UserWarning, match=r"Metrics must take logits.*Precision\(top_k=1\)"):
         loaded = keras.models.load_model(tmp_path / "model.keras")
     assert set(loaded.metrics_by_name()) == {"loss", "precision", "robust_precision"}
-    with pytest.raises(ValueError, match="Metrics take logits"):
+    with pytest.raises(ValueError, match="Metrics must take logits"):
         loaded.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["Precision"])

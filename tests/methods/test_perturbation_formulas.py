@@ -248,7 +248,7 @@ def test_a_static_model_that_would_freeze_the_classifier_is_refused(linear_class
     classifier = linear_classifier()
     copy = keras.Model(classifier.inputs, classifier.outputs, name="view")
     for shared in (classifier, copy):
-        with pytest.raises(ValueError, match=f"share no weights with the classifier. Received: '{shared.name}'"):
+        with pytest.raises(ValueError, match=f"must share no weights with the classifier. Received: '{shared.name}'"):
             kr.EnsembleAdversarialTraining(classifier, STEP, source_models=[linear_classifier(seed=1), shared])
 
 

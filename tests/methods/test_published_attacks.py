@@ -48,7 +48,7 @@ def test_what_was_asked_for_is_kept(linear_classifier, method):
 )
 def test_another_objective_is_warned_of_and_kept(linear_classifier, method, asked):
     attack = PGD(BALL, objective=asked, random_start="normal")
-    with pytest.warns(UserWarning, match=f"The attack of {method.__name__} climbs {method.OBJECTIVE} in the paper"):
+    with pytest.warns(UserWarning, match=f"The attack of {method.__name__} maximises {method.OBJECTIVE} in the paper"):
         assert method(linear_classifier(), attack).attack == attack
 
 
@@ -61,7 +61,7 @@ def test_virtual_adversarial_training_with_its_own_attack(linear_classifier):
 @pytest.mark.parametrize("method", [kr.TRADES, VAT])
 def test_the_divergence_is_not_climbed_from_the_clean_image(linear_classifier, method, attack):
     with pytest.raises(
-        ValueError, match=rf"{method.__name__} climbs .*no gradient at the clean image.*random_start='none'"
+        ValueError, match=rf"{method.__name__} maximises .*no gradient at the clean image.*random_start='none'"
     ):
         method(linear_classifier(), attack)
 
@@ -69,11 +69,11 @@ def test_the_divergence_is_not_climbed_from_the_clean_image(linear_classifier, m
 @pytest.mark.parametrize("start", ["uniform", None])
 def test_a_saved_model_keeps_what_it_trained_with(linear_classifier, tmp_path, start):
     """Files of before hold `objective="cross_entropy"` and `random_start="uniform"` for attacks left to the default."""
-    with pytest.warns(UserWarning, match="climbs kl_divergence"):
+    with pytest.warns(UserWarning, match="maximises kl_divergence"):
         kr.TRADES(linear_classifier(), PGD(BALL, objective="cross_entropy", random_start=start)).save(
             tmp_path / "m.keras"
         )
-    with pytest.warns(UserWarning, match="climbs kl_divergence"):
+    with pytest.warns(UserWarning, match="maximises kl_divergence"):
         loaded = keras.models.load_model(tmp_path / "m.keras")
     assert loaded.attack.objective == "cross_entropy"
     assert loaded.attack.random_start == (start or "normal")
