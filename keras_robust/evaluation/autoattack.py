@@ -33,7 +33,7 @@ class AutoAttack(Suite):
       with the schedule of 10,000). For L1, APGD uses larger radii, APGD-CE 5 restarts, and APGD-T 5 target classes
       (Croce & Hein, 2021).
     - "plus": APGD-CE, APGD-DLR and FAB with 5 restarts each, then Square, APGD-T and FAB-T.
-    - "rand", for classifiers that are random at inference: APGD-CE and APGD-DLR, which average gradients over 20 passes.
+    - "rand", for classifiers that are random at inference: APGD-CE and APGD-DLR. They average gradients over 20 passes.
 
     The published code cannot attack classifiers with few classes unless its user changes it. Here, if there are fewer
     than 10 classes, all wrong classes are targets. With fewer than 4 classes, APGD-T maximises the targeted

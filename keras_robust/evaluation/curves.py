@@ -56,8 +56,8 @@ def epsilon_curve(
 ) -> dict[str, Any]:
     """Measures the accuracy of a classifier under one attack at rising epsilons (Athalye et al., 2018, section 3.1).
 
-    An example that is broken at one epsilon is also broken at every larger epsilon, because the larger ball contains the
-    same point. It is not attacked again, so the accuracy never rises. A classifier that is random at inference is
+    An example that is broken at one epsilon is also broken at every larger epsilon, because the larger ball contains
+    the same point. It is not attacked again, so the accuracy never rises. A classifier that is random at inference is
     attacked anew at each epsilon, and judged once per epsilon.
 
     If the attack has a `step_size` or a `start_radius`, it grows in proportion to epsilon. PGD scales its default step
@@ -127,8 +127,8 @@ def _check_epsilons(attack: Attack, epsilons: Any) -> list[float]:
     """Returns the epsilons above 0.
 
     Raises:
-        ValueError: if they are not increasing, if the last is 0, or if the attack has an epsilon of 0 and a step size or
-            start radius.
+        ValueError: if they are not increasing; if the last is 0; or if the attack has an epsilon of 0 and a step size
+            or start radius.
     """
     given = list(epsilons) if isinstance(epsilons, list | tuple) else []
     numbers = all(isinstance(epsilon, int | float) and not isinstance(epsilon, bool) for epsilon in given)
@@ -195,8 +195,8 @@ def iteration_curve(
         - `attack`: the name of the attack with the largest number of iterations.
         - `iterations`: the numbers of iterations.
         - `accuracy`: a fraction for each number.
-        - `broken_at`: for each example, the number of iterations at which it was broken: 0 if the classifier is wrong on
-          the clean image, None if the example withstood all. None instead of the list if the classifier is random.
+        - `broken_at`: for each example, the number of iterations at which it was broken: 0 if the classifier is wrong
+          on the clean image, None if the example withstood all. None instead of the list if the classifier is random.
         - `flat`: whether the last doubling of the iterations lowered the accuracy by at most 0.5 points or one example.
           The doubling starts at the largest number that is at most half of the last.
         - `verdict`: a sentence.

@@ -29,8 +29,8 @@ def large_epsilon_images(
     """Attacks the first examples with all steps of an attack (Shafahi et al., 2019, figure 2).
 
     PGD and BIM continue after an example is misclassified; other attacks may stop. The paper uses BIM with 50 steps of
-    2/255 at epsilon 30/255, on classifiers that were trained for 8/255. If the attack does not choose among its restarts
-    itself, the first restart is used.
+    2/255 at epsilon 30/255, on classifiers that were trained for 8/255. If the attack does not choose among its
+    restarts itself, the first restart is used.
 
     Args:
         model: see `evaluate`.
@@ -43,9 +43,9 @@ def large_epsilon_images(
 
     Returns:
         A dictionary of plain Python values, and a dictionary of arrays. The values are `kind` ("large_epsilon_images"),
-        `attack` (its name), `epsilon`, `arrays` (the prefix of the names of the arrays, which depends on the attack) and
-        `seconds`. The names of the arrays are the prefix, a slash, and "images" or "attacked", (n, ...) float32, or
-        "labels" or "attacked_predictions", (n,) int32.
+        `attack` (its name), `epsilon`, `arrays` (a prefix that depends on the attack) and `seconds`. The names of the
+        arrays are this prefix, a slash, and "images" or "attacked", (n, ...) float32, or "labels" or
+        "attacked_predictions", (n,) int32.
 
     Raises:
         ValueError: if an argument is not as described.

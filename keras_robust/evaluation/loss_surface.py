@@ -130,7 +130,7 @@ def _random_direction(ball: ThreatModel, shape: tuple[int, ...], seed: Tensor) -
 
 
 def _gradient_directions(setup: EvaluationSetup, ball: ThreatModel) -> np.ndarray:
-    """Returns for each example the direction of unit norm in which its loss grows fastest, of the shape of the images."""
+    """Returns for each example the direction of unit norm in which its loss grows fastest, shaped like the images."""
     model_fn = setup.target.model_fn_for(None)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
