@@ -146,7 +146,7 @@ def compare(folders: Sequence[str | pathlib.Path], output: str | pathlib.Path) -
         output: a folder, which is made if it is missing.
 
     Raises:
-        ValueError: if a folder holds no report.
+        ValueError: if there are no folders, a folder is given twice, or a folder holds no report.
     """
     records = [_load_record(pathlib.Path(folder)) for folder in folders]
     names = [pathlib.Path(folder).name for folder in folders]
