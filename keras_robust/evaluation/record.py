@@ -359,7 +359,7 @@ def describe_noise(noise: dict[str, Any], *, averages: bool) -> str:
     judgements = noise["judgements"]
     note = (
         f"The classifier is random at inference: logits of the same images differ by {noise['change_of_logits']:.2g} "
-        "of the largest between two passes. Each attack was therefore judged only once, in one pass."
+        "of the largest between two passes. Each attack was judged once, in one pass."
     )
     if judgements > 1:
         note += (
