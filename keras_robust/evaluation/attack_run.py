@@ -1,7 +1,8 @@
-"""How an attack is run over a data set: in chunks of examples, whose broken ones leave between blocks of steps.
+"""How an attack runs over a data set: in chunks of examples, which drop broken examples between blocks of steps.
 
-`run_attack` runs one attack in an `EvaluationSetup`. Before that `check_fits`, `check_restarts` and `check_gradients`
-say whether it can run; `craft` attacks all examples to the end instead, for other classifiers to judge, or for the eye.
+`run_attack` runs one attack in an `EvaluationSetup`. `check_fits`, `check_restarts` and `check_gradients` say before
+whether the attack can run. `craft` attacks all examples to the end instead, so that other classifiers can judge the
+images, or people can look at them.
 """
 
 import copy
@@ -26,23 +27,25 @@ from keras_robust.evaluation.inputs import EvaluationSetup, classify, rank_label
 from keras_robust.evaluation.journal import Journal
 
 CHUNK_BATCHES = 8
-"""So many batches are attacked side by side: their survivors fill common batches. An attack of one block has none."""
+"""Number of batches in a chunk. After each block of steps, the unbroken examples of a chunk are put into full batches
+again. A chunk has one batch if the attack has a single block, because no examples are dropped before its end."""
 
 SECONDS_BETWEEN_SAVES = 30.0
-"""A chunk's progress is some ten arrays of the size of its images: writing them after every block would cost more than
-the few blocks that a kill loses."""
+"""Shortest time between two saves of a chunk. The progress of a chunk is about ten arrays of the size of its images.
+Saving it after each block would cost more time than a kill loses."""
 
 PICTURES = 8
-"""So many examples are kept as pictures: half of them broken, if there are as many."""
+"""Number of examples that are kept as pictures. Half of them are broken examples, if there are enough."""
 
 AIM, EPSILONS = "aim", "epsilons"
-"""Entries of the state beside those of an attack: the class that it goes towards, and each example's epsilon."""
+"""Names of two further entries of an attack's state: the target class and the epsilon of each example."""
 
 SMALLEST_BLOCK, LARGEST_BLOCK = 128, 16
-"""Blocks double from a 128th of an attack's steps, in which most examples of a weak classifier break, to a 16th."""
+"""The first block has 1/128 of an attack's steps, because most examples of a weak classifier break early. Blocks then
+double up to 1/16 of the steps."""
 
 FEW_WITHOUT_GRADIENT = 0.05
-"""So large a share of examples may have no gradient."""
+"""Largest share of examples without a gradient that gives no warning."""
 
 
 @dataclasses.dataclass
@@ -50,19 +53,21 @@ class AttackResult:
     """What an attack did to each example.
 
     Attributes:
-        pictures: some images as last attacked, by the number of the example: those that broke it, where it is broken.
-            Among them are those of the first examples that were broken and of the first that were not, for a report.
-        predictions: (examples,) int, of the images as last attacked.
-        ranks: (examples,) int: the largest number of classes ranked above the label, unattacked included.
-        examples: how many were attacked; the others are as they were.
-        seconds: that it took, compilation included.
+        pictures: attacked images by the number of the example, for a report: the first broken and the first unbroken
+            examples of each chunk, with the image that `run_attack` keeps.
+        predictions: (examples,) int, the classes of the images after the attack. An example that was not attacked has
+            its clean prediction.
+        ranks: (examples,) int: the largest number of classes ranked above the label so far. `run_attack` starts from
+            the ranks that it gets, usually those of the clean images.
+        examples: number of examples that were attacked.
+        seconds: duration in seconds, with compilation.
         was_attacked: (examples,) bool.
-        reached: (examples,) bool: classified as the class that the attack goes towards, which is not the label; None
+        reached: (examples,) bool: whether the image was classified as the target class, which is not the label. None
             for attacks without an `aim`.
-        attacked: (examples, height, width, channels) float32: all images as last attacked, or clean where they were
-            not; None where they are not kept.
-        without_gradient: the share of the attacked examples that are right where the attack starts, without a gradient
-            there; None if it follows none, or nobody has looked.
+        attacked: (examples, height, width, channels) float32: all images after the attack. An example that was not
+            attacked has its clean image. None if images are not kept.
+        without_gradient: the share of attacked examples that are classified correctly at the start of the attack and
+            have no gradient there. None if the attack follows no gradient, or if this was not measured.
     """
 
     pictures: dict[int, np.ndarray]
@@ -77,7 +82,7 @@ class AttackResult:
 
     @property
     def robust(self) -> np.ndarray:
-        """(examples,) bool: right unattacked and under the attack."""
+        """(examples,) bool: whether the label had the largest logit each time that the example was judged."""
         return self.ranks == 0
 
 
@@ -90,37 +95,41 @@ def run_attack(
     *,
     keep_attacked: bool = False,
 ) -> AttackResult:
-    """Attacks every example that is right so far, block after block, until it is broken.
+    """Attacks every example that is not broken yet, block after block, until it is broken.
 
-    Towards given targets it is attacked until it is classified as its target, too.
+    An attack towards given targets continues until the example is also classified as its target.
 
     Args:
-        attack: what is kept per example is the first point that reaches its given target, or else the first that breaks
-            it, otherwise the last.
-        setup: who is attacked.
-        ranks: (examples,) int: of the labels, so far; examples with `setup.top_k` or more are not attacked.
-        journal: where the progress of each chunk is kept, and read from.
-        key: under which.
-        keep_attacked: keep the attacked images of all examples, not only of those that a report may show.
+        attack: the attack. The result holds one image per example: the first that reached a given target, else the
+            first that broke the example, else the last.
+        setup: the classifier, the examples and the settings.
+        ranks: (examples,) int: the number of classes ranked above the label so far. An example whose rank is
+            `setup.top_k` or more is not attacked.
+        journal: saves the progress of each chunk. A chunk that is already there continues from its progress.
+        key: the start of the names of the chunks in the journal.
+        keep_attacked: keep the attacked images of all examples. False keeps only some for the report.
     """
     return AttackRun(attack, setup).run(ranks, journal, key, keep_attacked=keep_attacked)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """The progress of some examples; its arrays, but for `left` and `state`, have a row for each of them.
+    """The progress of an attack on a chunk of examples.
+
+    All arrays have a row for each example of the chunk, except `left` and the arrays of `state`.
 
     Attributes:
-        before: how many examples were attacked in the chunks before.
-        examples: their numbers.
-        left: (examples left,) which of them are not broken.
-        attacked: images as last attacked.
-        predictions: of these images.
-        ranks: the largest so far.
-        reached: bool: classified as the class that the attack goes towards, at any step.
-        step: how many steps were made.
-        seconds: that this took.
-        state: of the attack, with a row for each example left; empty before the first and after the last step.
+        before: number of attacked examples in the chunks before this one.
+        examples: numbers of the examples in the data set.
+        left: (examples left,) rows of the examples that the attack continues with.
+        attacked: images after the steps so far, as `run_attack` keeps them.
+        predictions: classes of these images.
+        ranks: largest ranks so far.
+        reached: bool: whether the example was classified as its target class after any block.
+        step: number of steps so far.
+        seconds: duration so far.
+        state: state of the attack, with a row for each example left. It is empty before the first step and after the
+            last.
     """
 
     before: int
@@ -144,7 +153,7 @@ class Chunk:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
-        """Returns what `as_arrays` was called on; version 0.1 did not keep `reached`."""
+        """Returns the chunk that `as_arrays` made arrays of. Older files have no `reached`: it is False for all."""
         state = {name.removeprefix("state/"): value for name, value in arrays.items() if name.startswith("state/")}
         fields: dict[str, Any] = {name: value for name, value in arrays.items() if not name.startswith("state/")}
         fields.setdefault("reached", np.zeros(len(fields["examples"]), bool))
@@ -153,7 +162,12 @@ class Chunk:
 
 
 class AttackRun:
-    """One attack in one setup, with the graphs that it runs."""
+    """Runs one attack in one setup.
+
+    The attack is split into `blocks` of steps. Each block advances all examples of a chunk, judges them on the target,
+    and drops the broken ones. An attack that is not an `IterativeAttack` has one block per restart: see `Restarts`.
+    The three graphs (start, advance, judge) are made once, so that several calls of `run` share them.
+    """
 
     def __init__(self, attack: Attack, setup: EvaluationSetup) -> None:
         self.attack, self.setup = attack, setup
@@ -165,7 +179,7 @@ class AttackRun:
         if isinstance(iterative, Restarts):
             self.blocks = [(step, 1) for step in range(self.total)]
         else:
-            # Of a black box, or where passes are random, only the attack's last images say what it is worth.
+            # In a black box, or if passes are random, judge only the last images. Each further look is another chance.
             judged_once = not setup.white_box or iterative.eot_iter > 1 or setup.is_random
             self.blocks = [(0, self.total)] if judged_once else list(blocks(self.total))
 
@@ -194,9 +208,9 @@ class AttackRun:
         )
 
     def at(self, epsilon: float) -> Self:
-        """Returns this run at one epsilon for all examples, in place of that of the attack.
+        """Returns a copy of this run with another epsilon, the same for all examples.
 
-        All runs so made share their graphs, and have batches of one size: each is traced once.
+        All copies share their graphs and use one batch size, so that each graph is traced once.
         """
         epsilons = np.full(len(self.setup.images), epsilon, np.float32)
         run = copy.copy(self)
@@ -237,7 +251,7 @@ class AttackRun:
         return result
 
     def _resume(self, chosen: np.ndarray, begin: int, ranks: np.ndarray, journal: Journal | None, key: str) -> Chunk:
-        """Returns the chunk of the examples `chosen` as the journal has it, or before its first step."""
+        """Returns the chunk of the examples `chosen`: from the journal if it is there, otherwise a new one."""
         arrays = None if journal is None else journal.load(key)
         if arrays is not None:
             return Chunk.from_arrays(arrays)
@@ -256,16 +270,16 @@ class AttackRun:
         )
 
     def _of_each(self, examples: np.ndarray) -> State:
-        """Returns what the examples have of their own beside image and label, as far as the attack takes it."""
+        """Returns the epsilons and targets of the examples, if they are given and the attack takes them."""
         own = {EPSILONS: self.setup.epsilons, AIM: self.setup.targets if self.attack.aim == "given" else None}
         return {name: values[examples] for name, values in own.items() if values is not None}
 
     def _next_block(self, chunk: Chunk) -> tuple[int, int] | None:
-        """Returns (first step, steps) of the block that a chunk has not seen yet, or None."""
+        """Returns (first step, steps) of the next block of a chunk, or None if the chunk is finished."""
         return next((block for block in self.blocks if block[0] >= chunk.step), None) if len(chunk.left) else None
 
     def _collect(self, chunk: Chunk, result: AttackResult, bar: tqdm) -> None:
-        """Writes what happened to a chunk into the result, and shows it."""
+        """Writes the progress of a chunk into the result, and shows it in the bar."""
         result.predictions[chunk.examples], result.ranks[chunk.examples] = chunk.predictions, chunk.ranks
         if result.reached is not None:
             result.reached[chunk.examples] = chunk.reached
@@ -279,7 +293,7 @@ class AttackRun:
         bar.update(chunk.before * self.total + steps - bar.n)
 
     def _keep_pictures(self, chunk: Chunk, result: AttackResult) -> None:
-        """Puts the attacked images of a chunk that a report may show into the result."""
+        """Writes the attacked images of a chunk that a report may show into the result."""
         was_right = self.setup.clean_ranks[chunk.examples] == 0
         is_wrong = chunk.predictions != self.setup.sparse_labels[chunk.examples]
         for rows, most in ((was_right & is_wrong, PICTURES // 2), (chunk.ranks == 0, PICTURES)):
@@ -312,7 +326,7 @@ class AttackRun:
         reached = np.zeros(len(examples), bool)
         if self.attack.aim:
             reached = (predictions == state[AIM]) & (predictions != setup.sparse_labels[examples])
-        # What is broken already is here only to reach its target.
+        # An example that was broken before is attacked only to reach its target. Its image changes only then.
         kept = (chunk.ranks[chunk.left] < setup.top_k) | reached
         chunk.attacked[chunk.left[kept]], chunk.predictions[chunk.left[kept]] = attacked[kept], predictions[kept]
         chunk.ranks[chunk.left] = np.maximum(chunk.ranks[chunk.left], found)
@@ -336,7 +350,12 @@ def _as_iterative(attack: Attack, setup: EvaluationSetup) -> IterativeAttack:
 
 @dataclasses.dataclass(frozen=True)
 class Restarts(IterativeAttack):
-    """Any attack as an iterative one, whose steps are its restarts; or one step if it chooses among them itself."""
+    """Makes an `IterativeAttack` of any attack: each restart is one step.
+
+    Args:
+        attack: the attack.
+        whole: run all restarts as one step, so that the attack itself chooses among them.
+    """
 
     attack: Attack
     whole: bool = False
@@ -349,7 +368,7 @@ class Restarts(IterativeAttack):
     def start(
         self, model_fn: ModelFn, images: Tensor, labels: Tensor, seed: Tensor, targets: Tensor | None = None
     ) -> State:
-        """Returns the images as they are."""
+        """Returns the state with the clean images."""
         broken = tf.zeros(tf.shape(images)[:1], tf.bool)
         state = {"images": images, "labels": labels, "attacked": images, "broken": broken}
         if self.attack.aim:
@@ -357,7 +376,7 @@ class Restarts(IterativeAttack):
         return state
 
     def advance(self, model_fn: ModelFn, state: State, first_step: Tensor, steps: Tensor, seed: Tensor) -> State:
-        """Runs the attack once from a new start: its blocks are of one step."""
+        """Runs the attack once, from a new start. `steps` is always 1."""
         single = self.attack if self.whole else replace_unchecked(self.attack, restarts=1)
         arguments = (model_fn, state["images"], state["labels"], seeds.fold(seed, first_step))
         if not single.aim:
@@ -371,7 +390,7 @@ class Restarts(IterativeAttack):
 
 
 def blocks(total: int) -> Iterator[tuple[int, int]]:
-    """Yields (first step, steps) of the blocks that an attack of `total` steps is cut into."""
+    """Yields (first step, steps) of each block of an attack of `total` steps."""
     first = 0
     while first < total:
         steps = max(1, total // SMALLEST_BLOCK, min(first, total // LARGEST_BLOCK))
@@ -380,24 +399,24 @@ def blocks(total: int) -> Iterator[tuple[int, int]]:
 
 
 def progress_bar(description: str, total: int, unit: str, verbose: bool) -> tqdm:
-    """Returns a bar for the terminal or the notebook; in a terminal it goes to the standard error."""
+    """Returns a progress bar. In a terminal it is written to the standard error."""
     return tqdm(desc=description, total=total, unit=f" {unit}", unit_scale=True, disable=not verbose)
 
 
 def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray, epsilons: np.ndarray | None = None) -> None:
-    """Raises `ValueError` if an attack's images are not finite or left its threat model: nothing is measured then.
+    """Raises `ValueError` if attacked images are not finite or lie outside of the threat model.
 
     Args:
-        attack: whose epsilon all examples have if `epsilons` is None.
-        attacked: (examples, ...).
-        images: of the same shape.
-        epsilons: (examples,).
+        attack: the attack that made the images.
+        attacked: (examples, ...) attacked images.
+        images: (examples, ...) clean images.
+        epsilons: (examples,) epsilon of each example. None is the epsilon of the attack.
     """
     ball = attack.threat_model
     broken = ~np.isfinite(attacked).reshape(len(attacked), -1).all(axis=1)
     if broken.any():
         raise ValueError(
-            f"{attack.name} returned images that are not finite, as where the gradients of the classifier are not. "
+            f"{attack.name} returned images that are not finite. The gradients of the classifier may not be finite. "
             f"Received: pixels that are NaN or infinite in {broken.sum()} of {len(attacked)} examples"
         )
     radius = np.full(len(images), ball.epsilon) if epsilons is None else epsilons
@@ -407,17 +426,22 @@ def check_inside(attack: Attack, attacked: np.ndarray, images: np.ndarray, epsil
     inside = bool(np.all(distance <= radius * (1 + 1e-4) + TOLERANCE))
     if not (inside and ball.bounds[0] - TOLERANCE <= low and high <= ball.bounds[1] + TOLERANCE):
         raise ValueError(
-            f"{attack.name} left its threat model: pixels in {list(ball.bounds)}, distance at most "
+            f"{attack.name} left its threat model: pixels must be in {list(ball.bounds)}, the distance must be at most "
             f"{radius[farthest]:g}. Received: pixels from {low:g} to {high:g}, distance {distance[farthest]:g}"
         )
 
 
 def craft(attack: Attack, setup: EvaluationSetup, *, whole: bool = False) -> Iterator[np.ndarray]:
-    """Yields images that `attack` makes of all examples on the source, float32, of the shape of its images.
+    """Attacks all examples on the source, and yields the attacked images: float32, of the shape of `setup.images`.
 
-    An attack that chooses among its restarts by itself (an `IterativeAttack`) gives one array, any other one per
-    restart, since which restart is the worst depends on the classifier that judges. With `whole` it chooses, too: a
-    classifier that is random would break an example in one of many looks.
+    An `IterativeAttack` chooses among its restarts itself and yields one array. Any other attack yields one array per
+    restart, because the worst restart depends on the classifier that judges.
+
+    Args:
+        attack: the attack.
+        setup: the classifiers and the examples.
+        whole: let every attack choose among its restarts, so that there is one array. Use it if a judge is random: with
+            several arrays, its noise alone might break an example in one of them.
     """
     source_fn = setup.source.model_fn_for(attack.compute_dtype)
     runs, single = 1, attack
@@ -440,10 +464,11 @@ def craft(attack: Attack, setup: EvaluationSetup, *, whole: bool = False) -> Ite
 
 
 def check_attacks(attacks: Any) -> dict[str, Attack]:
-    """Returns attacks by name, from one attack or a sequence of them.
+    """Returns attacks by name, from an attack or a list of attacks.
 
     Raises:
-        ValueError: if there are none, one is no attack or listed twice, or their pixel ranges differ.
+        ValueError: if the list is empty, holds something else than attacks, or holds an attack twice; or if the attacks
+            have different bounds.
     """
     attacks = [attacks] if isinstance(attacks, Attack) else attacks
     if (
@@ -452,42 +477,47 @@ def check_attacks(attacks: Any) -> dict[str, Attack]:
         or not all(isinstance(attack, Attack) for attack in attacks)
     ):
         raise ValueError(
-            f"attacks is an Attack, a list of them, or, for evaluate, a Suite. Received: attacks={attacks!r}"
+            "attacks must be an Attack or a list of Attacks. `evaluate` also takes a Suite. "
+            f"Received: attacks={attacks!r}"
         )
     names = [attack.name for attack in attacks]
     if len(set(names)) != len(names):
-        raise ValueError(f"Each attack is listed once. Received: {names}")
+        raise ValueError(f"Each attack must be listed once. Received: {names}")
     bounds = {attack.threat_model.bounds for attack in attacks}
     if len(bounds) > 1:
-        raise ValueError(f"All attacks have one pixel range. Received: bounds {sorted(bounds)}")
+        raise ValueError(f"All attacks must have the same bounds. Received: bounds {sorted(bounds)}")
     return dict(zip(names, attacks, strict=True))
 
 
 def check_attack(attack: Any, kind: type[Attack] = Attack) -> None:
-    """Raises `ValueError` unless `attack` is of a kind of attack."""
+    """Raises `ValueError` unless `attack` is of class `kind` and needs no targets."""
     if not isinstance(attack, kind):
         raise ValueError(
-            f"attack is {kind.__name__}, such as PGD(Linf(0.3)). "
+            f"attack must be of class {kind.__name__}, such as PGD(Linf(0.3)). "
             f"Received: attack={attack!r} of type {type(attack).__name__}"
         )
     check_takes_no_targets(attack)
 
 
 def check_takes_no_targets(attack: Attack) -> None:
-    """Raises `ValueError` if an attack needs targets, of a measurement that has none."""
+    """Raises `ValueError` if an attack needs targets. Only `evaluate` has targets."""
     if attack.aim == "given":
-        raise ValueError(f"Given targets are for evaluate, with targets. Received: attack={attack!r}")
+        raise ValueError(
+            "Only evaluate(..., targets=...) takes attacks towards given targets. Use another `target` in the attack. "
+            f"Received: attack={attack!r}"
+        )
 
 
 def check_fits(attacks: Iterable[Attack], setup: EvaluationSetup) -> None:
-    """Checks that attacks can run in a setup, before any of them does.
+    """Checks that attacks can run in a setup.
 
     Args:
-        attacks: see `evaluate`.
-        setup: who is attacked.
+        attacks: the attacks.
+        setup: the classifiers and the examples.
 
     Raises:
-        ValueError: if an attack needs more classes, images of another shape, or another precision than there are.
+        ValueError: if an attack needs more classes, images of another shape, or a `compute_dtype` that the source does
+            not support.
     """
     for attack in attacks:
         setup.source.model_fn_for(attack.compute_dtype)
@@ -495,26 +525,27 @@ def check_fits(attacks: Iterable[Attack], setup: EvaluationSetup) -> None:
 
 
 def check_restarts(attack: Attack, setup: EvaluationSetup) -> None:
-    """Raises `ValueError` if an attack of a random classifier would pick the luckiest of its restarts."""
+    """Raises `ValueError` if the target is random and the attack has restarts without averaging over passes."""
     if setup.is_random and attack.restarts > 1 and getattr(attack, "eot_iter", 1) == 1:
         raise ValueError(
             f"{setup.target.description} is random at inference: its logits for the same images differ by "
-            f"{setup.change:.2g} of the largest between two passes. Each restart would be another chance for the "
-            "noise to break an example. Average the gradients over several passes, as PGD(..., eot_iter=20) and APGD "
-            "do, or use AutoAttack's version 'rand'; or make a single run. "
+            f"{setup.change:.2g} of the largest between two passes. Each restart would give the noise another chance "
+            "to break an example. Average the gradients over several passes, with eot_iter=20 of PGD or APGD, use "
+            "AutoAttack's version 'rand', or use restarts=1. "
             f"Received: restarts={attack.restarts} of {attack.name}"
         )
 
 
 class FirstGradient:
-    """Whether an attack has a gradient to follow: that of its objective, where it starts, in the source.
+    """Looks whether an attack has a gradient to follow: the gradient of its objective at its start, on the source.
 
-    A look costs one input gradient per example, once. An example that is misclassified where the attack starts needs
-    none: a margin that stops growing there has none.
+    Looking costs one input gradient per example. The results of each batch are kept, so that `share_without` does not
+    repeat the batches of `exists`. An example that is misclassified at the start needs no gradient. Some objectives,
+    such as a capped margin, have none there.
 
     Args:
-        attack: one that follows gradients.
-        setup: who is attacked.
+        attack: an attack that follows gradients.
+        setup: the classifiers and the examples.
     """
 
     def __init__(self, attack: Attack, setup: EvaluationSetup) -> None:
@@ -532,7 +563,13 @@ class FirstGradient:
         self._look = setup.batch_function(look)
 
     def exists(self, examples: np.ndarray) -> bool:
-        """Returns whether one of the examples, by their numbers, needs a gradient and has one, or none needs one."""
+        """Returns whether the attack can move at least one of the examples.
+
+        It is True if an example that needs a gradient has one, or if no example needs one.
+
+        Args:
+            examples: numbers of the examples.
+        """
         any_stuck = False
         for moved, stuck in self._looks(examples):
             if moved.any():
@@ -541,12 +578,16 @@ class FirstGradient:
         return not any_stuck
 
     def share_without(self, examples: np.ndarray) -> float:
-        """Returns the share of the examples that need a gradient and have none."""
+        """Returns the share of the examples that need a gradient and have none.
+
+        Args:
+            examples: numbers of the examples.
+        """
         stuck = sum(int(stuck.sum()) for _, stuck in self._looks(examples))
         return stuck / max(len(examples), 1)
 
     def _looks(self, examples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields, batch after batch, which examples need a gradient and have one, and which need one and have none."""
+        """Yields two (batch,) bool arrays: examples that need a gradient and have one, and that lack a needed one."""
         setup, batch_size = self._setup, self._setup.batch_size_for(len(examples))
         for number, begin in enumerate(range(0, len(examples), batch_size)):
             rows = examples[begin : begin + batch_size]
@@ -565,17 +606,17 @@ class FirstGradient:
 def check_gradients(
     attacks: Mapping[str, Attack], setup: EvaluationSetup, *, together: bool = False
 ) -> dict[str, FirstGradient]:
-    """Returns what tells the gradients of the attacks that follow some, having looked whether there are any.
+    """Checks that attacks which follow gradients have a gradient, and returns the `FirstGradient` of each by name.
 
-    An attack without a gradient would leave all images as they are, and each classifier would seem to withstand it.
+    An attack without a gradient would not change the images, and any classifier would seem robust.
 
     Args:
-        attacks: by name.
-        setup: who is attacked.
-        together: the attacks are judged together: it is enough that one has a gradient.
+        attacks: attacks by name. Attacks that follow no gradient are not checked.
+        setup: the classifiers and the examples.
+        together: the attacks form a suite. It is then enough if one of them has a gradient.
 
     Raises:
-        ValueError: if an attack has no gradient for any example; of attacks judged together, if none has one.
+        ValueError: if an attack has no gradient for any example; with `together`, if no attack has one.
     """
     followers = {name: FirstGradient(attack, setup) for name, attack in attacks.items() if attack.follows_gradients}
     examples = np.flatnonzero(setup.clean_ranks < setup.top_k)
@@ -586,17 +627,18 @@ def check_gradients(
     if not without:
         return followers
     raise ValueError(
-        "Gradient attacks need gradients, and those of the classifier are zero or not finite for every example, where "
-        "the attack starts: all images would stay as they are, and the classifier would seem robust. Where it is not "
-        "differentiable, as with quantised inputs, rounding, LiteRT or code inside tf.py_function, use attacks without "
-        "gradients (Square, SPSA, HopSkipJump), or craft on a differentiable classifier with `source=`. Where its "
-        "logits are so large that the loss is flat in float32, use objective='margin' or 'dlr'. "
+        "Gradient attacks need gradients. The gradient of the classifier must be finite and not zero for at least one "
+        "example at the start of the attack. Otherwise the attack would not change the images, and the classifier "
+        "would seem robust. If the classifier is not differentiable (quantised inputs, rounding, LiteRT, code inside "
+        "tf.py_function), use attacks without gradients (Square, SPSA, HopSkipJump), or attack a differentiable "
+        "classifier with `source=`. If the logits are so large that the loss is flat in float32, use "
+        "objective='margin' or 'dlr'. "
         f"Received: {setup.source.description}, attacked by {'; '.join(without)}"
     )
 
 
 def loss_gradient(model_fn: ModelFn, points: Tensor, labels: Tensor) -> Tensor:
-    """Returns the gradient of each example's cross-entropy with respect to its image, of the shape of `points`.
+    """Returns the gradient of each example's cross-entropy in its image, of the shape of `points`.
 
     Args:
         model_fn: maps images to logits (batch, classes).
@@ -610,6 +652,6 @@ def loss_gradient(model_fn: ModelFn, points: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_usable(gradient: Tensor) -> Tensor:
-    """Returns where a gradient (batch, ...) is finite and not all zero, bool (batch,)."""
+    """Returns bool (batch,): whether each gradient of (batch, ...) is finite and not zero everywhere."""
     gradient = flatten(gradient)
     return tf.reduce_all(tf.math.is_finite(gradient), axis=1) & tf.reduce_any(gradient != 0, axis=1)

@@ -1,4 +1,4 @@
-"""AutoAttack: the parameter-free ensemble by which robustness is commonly compared (Croce & Hein, 2020).
+"""AutoAttack: a parameter-free suite of attacks, the common standard to compare robustness (Croce & Hein, 2020).
 
 report = kr.evaluate(model, test, kr.evaluation.AutoAttack(kr.Linf(8 / 255)))
 """
@@ -20,7 +20,8 @@ RESTARTS = 5
 QUERIES = 5000
 EOT_ITERATIONS = 20
 DLR_CLASSES, TARGETED_DLR_CLASSES = 3, 4
-"""Classes that DLR needs: it divides by a difference of the first and third logit, or third and fourth."""
+"""Numbers of classes that DLR and targeted DLR need. DLR divides by the largest minus the third largest logit. Targeted
+DLR needs the four largest logits for its denominator."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -28,21 +29,23 @@ DLR_CLASSES, TARGETED_DLR_CLASSES = 3, 4
 class AutoAttack(Suite):
     """AutoAttack, with the order, restarts and parameters of its published code.
 
-    "standard": APGD-CE, APGD-T (targeted DLR, 9 classes), FAB-T (9 classes), Square (5,000 queries, whose schedule is
-    not stretched to them); for L1 APGD with larger radii, 5 restarts of APGD-CE and 5 classes (Croce & Hein, 2021).
-    "plus": APGD-CE, APGD-DLR and FAB with 5 restarts, Square, APGD-T, FAB-T. "rand", for classifiers that are random
-    at inference: APGD-CE and APGD-DLR with gradients averaged over 20 passes.
+    - "standard": APGD-CE, APGD-T (targeted DLR, 9 target classes), FAB-T (9 target classes) and Square (5,000 queries
+      with the schedule of 10,000). For L1, APGD uses larger radii, APGD-CE 5 restarts, and APGD-T 5 target classes
+      (Croce & Hein, 2021).
+    - "plus": APGD-CE, APGD-DLR and FAB with 5 restarts each, then Square, APGD-T and FAB-T.
+    - "rand", for classifiers that are random at inference: APGD-CE and APGD-DLR. They average gradients over 20 passes.
 
-    The published code asks its user to mend what classifiers of few classes make impossible. Here: with fewer than 10
-    classes all the wrong ones are targets; with fewer than 4 APGD-T maximises the targeted cross-entropy instead of
-    the targeted DLR; with 2, APGD-DLR maximises the margin instead of the DLR. The record says so.
+    The published code cannot attack classifiers with few classes unless its user changes it. Here, if there are fewer
+    than 10 classes, all wrong classes are targets. With fewer than 4 classes, APGD-T maximises the targeted
+    cross-entropy instead of the targeted DLR. With 2 classes, APGD-DLR maximises the margin instead of the DLR. The
+    record says which of these changes apply.
 
     Args:
         threat_model: `Linf`, `L2` or `L1`.
         version: "standard", "plus" or "rand".
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is not one of these.
     """
 
     threat_model: ThreatModel
@@ -52,29 +55,29 @@ class AutoAttack(Suite):
     def __post_init__(self) -> None:
         if not isinstance(self.threat_model, ThreatModel) or self.threat_model.norm not in NORMS:
             raise ValueError(
-                "threat_model is Linf, L2 or L1, such as Linf(0.3). "
+                "threat_model must be Linf, L2 or L1, such as Linf(0.3). "
                 f"Received: threat_model={self.threat_model!r} of type {type(self.threat_model).__name__}"
             )
         if self.version not in VERSIONS:
-            raise ValueError(f"version is one of {VERSIONS}. Received: version={self.version!r}")
+            raise ValueError(f"version must be one of {VERSIONS}. Received: version={self.version!r}")
 
     @property
     def name(self) -> str:
-        """Such as "AutoAttack standard (Linf 0.3)"."""
+        """The name, such as "AutoAttack standard (Linf 0.3)"."""
         return f"AutoAttack {self.version} ({self.threat_model})"
 
     def attacks_for(self, classes: int) -> dict[str, Attack]:
-        """Returns the attacks by name, in their order: see `Suite.attacks_for`."""
+        """Returns the attacks by name, in the order in which they run: see `Suite.attacks_for`."""
         attacks = {"standard": self._standard, "plus": self._plus, "rand": self._rand}[self.version](classes)
         return by_name((attack.name, attack) for attack in attacks)
 
     def notes_for(self, classes: int) -> list[str]:
-        """Returns what few classes changed: see `Suite.notes_for`."""
+        """Returns a sentence for each change that few classes require: see `Suite.notes_for`."""
         notes = []
         targeted = self.version != "rand"
         targets = TARGETS_L1 if self.threat_model.norm == "l1" and self.version == "standard" else TARGETS
         if targeted and classes <= max(targets, TARGETS):
-            notes.append(f"Of {classes} classes all {classes - 1} wrong ones were targets, instead of {TARGETS}.")
+            notes.append(f"The targets were all {classes - 1} wrong classes of {classes}, instead of {TARGETS}.")
         if targeted and classes < TARGETED_DLR_CLASSES:
             notes.append(
                 f"The targeted DLR needs {TARGETED_DLR_CLASSES} classes: APGD-T maximised the targeted cross-entropy."
@@ -111,7 +114,7 @@ class AutoAttack(Suite):
         ]
 
     def _square(self) -> Attack:
-        # The published suite takes the schedule of 10,000 queries as it is, although it makes half as many.
+        # The published suite uses the schedule of 10,000 queries unchanged, although it makes only 5,000.
         return Square(self.threat_model, queries=QUERIES, resc_schedule=False)
 
     def _targeted(self, classes: int, targets: int, *, larger_radii: bool = False) -> Attack:

@@ -1,7 +1,7 @@
-"""Accuracy against the size of an attack: its epsilon, or the number of its iterations.
+"""Curves of accuracy over the epsilon of an attack, or over the number of its iterations.
 
-An attack that sees the gradients must reach 0 as epsilon grows. A robust accuracy has been attacked to its end where
-more iterations find nothing more.
+As epsilon grows, the accuracy under an attack with gradients must fall to 0. Otherwise gradients are masked, or the
+attack is weak. If more iterations do not lower the accuracy, the attack has enough iterations.
 
 curve = kr.evaluation.epsilon_curve(model, test, PGD(Linf(0.3), steps=100), (0.1, 0.2, 0.3, 0.5, math.inf))
 curve = kr.evaluation.iteration_curve(model, test, PGD(Linf(16 / 255), step_size=1 / 255))
@@ -38,8 +38,9 @@ from keras_robust.reports.formatting import percent
 ITERATIONS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 FLAT = 0.005
-"""A curve is flat where doubling the iterations costs at most so much accuracy. The curves that Xie & Yuille (2020,
-figures 2 and 3, table 7) call asymptotic lose 0.4 to 0.6 points from 500 to 2000 iterations, the others 4.3 and 5.7."""
+"""A curve is flat if doubling the iterations lowers the accuracy by at most this fraction. The curves that Xie & Yuille
+(2020, figures 2 and 3, table 7) call asymptotic lose 0.4 to 0.6 points from 500 to 2000 iterations. Their other curves
+lose 4.3 and 5.7 points."""
 
 
 def epsilon_curve(
@@ -55,34 +56,41 @@ def epsilon_curve(
 ) -> dict[str, Any]:
     """Measures the accuracy of a classifier under one attack at rising epsilons (Athalye et al., 2018, section 3.1).
 
-    An example that is broken at one epsilon is broken at all larger ones, whose balls hold the same point: it is not
-    attacked again, and the accuracy never rises. A classifier that is random at inference is attacked anew at each
-    epsilon, and judged once.
+    An example that is broken at one epsilon is also broken at every larger epsilon, because the larger ball contains
+    the same point. It is not attacked again, so the accuracy never rises. A classifier that is random at inference is
+    attacked anew at each epsilon, and judged once per epsilon.
 
-    Where the attack has a `step_size` or a `start_radius` that is not None it grows in proportion to epsilon (and PGD
-    scales a step size of None itself), so that the attack is the same but for the size of its ball. It is traced
-    once, with epsilon as an argument.
+    If the attack has a `step_size` or a `start_radius`, it grows in proportion to epsilon. PGD scales its default step
+    size itself. The attack is traced once, with epsilon as an argument.
 
     Args:
         model: see `evaluate`.
         dataset: see `evaluate`.
-        attack: any attack; its own epsilon only says what its step size is in proportion to.
-        epsilons: increasing numbers, in the units of the images; 0 need not be among them. Where the last is `math.inf`
-            it stands for the smallest that allows every image of the pixel range (1 for Linf, and the square root of
-            the number of pixels and channels for L2), and larger ones are left out.
-        batch_size: examples attacked at a time, a multiple of the number of replicas.
-        seed: of the attack's draws, in [0, 2**31): the same at every epsilon.
+        attack: any attack. Its own epsilon only sets the ratio of `step_size` or `start_radius` to epsilon.
+        epsilons: increasing numbers, in the units of the images. 0 may be left out. If the last is `math.inf`, it is
+            replaced by the smallest epsilon that allows every image of the pixel range: for pixels in [0, 1], 1 for
+            Linf, the square root of the number of values of an image for L2, and that number for L1. Larger epsilons
+            are then left out.
+        batch_size: number of examples attacked at a time, a multiple of the number of replicas.
+        seed: seed of the random draws of the attack, in [0, 2**31). It is the same at every epsilon.
         verbose: show progress bars.
         compile_attack: see `evaluate`.
 
     Returns:
-        Plain Python values: `kind` ("epsilon_curve"), `attack` (its name as given), `norm`, `epsilons` (from 0 on),
-        `accuracy` (a fraction for each of them, the first unattacked), `broken_at` (per example the epsilon at which it
-        was broken, 0 where it is wrong unattacked, None where it withstood all; of a random classifier None),
-        `verdict` (a sentence) and `seconds`.
+        A dictionary of plain Python values:
+
+        - `kind`: "epsilon_curve".
+        - `attack`: the name of the attack as given.
+        - `norm`: the norm of its threat model.
+        - `epsilons`: the epsilons, which start with 0.
+        - `accuracy`: a fraction for each epsilon. The first is the clean accuracy.
+        - `broken_at`: for each example, the epsilon at which it was broken: 0 if the classifier is wrong on the clean
+          image, None if the example withstood all epsilons. None instead of the list if the classifier is random.
+        - `verdict`: a sentence.
+        - `seconds`: duration in seconds.
 
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     begin = time.perf_counter()
     check_attack(attack)
@@ -119,33 +127,34 @@ def _check_epsilons(attack: Attack, epsilons: Any) -> list[float]:
     """Returns the epsilons above 0.
 
     Raises:
-        ValueError: if they do not rise to one above 0, or the attack has steps in proportion to an epsilon of 0.
+        ValueError: if they are not increasing; if the last is 0; or if the attack has an epsilon of 0 and a step size
+            or start radius.
     """
     given = list(epsilons) if isinstance(epsilons, list | tuple) else []
     numbers = all(isinstance(epsilon, int | float) and not isinstance(epsilon, bool) for epsilon in given)
     if not given or not numbers or not given[-1] > 0 or not given[0] >= 0 or given != sorted(set(given)):
         raise ValueError(
-            f"epsilons are increasing numbers, of which the last is above 0. Received: epsilons={epsilons!r}"
+            f"epsilons must be increasing numbers, and the last must be above 0. Received: epsilons={epsilons!r}"
         )
     attack.resized(float(given[-1]))
     return [float(epsilon) for epsilon in given if epsilon > 0]
 
 
 def _up_to(covering: float, epsilons: list[float]) -> list[float]:
-    """Returns the epsilons with `covering` in place of a last one of infinity."""
+    """Returns the epsilons. If the last is infinite, it is replaced by `covering`, and larger ones are left out."""
     return epsilons if epsilons[-1] < math.inf else [*(epsilon for epsilon in epsilons if epsilon < covering), covering]
 
 
 def _judge_epsilons(epsilons: list[float], accuracy: list[float], covering: float) -> str:
     if accuracy[-1] == 0:
         return f"The attack reaches 0 % at epsilon {epsilons[accuracy.index(0)]:.4g}."
-    left = f"{percent(accuracy[-1])} withstand the largest epsilon, {epsilons[-1]:.4g}"
+    left = f"{percent(accuracy[-1])} of the examples withstand the largest epsilon, {epsilons[-1]:.4g}"
     if epsilons[-1] * (1 + 1e-6) >= covering:
         return (
-            f"{left}, where every image of the pixel range is allowed and none can: gradients are masked, or the "
-            "attack is too weak to follow them."
+            f"{left}. This epsilon allows every image of the pixel range, so no example can be robust: gradients are "
+            "masked, or the attack is too weak to follow them."
         )
-    return f"The attack does not reach 0 %: {left}, which does not allow every image of the pixel range."
+    return f"The attack does not reach 0 %: {left}. This epsilon does not allow every image of the pixel range."
 
 
 def iteration_curve(
@@ -161,39 +170,45 @@ def iteration_curve(
 ) -> dict[str, Any]:
     """Measures the accuracy of a classifier under PGD of more and more iterations (Xie & Yuille, 2020, figure 2).
 
-    They run the attack anew for each number. Here one run from one start passes through all of them, which costs only
-    the largest. An example counts as broken from the first listed number at which its point is misclassified, and is
-    left alone then: the accuracy is the worst case per example over the numbers so far, and never rises. (Points
-    between the listed numbers are not looked at.) A classifier that is random at inference is judged anew at each
-    number, and no example leaves.
+    The paper runs the attack anew for each number of iterations. Here a single run passes through all numbers, so that
+    the curve costs no more than its largest number. An example is broken at the first number at which it is
+    misclassified, and is not attacked further. The accuracy therefore never rises. Iterations between the numbers are
+    not judged. A classifier that is random at inference is judged anew at each number, and no example is dropped.
 
-    The step size is the same at every step, as theirs (1/255 at epsilon 16/255): that of `attack`, where None is its
-    2.5 epsilon / steps. Otherwise `steps` plays no part: the numbers replace it.
+    The step size is the same at every step, as in the paper (1/255 at epsilon 16/255): the `step_size` of `attack`, or
+    2.5 epsilon / `steps` if it is None. The number of steps of `attack` has no other effect.
 
     Args:
         model: see `evaluate`.
         dataset: see `evaluate`.
         attack: PGD with one restart.
-        iterations: increasing integers, at least 1; the last is at least twice the first.
-        batch_size: examples attacked at a time, a multiple of the number of replicas.
-        seed: of the attack's draws, in [0, 2**31).
+        iterations: increasing integers, at least 1. The last must be at least twice the first.
+        batch_size: number of examples attacked at a time, a multiple of the number of replicas.
+        seed: seed of the random draws of the attack, in [0, 2**31).
         verbose: show a progress bar.
         compile_attack: see `evaluate`.
 
     Returns:
-        Plain Python values: `kind` ("iteration_curve"), `attack` (its name with the largest number), `iterations`,
-        `accuracy` (a fraction for each of them), `broken_at` (per example the number at which it was found broken, 0
-        where it is wrong unattacked, None where it withstood all; of a random classifier None), `flat` (whether at most
-        0.5 points, or one example, were lost since the largest listed number that is at most half the last), `verdict`
-        (a sentence) and `seconds`.
+        A dictionary of plain Python values:
+
+        - `kind`: "iteration_curve".
+        - `attack`: the name of the attack with the largest number of iterations.
+        - `iterations`: the numbers of iterations.
+        - `accuracy`: a fraction for each number.
+        - `broken_at`: for each example, the number of iterations at which it was broken: 0 if the classifier is wrong
+          on the clean image, None if the example withstood all. None instead of the list if the classifier is random.
+        - `flat`: whether the last doubling of the iterations lowered the accuracy by at most 0.5 points or one example.
+          The doubling starts at the largest number that is at most half of the last.
+        - `verdict`: a sentence.
+        - `seconds`: duration in seconds.
 
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     begin = time.perf_counter()
     check_attack(attack, PGD)
     if attack.restarts > 1:
-        raise ValueError(f"A curve over iterations follows one run. Received: restarts={attack.restarts}")
+        raise ValueError(f"iteration_curve needs an attack with restarts=1. Received: restarts={attack.restarts}")
     counts = _check_iterations(iterations)
     followed = dataclasses.replace(attack, steps=counts[-1], step_size=attack.resolved_step_size)
     bounds = attack.threat_model.bounds
@@ -223,17 +238,18 @@ def _check_iterations(iterations: Any) -> list[int]:
     counts = list(iterations) if isinstance(iterations, list | tuple) else []
     integers = all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
     if not counts or not integers or counts[0] < 1 or counts != sorted(set(counts)):
-        raise ValueError(f"iterations are increasing integers of at least 1. Received: iterations={iterations!r}")
+        raise ValueError(f"iterations must be increasing integers of at least 1. Received: iterations={iterations!r}")
     if counts[-1] < 2 * counts[0]:
         raise ValueError(
-            "Whether a curve is flat shows when iterations double: the last of them is at least twice the first. "
+            "The last number of iterations must be at least twice the first, because a curve is flat if doubling the "
+            "iterations does not lower the accuracy. "
             f"Received: iterations={iterations!r}"
         )
     return counts
 
 
 def _judge_iterations(counts: list[int], accuracy: list[float], examples: int) -> tuple[bool, str]:
-    """Returns whether the curve is flat at its end, and that in words."""
+    """Returns whether the curve is flat at its end, and a sentence that says so."""
     earlier = max(index for index, count in enumerate(counts) if 2 * count <= counts[-1])
     few, many = accuracy[earlier], accuracy[-1]
     flat = few - many <= max(FLAT, 1 / examples) + 1e-9  # accuracies are rounded floats
@@ -244,7 +260,7 @@ def _judge_iterations(counts: list[int], accuracy: list[float], examples: int) -
 
 
 class _IterationRun:
-    """One run of PGD with a look at each of `counts`, in chunks whose broken examples leave."""
+    """One run of PGD that is judged after each of `counts` iterations. Chunks drop their broken examples."""
 
     def __init__(self, attack: PGD, setup: EvaluationSetup, counts: list[int]) -> None:
         batch_size = setup.batch_size_for(int((setup.first_ranks == 0).sum()))
@@ -272,7 +288,10 @@ class _IterationRun:
         )
 
     def withstood(self) -> np.ndarray:
-        """Returns which examples are right at each count and, of a deterministic target, before: (counts, examples)."""
+        """Returns (counts, examples) bool: which examples are right at each count.
+
+        If the target is not random, an example must also be right at all counts before.
+        """
         setup, last = self._setup, self._counts[-1]
         result = np.zeros((len(self._counts), len(setup.images)), bool)
         candidates = np.flatnonzero(setup.first_ranks == 0)
@@ -288,7 +307,7 @@ class _IterationRun:
         return result
 
     def _looks(self, left: np.ndarray, seed: Tensor) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yields each count, until all have left, which examples go on, and which of those so far are right."""
+        """Yields (count, examples that the run continues with, examples that are right) until no example is left."""
         setup = self._setup
         state = self._batches(self._start, (setup.images[left], setup.labels[left]), seed)
         for before, count in itertools.pairwise([0, *self._counts]):
@@ -310,10 +329,10 @@ class _IterationRun:
 
 
 def _first_failures(withstood: np.ndarray, values: Sequence[Any]) -> list[Any]:
-    """Returns per example the first of rising values that it does not withstand, or None.
+    """Returns for each example the smallest value that it does not withstand, or None if it withstands all.
 
     Args:
-        withstood: (values, examples) bool: an example that does not withstand a value withstands none of the larger.
-        values: what belongs to each row.
+        withstood: (values, examples) bool. An example that does not withstand a value withstands no larger one.
+        values: increasing values, one for each row.
     """
     return [values[count] if count < len(values) else None for count in withstood.sum(axis=0)]

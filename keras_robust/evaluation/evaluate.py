@@ -1,7 +1,7 @@
 """`kr.evaluate`: clean and robust accuracy of a classifier, with the record of how they were measured.
 
-The inputs are checked (`inputs.py`), each attack is run over the data set (`attack_run.py`), and what happened is put
-into a record (`record.py`).
+`evaluate` checks the inputs (`inputs.py`), runs each attack over the data set (`attack_run.py`), and puts the results
+into a record (`record.py`). `Report.save` (`report.py`) writes the record to a file.
 """
 
 import dataclasses
@@ -48,11 +48,11 @@ from keras_robust.reports.formatting import percent
 
 @dataclasses.dataclass(frozen=True)
 class CheckedAnalysis:
-    """An analysis that says before the first attack whether it can run.
+    """An analysis with a check of whether it can run. `evaluate` calls the check before the first attack.
 
     Attributes:
         run: the analysis.
-        check: raises `ValueError` if it cannot run in a setup.
+        check: takes the setup, and raises `ValueError` if the analysis cannot run in it.
     """
 
     run: Analysis
@@ -84,71 +84,82 @@ def evaluate(
 ) -> Report:
     """Measures the robust accuracy of a classifier under attacks.
 
-    An example is robust under an attack if it is classified correctly unattacked and after every restart; the robust
-    accuracy counts those that are robust under all attacks. It is an upper bound: a stronger attack may find more.
+    An example is robust under an attack if the classifier is right on the clean image and after every restart. The
+    robust accuracy is the share of examples that are robust under all attacks. It is an upper bound, because a stronger
+    attack may break more examples.
 
-    Broken examples leave between restarts, and between blocks of steps of the attacks that stop at a misclassification;
-    PGD is judged at its last step. Several attacks each see all examples; those of a suite only the ones that the
-    attacks before left, so that its accuracies are cumulative.
+    A broken example is not attacked further. Attacks that stop at a misclassification, such as APGD, drop it after a
+    block of steps. Other attacks, such as PGD, are judged at their last step and drop it after a restart.
 
-    Two passes of the clean images tell whether the classifier is random at inference. Such a classifier is judged once
-    by each attack, at its end: an example is robust under an attack if it is right in that one pass. A suite goes on as
-    published, with the examples that are right in the passes before.
+    Each attack of a list attacks all examples on which the classifier is right. The attacks of a suite run one after
+    another, and each attacks only the examples that withstood the attacks before it. The accuracies of a suite are
+    therefore cumulative.
 
-    Inside the scope of a `tf.distribute` strategy each batch is spread over its replicas.
+    Two passes over the clean images show whether the classifier is random at inference. A random classifier is judged
+    once per attack, at the end of the attack. Each attack of a list then attacks all examples, and an example is robust
+    if the classifier is right in that one pass. A suite still runs one attack after another, from the examples on which
+    the classifier is right in the clean pass.
 
-    What can be known before the first attack is checked then: whether the attacks fit the images, the classes and the
-    precision of the classifier, and whether checks and analyses can run.
+    In the scope of a `tf.distribute` strategy, each batch is split over the replicas.
+
+    Before the first attack, `evaluate` checks whether the attacks fit the images, the classes and the precision of the
+    classifier, and whether checks and analyses can run.
 
     Args:
-        model: a Keras model of images to logits (a `RobustModel`, too), the path of a `.keras` file or SavedModel, or
-            a differentiable TensorFlow function of images to logits.
+        model: a Keras model that maps images to logits (or a `RobustModel`), the path of a `.keras` file or SavedModel,
+            or a differentiable TensorFlow function from images to logits.
         dataset: a batched `tf.data.Dataset` of (images, labels), or of dictionaries with the keys "image" and "label"
-            as TFDS has them, or a pair of arrays; images are floats (examples, height, width, channels), or of another
-            shape that the classifier takes, inside the attacks' bounds, labels sparse or one-hot. It is held in
-            memory, as float32.
-        attacks: one attack or several, of one pixel range; or a `Suite` such as `AutoAttack`.
-        source: another model, in any of the forms of `model`: the examples are crafted on it and transferred (black
-            box).
-        epsilons: (examples,) numbers, or None: the radius of each example's ball, in the units of the images. They
-            replace the epsilon of the attacks, which are of one threat model. A step size or start radius that an
-            attack was given stays in proportion to it, so that the attack is the same but for the size of the ball;
-            SPSA's `delta` and `learning_rate` stay as they are. Nothing is traced more often for them. The checks
-            for gradient masking have these epsilons, too.
-        targets: for attacks towards given targets, such as `PGD(target="given")`: the class that each example is to be
-            taken for, sparse (examples,) or one-hot, never the label. Such an attack goes on with its restarts until it
-            is. `record["targeted_success"]` is the share of its attacked examples for which it was; robust accuracy
-            counts every misclassification as ever. Other attacks in the list do not see the targets.
-        keep_adversarials: keep every attacked image, as `Report.adversarials`: as much memory as the images, for each
-            attack and once more.
-        top_k: above 1, accuracies among the top k are measured too, and an example is attacked until its label is not
-            among them. Attacks that stop at a misclassification (all but PGD's family) go on after the next look.
-        checks: run the checks for gradient masking; None does with a strong suite in the white-box setting.
-        analyses: functions by name, such as `lambda: iteration_curve(model, dataset, attack)`, whose results go into
-            the record, too. A name stands for all that its function depends on.
-        batch_size: examples attacked at a time, a multiple of the number of replicas.
-        seed: of the attacks' draws, in [0, 2**31).
-        dataset_name: for the record, such as "mnist test".
-        journal: a folder for progress: an evaluation that was killed goes on from it, and ends with the same results.
-            What is done again is about half a minute, or a restart of PGD. Delete it when the report is saved.
+            as in TFDS, or a pair of arrays. Images: (examples, height, width, channels) floats in the bounds of the
+            threat model, or another shape that the classifier takes. Labels: sparse or one-hot. The whole data set is
+            kept in memory, as float32.
+        attacks: an attack, a list of attacks with the same bounds, or a `Suite` such as `AutoAttack`.
+        source: another model, in any form that `model` can have. The attacks run on `source`, and `model` classifies
+            the attacked images (black box). None attacks `model` itself (white box).
+        epsilons: (examples,) numbers: the epsilon of each example, in the units of the images. All attacks must then
+            have the same threat model. None uses the epsilon of the attacks. If an attack has a step size or a start
+            radius of its own, it is scaled in proportion to epsilon. SPSA's `delta` and `learning_rate` do not change.
+            Attacks are not traced more often. The checks for gradient masking use these epsilons, too, except for the
+            check with an unbounded attack.
+        targets: the class that the attack aims at, for each example, sparse (examples,) or one-hot. It must not be the
+            label. Targets need an attack that takes them, such as `PGD(target="given")`. Such an attack restarts until
+            the example is classified as its target. `record["targeted_success"]` is the share of attacked examples that
+            reached their target. Robust accuracy still counts every misclassification. Other attacks in the list ignore
+            the targets.
+        keep_adversarials: keep every attacked image, in `Report.adversarials`. This needs the memory of the images once
+            per attack, and once more for the worst case.
+        top_k: if above 1, top-k accuracies are measured as well. Each example is then attacked until its label is not
+            among the k largest logits. An attack that stops at a misclassification (all attacks except PGD's family)
+            continues with its next block of steps.
+        checks: run the checks for gradient masking. None runs them for a strong suite in the white-box setting.
+        analyses: functions by name, such as `lambda: iteration_curve(model, dataset, attack)`. Their results go into
+            the record. The journal identifies an analysis by its name only. Change the name if the function or anything
+            that the function uses changes.
+        batch_size: number of examples attacked at a time, a multiple of the number of replicas.
+        seed: seed of the random draws of the attacks, in [0, 2**31).
+        dataset_name: name of the data set in the record, such as "mnist test".
+        journal: a folder for progress. If the evaluation is killed, start it again with the same folder: it continues
+            and gives the same results. It repeats about the last half minute of an attack, or the last restart of an
+            attack such as PGD. Checks and analyses that were not finished start again. Delete the folder when the
+            report is saved.
         verbose: show progress bars.
-        compile_attack: compile attacks and classifier with XLA: True, False, or "auto" for wherever there is a GPU. XLA
-            makes attacks on CPU slower. False is for a classifier with an operation that XLA does not have.
+        compile_attack: compile attacks and classifier with XLA: True, False, or "auto", which compiles if there is a
+            GPU. On CPU, XLA makes attacks slower. Use False if the classifier has an operation that XLA lacks.
 
     Returns:
         A `Report`.
 
     Warns:
-        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits, or had none to follow for
-            more than 5 % of its examples; the classifier is random at inference; the logits of an image depend on the
-            other images in its batch; or the bounds are those of bytes, and the images look divided by 255. The
-            record's `notes` say what concerns the classifier, too.
+        UserWarning: if an attack follows gradients of a classifier that computes in 16 bits; if an attack had no
+            gradient to follow for more than 5 % of its examples; if the classifier is random at inference; if the
+            logits of an image depend on the other images in its batch; or if the bounds are at least 100 apart and the
+            images look divided by 255. The record's `notes` repeat the warnings about missing gradients, randomness and
+            batches.
 
     Raises:
-        ValueError: if images, labels, model, attacks, analyses, epsilons, targets or journal are not what they must be,
-            weights of the model are not finite, an attack finds no gradient to follow for any example (of a suite: if
-            none of its attacks does), or has restarts, and no average over passes, of a classifier that is random;
-            nothing is measured then.
+        ValueError: if images, labels, model, attacks, analyses, epsilons, targets or journal are not as described; if a
+            weight of the model is not finite; if an attack (or, of a suite, every attack with gradients) finds no
+            gradient for any example; or if an attack with several restarts does not average gradients over passes and
+            the classifier is random. Nothing is measured in these cases.
     """
     start = time.perf_counter()
     suite = attacks if isinstance(attacks, Suite) else None
@@ -177,7 +188,7 @@ def evaluate(
     given = name_attacks(given, setup)
     check_fits(given.values(), setup)
     for attack in given.values():
-        describe(attack)  # what a record cannot hold is refused now
+        describe(attack)  # raises an error if the record cannot hold the settings
         check_restarts(attack, setup)
         _warn_of_precision(attack, setup.source)
     for analysis in further.values():
@@ -219,20 +230,21 @@ def _check_options(analyses: Any, checks: Any, dataset_name: Any) -> dict[str, A
     """Returns the analyses by name.
 
     Raises:
-        ValueError: if they are no functions by name, `checks` is no bool or None, or `dataset_name` no text.
+        ValueError: if `analyses` does not map names to functions, `checks` is not a bool or None, or `dataset_name` is
+            not a string.
     """
     further = {} if analyses is None else analyses
     if not isinstance(further, Mapping) or not all(
         isinstance(name, str) and callable(analysis) for name, analysis in further.items()
     ):
         raise ValueError(
-            "analyses are functions by name, such as {'curve': lambda: iteration_curve(model, dataset, attack)}. "
+            "analyses must map names to functions, such as {'curve': lambda: iteration_curve(model, dataset, attack)}. "
             f"Received: analyses={analyses!r}"
         )
     if checks is not None and not isinstance(checks, bool):
-        raise ValueError(f"checks is a bool, or None. Received: checks={checks!r}")
+        raise ValueError(f"checks must be a bool or None. Received: checks={checks!r}")
     if not isinstance(dataset_name, str):
-        raise ValueError(f"dataset_name is a text for the record. Received: dataset_name={dataset_name!r}")
+        raise ValueError(f"dataset_name must be a string. Received: dataset_name={dataset_name!r}")
     return dict(further)
 
 
@@ -240,8 +252,8 @@ def _check_epsilons(epsilons: Any, attacks: Iterable[Attack], examples: int) -> 
     """Returns one epsilon per example, (examples,) float32, or None.
 
     Raises:
-        ValueError: if they are not that, are outside of what the threat model allows, the attacks have several threat
-            models, or an attack has lengths and an epsilon of 0.
+        ValueError: if they are not one number per example; if the threat model does not allow one of them; if the
+            attacks have different threat models; or if an attack has a step size or start radius and an epsilon of 0.
     """
     if epsilons is None:
         return None
@@ -249,13 +261,13 @@ def _check_epsilons(epsilons: Any, attacks: Iterable[Attack], examples: int) -> 
     balls = {attack.threat_model: None for attack in attacks}
     if len(balls) > 1:
         raise ValueError(
-            "epsilons replace the epsilon of attacks of one threat model. "
+            "If epsilons are given, all attacks must have the same threat model. "
             f"Received: attacks of {', '.join(map(str, balls))}"
         )
     values = np.asarray(epsilons)
     if values.shape != (examples,) or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise ValueError(
-            f"epsilons are one finite number for each of the {examples} examples. "
+            f"epsilons must be one finite number for each of the {examples} examples. "
             f"Received: epsilons of shape {values.shape} and dtype {values.dtype}"
         )
     values = values.astype(np.float32)
@@ -270,17 +282,18 @@ def _check_epsilons(epsilons: Any, attacks: Iterable[Attack], examples: int) -> 
 def _check_given_targets(
     targets: Any, attacks: Iterable[Attack], labels: np.ndarray, classes: int
 ) -> np.ndarray | None:
-    """Returns the class that each example is to be classified as, (examples,) int32, or None.
+    """Returns the target class of each example, (examples,) int32, or None.
 
     Raises:
-        ValueError: if they are not that, one is the label, no attack takes them, or one needs them and there are none.
+        ValueError: if they are not one class per example; if a target is the label; if targets are given and no attack
+            takes them; or if an attack needs them and there are none.
     """
     takers = [attack.name for attack in attacks if attack.aim == "given"]
     if targets is None and takers:
-        raise ValueError(f"An attack towards given targets needs them. Received: targets=None for {', '.join(takers)}")
+        raise ValueError(f"Attacks with target='given' need targets. Received: targets=None for {', '.join(takers)}")
     if targets is not None and not takers:
         raise ValueError(
-            "targets are for attacks that take them, such as PGD(target='given'). "
+            "targets need an attack that takes them, such as PGD(target='given'). "
             f"Received: targets for {', '.join(attack.name for attack in attacks)}"
         )
     return None if targets is None else check_targets(targets, labels, classes)
@@ -289,8 +302,9 @@ def _check_given_targets(
 def _warn_of_precision(attack: Attack, source: LoadedClassifier) -> None:
     if attack.follows_gradients and source.low_precision and attack.resolved_compute_dtype != "float32":
         warnings.warn(
-            f"The classifier computes in {source.low_precision}, in which gradients are rounded: attacks that follow "
-            "them are weaker than with compute_dtype='float32', and robust accuracy looks higher than it is. "
+            f"The classifier computes in {source.low_precision}, which rounds gradients. Attacks that follow gradients "
+            "are therefore weaker, and robust accuracy looks higher than it is. Use compute_dtype='float32' in the "
+            "attack. "
             f"Received: {attack.name}",
             stacklevel=3,
         )
@@ -305,7 +319,7 @@ def _run(
     cascade: bool,
     keep_attacked: bool,
 ) -> dict[str, AttackResult]:
-    """Returns the result of each attack; in a cascade an attack gets the ranks that the one before left."""
+    """Returns the result of each attack. In a cascade, each attack starts from the ranks after the one before it."""
     results: dict[str, AttackResult] = {}
     ranks, first_ranks = setup.clean_ranks, setup.first_ranks
     for number, (name, attack) in enumerate(attacks.items()):
@@ -323,7 +337,7 @@ def _notes(
     setup: EvaluationSetup,
     noise: dict[str, Any] | None,
 ) -> list[str]:
-    """Returns what whoever reads the accuracies must know, and warns of it."""
+    """Returns notes that a reader of the accuracies needs, and gives each as a warning, too."""
     notes = []
     if noise is not None:
         averages = all(getattr(attack, "eot_iter", 1) > 1 for attack in attacks.values())
@@ -331,11 +345,12 @@ def _notes(
     for name, result in results.items():
         share = result.without_gradient
         if share is not None and share > FEW_WITHOUT_GRADIENT:
-            whose = "the classifier's" if setup.white_box else f"those of the source {setup.source.description}"
+            whose = "The classifier" if setup.white_box else f"The source {setup.source.description}"
             notes.append(
-                f"{name} had no gradient to follow, zero or not finite, for {percent(share)} of the examples that it "
-                f"attacked, and left them about as they were: {whose} gradients may be masked, and the true robustness "
-                "lower. Add an attack without gradients, such as Square, or one of another objective."
+                f"{name} had no gradient to follow for {percent(share)} of the examples that it attacked: the gradient "
+                f"was zero or not finite, and the images stayed nearly unchanged. {whose} may "
+                "mask its gradients, and the true robustness may be lower. Add an attack without gradients, such as "
+                "Square, or an attack with another objective."
             )
     for note in notes:
         warnings.warn(note, stacklevel=3)
@@ -349,7 +364,7 @@ def _check(
     results: Mapping[str, AttackResult],
     journal: Journal | None,
 ) -> list[dict[str, Any]]:
-    """Returns the checks for gradient masking, with that of the Square in a suite of `attacks`."""
+    """Returns the checks for gradient masking, and the check of Square if the suite `attacks` has a Square."""
     found = remember(journal, "checks", lambda: _as_record(run_checks(setup, threat_model)))[0]["checks"]
     left = {name: float(result.robust.mean()) for name, result in results.items()}
     return found if setup.is_random else [*found, *_as_record(check_of_square(attacks, left))["checks"]]
@@ -362,7 +377,7 @@ def _as_record(checks: list[Check]) -> dict[str, Any]:
 def _analyse(
     analyses: Mapping[str, Analysis], journal: Journal | None, verbose: bool
 ) -> list[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Returns what each analysis found: a part of the record, and arrays."""
+    """Returns the result of each analysis: a part of the record, and arrays."""
     parts = []
     for number, (name, analysis) in enumerate(analyses.items()):
         if verbose:

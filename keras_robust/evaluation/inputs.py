@@ -1,6 +1,6 @@
-"""What may be evaluated: a classifier and the examples of a data set, each in any form that users have it in.
+"""Loads and checks the inputs of an evaluation: a classifier and a data set, in any of the supported forms.
 
-`prepare_evaluation` makes an `EvaluationSetup` of them, which every measurement starts from. All that users pass is
+`prepare_evaluation` makes an `EvaluationSetup` of them. Every measurement starts from such a setup. The inputs are
 checked here, before the first attack.
 """
 
@@ -39,33 +39,35 @@ from keras_robust.layers.mixture_batch_normalization import current_branch
 from keras_robust.methods import RobustModel
 
 SIGNATURE = "serving_default"
-"""Of a SavedModel: the one that every tool writes and calls where no other is named."""
+"""The signature of a SavedModel that tools write and call by default."""
 
 IMAGE, LABEL = "image", "label"
-"""The keys of TFDS."""
+"""The keys of images and labels in TFDS."""
 
 NEIGHBOURS = 0.01
-"""By so much of the largest logit one may change with the other images of a batch: 16-bit floats are rounded to 0.4 %.
-Batch normalisation in training mode changes logits by about as much as they are."""
+"""How much a logit may change with the other images of a batch, as a share of the largest logit. 16-bit floats are
+rounded to 0.4 %. Batch normalisation in training mode changes logits by about 100 %."""
 
 DETERMINISTIC = 1e-4
-"""Logits of the same images, of one graph, may differ by so much of the largest: more is no rounding."""
+"""How much the logits of the same images may differ between two passes, as a share of the largest logit. A larger
+difference cannot be rounding."""
 
 NOT_A_CLASS = -1
-"""The prediction where a logit is not finite."""
+"""The prediction for an image with a logit that is not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedClassifier:
-    """A classifier that is evaluated, or on which examples are crafted, whatever form it came in.
+    """A classifier, from a Keras model, a file or a function. It is evaluated, or the source of attacked images.
 
     Attributes:
-        description: for the record: the path it came from, or its name.
-        parameters: number of weights, where it is known.
-        image_shape: (height, width, channels) that it takes, where it is known.
-        sha256: of its weights, where it is known.
+        description: path or name of the classifier, for the record.
+        parameters: number of weights, or None if it is unknown.
+        image_shape: (height, width, channels) of the images that it takes, or None if it is unknown.
+        sha256: hash of its weights, or None if it is unknown.
         low_precision: the 16-bit dtype in which it computes, or None.
-        model_fn_for: returns the function of images to float32 logits for a compute dtype (None is its own).
+        model_fn_for: takes a compute dtype, and returns the function from images to float32 logits. None is the dtype
+            in which the classifier was built.
     """
 
     description: str
@@ -78,26 +80,25 @@ class LoadedClassifier:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSetup:
-    """Who is attacked, on which examples, and how: what every measurement starts from.
+    """The checked inputs and settings of an evaluation.
 
     Attributes:
-        target: the classifier that is to be fooled.
-        source: the classifier that attacks differentiate: the same object in the white-box setting.
-        images: (examples, height, width, channels) float32, or of another shape that the classifier takes.
-        labels: sparse or one-hot, as attacks get them.
+        target: the classifier that is evaluated.
+        source: the classifier that the attacks run on. In the white-box setting it is the same object as `target`.
+        images: (examples, height, width, channels) float32, or another shape that the classifier takes.
+        labels: sparse or one-hot, as the user passed them. Attacks get these labels.
         sparse_labels: (examples,) int32.
-        clean_logits: (examples, classes) float32, of the target.
-        top_k: an example leaves when its label is not among the k largest logits.
-        batch_size: examples at a time.
-        seed: of all draws.
-        strategy: over whose replicas a batch is spread.
+        clean_logits: (examples, classes) float32: logits of the target on the clean images.
+        top_k: an example is broken when its label is not among the k largest logits.
+        batch_size: number of examples at a time.
+        seed: seed of all random draws.
+        strategy: the strategy whose replicas share each batch.
         verbose: show progress bars.
-        epsilons: (examples,) float32: the radius of each example's ball, in place of that of every attack; None leaves
-            it to the attacks.
-        targets: (examples,) int32: the classes that attacks towards given targets go to.
-        compile_attack: with XLA: True, False, or "auto" for where there is a GPU.
-        notes: sentences on what was seen in the classifier, for the report.
-        change: by how much a logit of the target differs between two passes of the clean images, as a share of the
+        epsilons: (examples,) float32: the epsilon of each example. None uses the epsilon of each attack.
+        targets: (examples,) int32: target classes for attacks towards given targets. None if there are none.
+        compile_attack: compile with XLA: True, False, or "auto", which compiles if there is a GPU.
+        notes: sentences about the classifier, for the report.
+        change: largest difference of a logit of the target between two passes over the clean images, as a share of the
             largest logit.
     """
 
@@ -120,15 +121,16 @@ class EvaluationSetup:
 
     @property
     def is_random(self) -> bool:
-        """Whether the target is random at inference: each judgement is then a chance for the noise to break an example.
+        """Whether the target is random at inference.
 
-        What judges such a target judges it once, at the end of an attack, and says so.
+        Its noise can break an example each time that the target judges the example. A random target must therefore
+        judge only once, at the end of an attack, and the result must say so.
         """
         return not self.change <= DETERMINISTIC
 
     @property
     def white_box(self) -> bool:
-        """Whether attacks see the classifier that they are to fool."""
+        """Whether attacks run on the target itself."""
         return self.source is self.target
 
     @property
@@ -138,25 +140,25 @@ class EvaluationSetup:
 
     @property
     def clean_predictions(self) -> np.ndarray:
-        """(examples,) int32."""
+        """(examples,) int32: classes of the clean images. `NOT_A_CLASS` if a logit is not finite."""
         return classify(self.clean_logits).numpy()
 
     @property
     def clean_ranks(self) -> np.ndarray:
-        """(examples,) int32: how many classes the target ranks above the label, unattacked."""
+        """(examples,) int32: number of classes that the target ranks above the label on the clean images."""
         return rank_labels(self.clean_logits, self.sparse_labels).numpy()
 
     @property
     def first_ranks(self) -> np.ndarray:
-        """(examples,) int32, with which attacks begin: `clean_ranks`, or 0 for all examples of a random target.
+        """(examples,) int32: ranks from which attacks start: `clean_ranks`, or 0 everywhere if the target is random.
 
-        Whether such a target is right unattacked is a matter of chance: it would be one more judgement.
+        A random target is right on a clean image only by chance, so the clean pass must not count as a judgement.
         """
         return np.zeros_like(self.clean_ranks) if self.is_random else self.clean_ranks
 
     @property
     def note_of_randomness(self) -> str:
-        """What a verdict adds where the target is random at inference; empty where it is not."""
+        """A sentence for the verdict of a random target. It is empty for other targets."""
         if not self.is_random:
             return ""
         return (
@@ -165,16 +167,16 @@ class EvaluationSetup:
         )
 
     def batch_function(self, function: BatchFunction) -> BatchFunction:
-        """Returns the graph of a function of a batch, spread over the replicas: see `make_batch_function`."""
+        """Returns the graph of a function of a batch, which is split over the replicas: see `make_batch_function`."""
         return make_batch_function(function, self.strategy, self.compile_attack)
 
     def batch_size_for(self, examples: int) -> int:
-        """Returns the batch size, or less where so few examples need less: at least a row for every replica."""
+        """Returns the batch size, or a smaller one if there are fewer examples. Every replica gets at least one row."""
         replicas = self.strategy.num_replicas_in_sync
         return min(self.batch_size, max(1, -(-examples // replicas)) * replicas)
 
     def first(self, examples: int) -> Self:
-        """Returns the setup of the first examples, without progress bars."""
+        """Returns a setup with the first `examples` examples, without progress bars."""
         names = ("images", "labels", "sparse_labels", "clean_logits", "epsilons", "targets")
         parts = {name: getattr(self, name)[:examples] for name in names if getattr(self, name) is not None}
         batch_size = self.batch_size_for(len(parts["images"]))
@@ -193,7 +195,7 @@ def prepare_evaluation(
     verbose: bool = True,
     compile_attack: bool | str = "auto",
 ) -> EvaluationSetup:
-    """Checks what is to be evaluated, and classifies the clean examples.
+    """Loads and checks the inputs of an evaluation, and classifies the clean examples.
 
     Args:
         model: see `evaluate`.
@@ -201,17 +203,17 @@ def prepare_evaluation(
         bounds: smallest and largest pixel value.
         source: see `evaluate`.
         top_k: see `evaluate`.
-        batch_size: examples at a time, a multiple of the number of replicas of the current strategy.
-        seed: of all draws, in [0, 2**31).
+        batch_size: number of examples at a time, a multiple of the number of replicas of the current strategy.
+        seed: seed of all random draws, in [0, 2**31).
         verbose: show progress bars.
         compile_attack: see `evaluate`.
 
     Warns:
-        UserWarning: if the images look divided by 255 and the bounds do not, or the logits of an image depend on the
-            other images in its batch.
+        UserWarning: if the bounds are at least 100 apart and the images look divided by 255, or if the logits of an
+            image depend on the other images in its batch.
 
     Raises:
-        ValueError: if anything is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     strategy = tf.distribute.get_strategy()
     check_integer("batch_size", batch_size)
@@ -219,7 +221,7 @@ def prepare_evaluation(
     check_compile_attack(compile_attack)
     if batch_size % strategy.num_replicas_in_sync:
         raise ValueError(
-            f"batch_size is divisible by the {strategy.num_replicas_in_sync} replicas. Received: {batch_size}"
+            f"batch_size must be divisible by the {strategy.num_replicas_in_sync} replicas. Received: {batch_size}"
         )
     seeds.as_seed(seed)
     target = load_classifier(model)
@@ -228,12 +230,12 @@ def prepare_evaluation(
     logits_of = make_logits_function(target, batch_size, strategy, compile_attack)
     first_logits = logits_of(first)
     check_logits(first_logits, len(first))
-    # Both passes of one graph: where TensorFlow's global seed is set, each new one draws the same again.
+    # Both passes must use one graph: if TensorFlow's global seed is set, each new graph draws the same numbers again.
     logits, again = logits_of(images), logits_of(images)
     check_logits(logits, len(images))
     check_labels(labels, logits.shape[1], len(images))
     if top_k >= logits.shape[1]:
-        raise ValueError(f"top_k is below the {logits.shape[1]} classes. Received: top_k={top_k}")
+        raise ValueError(f"top_k must be below the number of classes, {logits.shape[1]}. Received: top_k={top_k}")
     change = _largest_change(logits, again)
     note = None
     if change <= DETERMINISTIC:
@@ -261,10 +263,17 @@ def prepare_evaluation(
 def load_other_classifier(
     model: Any, images: np.ndarray, classes: int, batch_size: int, compile_attack: bool | str = "auto"
 ) -> LoadedClassifier:
-    """Returns another classifier of the same examples, such as the source of transferred attacks.
+    """Loads another classifier for the same examples, such as the source of transferred attacks.
+
+    Args:
+        model: see `load_classifier`.
+        images: some of the images, to try the classifier on.
+        classes: number of classes of the target.
+        batch_size: number of images at a time.
+        compile_attack: see `evaluate`.
 
     Raises:
-        ValueError: if it does not take the images, or does not return logits of as many classes as the target.
+        ValueError: if it does not take the images, or does not return logits for as many classes as the target.
     """
     classifier = load_classifier(model)
     check_shape(images, classifier)
@@ -272,7 +281,7 @@ def load_other_classifier(
     check_logits(logits, len(images))
     if logits.shape[1] != classes:
         raise ValueError(
-            f"All models have the same classes, here {classes}. Received: {classifier.description} with "
+            f"All models must have the same number of classes, {classes}. Received: {classifier.description} with "
             f"{logits.shape[1]} classes"
         )
     return classifier
@@ -284,7 +293,7 @@ def make_logits_function(
     strategy: tf.distribute.Strategy,
     compile_attack: bool | str = "auto",
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the function of images (examples, ...) to float32 logits (examples, classes)."""
+    """Returns a function that maps images (examples, ...) to float32 logits (examples, classes), in batches."""
     model_fn = classifier.model_fn_for(None)
 
     def run(batch: Tensor, seed: Tensor) -> Tensor:
@@ -296,7 +305,10 @@ def make_logits_function(
 
 
 def _largest_change(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns by how much a logit differs between two passes, as a share of the largest logit that is finite."""
+    """Returns the largest difference of a logit between two passes, as a share of the largest finite logit.
+
+    It is infinite if different logits are finite in the two passes.
+    """
     finite = np.isfinite(first) & np.isfinite(second)
     if not np.array_equal(np.isfinite(first), np.isfinite(second)):
         return float("inf")
@@ -311,21 +323,21 @@ def _note_of_neighbours(
     bounds: tuple[float, float],
     batch_size: int,
 ) -> str | None:
-    """Warns where the logits of an image depend on the others in its batch, and returns the warning.
+    """Warns if the logits of an image depend on the other images in its batch, and returns the warning.
 
-    Half of a batch is classified again beside other images, black or white ones, whichever is further from it: one more
-    forward pass, for classifiers that are not random.
+    Half of the batch is classified again, in a batch that is filled up with black images, or with white images if the
+    batch is dark. The classifier must not be random.
 
     Args:
         logits_of: see `make_logits_function`.
         images: the first batch.
-        logits: of these.
+        logits: the logits of `images`.
         bounds: smallest and largest pixel value.
-        batch_size: of `logits_of`.
+        batch_size: batch size of `logits_of`.
     """
     few = images[: max(1, len(images) // 2)]
     if batch_size == len(few):
-        return None  # an image that is alone in its batch has no neighbours
+        return None  # the batch has no room for other images
     colour = max(bounds, key=lambda bound: abs(bound - float(few.mean())))
     others = np.full((batch_size - len(few), *few.shape[1:]), colour, few.dtype)
     again = logits_of(np.concatenate([few, others]))[: len(few)]
@@ -333,9 +345,10 @@ def _note_of_neighbours(
     if change <= NEIGHBOURS:
         return None
     note = (
-        f"The logits of an image depend on the other images in its batch: by {change:.2g} of the largest, where half "
-        "of a batch was exchanged. Batch normalisation in training mode does that, as in a model that was exported "
-        "without training=False. Attacks make other batches than users do, so these accuracies say little."
+        f"The logits of an image depend on the other images in its batch: they changed by {change:.2g} of the largest "
+        "logit when half of the batch was exchanged. The reason may be batch normalisation in training mode, for "
+        "example in a model that was exported without training=False. Attacks make other batches than users do, so "
+        "these accuracies say little. Export the model with training=False."
     )
     warnings.warn(note, stacklevel=4)
     return note
@@ -348,9 +361,10 @@ def classify(logits: Tensor) -> Tensor:
 
 
 def rank_labels(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns how many classes come before the label, int32 (batch,): of equal logits the first comes first.
+    """Returns the number of classes that rank above the label, int32 (batch,).
 
-    Where a logit is not finite, all classes do.
+    A class ranks above the label if its logit is larger, or if it is equal and the class has the smaller index. If a
+    logit of an image is not finite, the result is the number of classes.
 
     Args:
         logits: (batch, classes).
@@ -365,36 +379,36 @@ def rank_labels(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def load_classifier(model: Any) -> LoadedClassifier:
-    """Returns what an evaluation needs to know of a model.
+    """Loads and checks a classifier.
 
     Args:
-        model: a Keras model (a `RobustModel`, too), the path of a `.keras` file or of a SavedModel folder, or a
-            differentiable function of images to logits.
+        model: a Keras model (or a `RobustModel`), the path of a `.keras` file or of a SavedModel folder, or a
+            differentiable function from images to logits.
 
     Raises:
-        ValueError: if the path does not exist or holds no model, a Keras model was never built, a weight is not finite,
-            a model has several inputs or outputs, or `model` is something else.
+        ValueError: if the path does not exist or holds no model; if a Keras model is not built; if a weight is not
+            finite; if a model has several inputs or outputs; or if `model` is something else.
     """
     if isinstance(model, str | pathlib.Path):
         return _from_path(pathlib.Path(model))
     if isinstance(model, keras.Layer):
         return _from_keras(model, model.name)
     if callable(model):
-        traced = tf.function(model)  # so that it may have Python's `if` on tensors
+        traced = tf.function(model)  # AutoGraph allows Python's `if` on tensors
         return _from_function(_with_static_shape(traced), getattr(model, "__name__", type(model).__name__))
     raise ValueError(
-        "model is a Keras model, the path of one, or a function of images to logits. "
+        "model must be a Keras model, the path of one, or a function from images to logits. "
         f"Received: model={model!r} of type {type(model).__name__}"
     )
 
 
 def _from_path(path: pathlib.Path) -> LoadedClassifier:
     if not path.exists():
-        raise ValueError(f"The model does not exist: pass a .keras file or a SavedModel folder. Received: model={path}")
+        raise ValueError(f"model must be an existing .keras file or SavedModel folder. Received: model={path}")
     if (path / "saved_model.pb").exists():
         return _from_saved_model(path)
     if path.suffix != ".keras":
-        raise ValueError(f"A model is a .keras file or a SavedModel folder. Received: model={path}")
+        raise ValueError(f"model must be a .keras file or a SavedModel folder. Received: model={path}")
     return _from_keras(keras.models.load_model(path), str(path))
 
 
@@ -402,8 +416,8 @@ def _from_keras(model: keras.Layer, description: str) -> LoadedClassifier:
     classifier = classifier_of(model)
     if not classifier.built:
         raise ValueError(
-            "The model was never built, so it has no weights to evaluate: call it on a batch of images, train it, or "
-            f"load its weights. Received: the unbuilt {type(classifier).__name__} {description!r}"
+            "The model must be built: an unbuilt model has no weights. Call it on a batch of images, train it, or load "
+            f"its weights. Received: the unbuilt {type(classifier).__name__} {description!r}"
         )
     check_one_in_one_out(classifier)
     branch = _branch_of(classifier)
@@ -423,12 +437,12 @@ def _from_keras(model: keras.Layer, description: str) -> LoadedClassifier:
 
 
 def _branch_of(classifier: keras.Layer | None) -> str | None:
-    """Returns the branch that `use_branch` has selected, or None outside of it: see `branch_in_use`."""
+    """Returns the branch that `use_branch` selected, or None outside of `use_branch`: see `branch_in_use`."""
     return None if current_branch.get() is None else branch_in_use(classifier)
 
 
 def _in_branch(branch: str | None, model_fn: ModelFn) -> ModelFn:
-    """Returns `model_fn`, traced in a branch also by the threads that a strategy has for its replicas."""
+    """Returns `model_fn` that selects the branch itself. A strategy traces in other threads, without `use_branch`."""
     if branch is None:
         return model_fn
 
@@ -461,17 +475,17 @@ def _from_saved_model(path: pathlib.Path) -> LoadedClassifier:
 
 
 def _serving_signature(loaded: Any, path: pathlib.Path) -> tuple[Any, tf.TensorSpec]:
-    """Returns the signature by which a SavedModel is called, and its argument.
+    """Returns the signature `SIGNATURE` of a SavedModel, and its argument.
 
     Raises:
-        ValueError: if there is none, or it is not one of float images of any number to one output.
+        ValueError: if there is no such signature, or if it does not map any number of float images to one tensor.
     """
     signatures = dict(loaded.signatures)
     if SIGNATURE not in signatures:
         raise ValueError(
-            f"A SavedModel is called by its signature {SIGNATURE!r}: save it with kr.export, or with "
-            "tf.saved_model.save(module, folder, signatures=...). To evaluate another signature, load it and pass the "
-            "function lambda images: loaded.signatures[name](images)[output]. "
+            f"A SavedModel must have the signature {SIGNATURE!r}. Save it with kr.export, or with "
+            "tf.saved_model.save(module, folder, signatures=...). To evaluate another signature, load the SavedModel "
+            "and pass the function lambda images: loaded.signatures[name](images)[output]. "
             f"Received: {path} with the signatures {sorted(signatures)}"
         )
     serve = signatures[SIGNATURE]
@@ -482,12 +496,12 @@ def _serving_signature(loaded: Any, path: pathlib.Path) -> tuple[Any, tf.TensorS
     )
     if len(inputs) != 1 or len(outputs) != 1 or not argument.dtype.is_floating:
         raise ValueError(
-            f"The signature {SIGNATURE!r} maps one batch of float images to one tensor of logits. Of another one, load "
-            f"it and pass a function of images to logits. {received}"
+            f"The signature {SIGNATURE!r} must map one batch of float images to one tensor of logits. Otherwise load "
+            f"the SavedModel yourself and pass a function from images to logits. {received}"
         )
     if argument.shape.rank is not None and argument.shape[:1] != [None]:
         raise ValueError(
-            "Attacked batches shrink as examples are broken, so a SavedModel takes any number of images: export it "
+            "A SavedModel must take any number of images, because batches shrink when examples are broken. Export it "
             f"with a batch dimension of None. {received}"
         )
     return serve, argument
@@ -499,17 +513,17 @@ def _listed(specs: Any) -> str:
 
 
 def _keeping_alive(owner: Any, model_fn: ModelFn) -> ModelFn:
-    """Returns `model_fn`, and keeps the owner of its variables alive."""
+    """Returns `model_fn` with a reference to `owner`, so that the variables of `owner` are not deleted."""
     return lambda images: (owner, model_fn(images))[1]
 
 
 def _from_function(function: ModelFn, description: str) -> LoadedClassifier:
-    _branch_of(None)  # refuses one, which a function does not have
+    _branch_of(None)  # raises an error if `use_branch` selected a branch, because a function has none
 
     def model_fn_for(compute_dtype: str | None) -> ModelFn:
         if compute_dtype is not None:
             raise ValueError(
-                "compute_dtype needs a Keras model: the precision of a function or SavedModel is fixed. "
+                "compute_dtype needs a Keras model, because the precision of a function or SavedModel is fixed. "
                 f"Received: compute_dtype={compute_dtype!r} for {description}"
             )
         return lambda images: check_output(function(images))
@@ -518,9 +532,10 @@ def _from_function(function: ModelFn, description: str) -> LoadedClassifier:
 
 
 def _with_static_shape(function: ModelFn) -> ModelFn:
-    """Returns `function`, whose logits have the static shape that attacks need also where it calls NumPy or an API.
+    """Returns `function` with a static shape of its logits, which attacks need.
 
-    What the shape is without the batch, a call on blank images tells, once.
+    TensorFlow does not know the shape if `function` calls NumPy or an API. One call on blank images then shows the
+    number of classes.
     """
     classes: list[int] = []
 
@@ -531,7 +546,7 @@ def _with_static_shape(function: ModelFn) -> ModelFn:
         if not classes:
             with tf.init_scope():
                 classes.extend(function(tf.zeros(images.shape, images.dtype)).shape[1:])
-        if len(classes) == 1:  # what else it returns is refused when its values are there
+        if len(classes) == 1:  # `check_logits` refuses any other shape later
             logits.set_shape((images.shape[0], *classes))
         return logits
 
@@ -539,31 +554,31 @@ def _with_static_shape(function: ModelFn) -> ModelFn:
 
 
 def as_keras_classifier(model: Any) -> keras.Layer:
-    """Returns the classifier of a model that has layers to look into.
+    """Returns the Keras classifier of a model or file. Its layers can be inspected.
 
     Args:
-        model: a Keras model (a `RobustModel`, too), or the path of a `.keras` file.
+        model: a Keras model (or a `RobustModel`), or the path of a `.keras` file.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if `model` is something else.
     """
     if isinstance(model, str | pathlib.Path) and pathlib.Path(model).is_file():
         model = keras.models.load_model(model)
     if not isinstance(model, keras.Layer):
-        raise ValueError(f"Layers are those of a Keras model or a .keras file. Received: model={model!r}")
+        raise ValueError(f"model must be a Keras model or the path of a .keras file. Received: model={model!r}")
     return classifier_of(model)
 
 
 def classifier_of(model: Any) -> Any:
-    """Returns the classifier inside a model of a training method, and anything else as it is.
+    """Returns the classifier of a `RobustModel`. Any other model is returned unchanged.
 
-    A model of a user's own may have a `classifier` that is a part of it alone, such as the one behind a denoiser.
+    The attribute `classifier` of other models may be only a part of them, for example the classifier after a denoiser.
     """
     return model.classifier if isinstance(model, RobustModel) else model
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """Returns the SHA-256 of arrays, their shapes and dtypes, as 64 hexadecimal digits."""
+    """Returns the SHA-256 of the values, shapes and dtypes of arrays, as 64 hexadecimal digits."""
     result = hashlib.sha256()
     for array in arrays:
         result.update(f"{array.dtype} {array.shape}".encode())
@@ -574,23 +589,23 @@ def digest(*arrays: np.ndarray) -> str:
 def load_examples(
     dataset: Any, bounds: tuple[float, float], classifier: LoadedClassifier
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (images, labels) of a whole data set, in memory.
+    """Reads a whole data set into memory, and returns (images, labels).
 
     Args:
-        dataset: a batched `tf.data.Dataset` of (images, labels), or of dictionaries of them with the keys "image" and
-            "label" as TFDS has them; or a pair, or such a dictionary, of arrays.
+        dataset: a batched `tf.data.Dataset` of (images, labels), or of dictionaries with the keys "image" and "label"
+            as in TFDS; or a pair of arrays, or a dictionary of arrays with these keys.
         bounds: smallest and largest pixel value.
-        classifier: the classifier, for the shape of its images.
+        classifier: the classifier. Its `image_shape` is compared with the images.
 
     Returns:
-        float32 (examples, ...), and the labels as they came.
+        The images, float32 (examples, ...), and the labels in the form of the data set.
 
     Warns:
-        UserWarning: as `warn_of_scale`, if the images look divided by 255 and the bounds do not.
+        UserWarning: if the bounds are at least 100 apart and the images look divided by 255.
 
     Raises:
-        ValueError: if a batch of images is not float or not inside bounds or of the wrong shape, there are no
-            examples or no end of them, or the data set ends early, is not batched or something else.
+        ValueError: if images are not floats, not in bounds or of the wrong shape; if there is not one label per image;
+            or if the data set has no examples, is not batched, does not end, ends early, or is of another type.
     """
     if isinstance(dataset, tf.data.Dataset):
         with naming_bad_images():
@@ -600,18 +615,18 @@ def load_examples(
         batches = [(np.asarray(images), np.asarray(labels))]
     else:
         raise ValueError(
-            "dataset is a batched tf.data.Dataset of (images, labels) or a pair of arrays. "
+            "dataset must be a batched tf.data.Dataset of (images, labels) or a pair of arrays. "
             f"Received: dataset of type {type(dataset).__name__}"
         )
     batches = [(images, labels) for images, labels in batches if images.ndim == 0 or len(images)]
     if not batches:
-        raise ValueError("There is nothing to evaluate. Received: a data set of 0 examples")
+        raise ValueError("dataset must have at least one example. Received: a data set of 0 examples")
     for images, labels in batches:
         check_images(images, bounds)
         check_shape(images, classifier)
         count = len(labels) if labels.ndim else 0
         if len(images) != count:
-            raise ValueError(f"There is one label per image. Received: {count} labels for {len(images)} images")
+            raise ValueError(f"Give one label per image. Received: {count} labels for {len(images)} images")
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     warn_of_scale(images, bounds)
     return images.astype(np.float32, copy=False), labels
@@ -623,10 +638,12 @@ def _batches(dataset: tf.data.Dataset, classifier: LoadedClassifier) -> Iterator
     ranks = [part.shape.rank for part in parts if isinstance(part, tf.TensorSpec)]
     of_one_image = None if classifier.image_shape is None else len(classifier.image_shape)
     if len(ranks) < 2 or ranks[1] == 0 or ranks[0] in (0, 1, of_one_image):
-        raise ValueError(f"dataset yields batches of (images, labels): call batch() on it. Received: elements {spec}")
+        raise ValueError(
+            f"dataset must yield batches of (images, labels): call batch() on it. Received: elements {spec}"
+        )
     expected = int(dataset.cardinality())
     if expected == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("dataset comes to an end: call repeat() on it only for training. Received: a repeated dataset")
+        raise ValueError("dataset must end: call repeat() only for training. Received: a repeated dataset")
     read = 0
     for batch in dataset.as_numpy_iterator():
         read += 1
@@ -634,34 +651,35 @@ def _batches(dataset: tf.data.Dataset, classifier: LoadedClassifier) -> Iterator
         yield images, labels
     if expected != tf.data.UNKNOWN_CARDINALITY and read != expected:
         raise ValueError(
-            f"Every batch of the data set is evaluated. Received: {read} batches of {expected}. A cache() may hold the "
-            "first part alone where an iterator was dropped before its end: make the data set anew"
+            "dataset must yield as many batches as its cardinality says. A cache() holds only the first batches if an "
+            "iterator stopped before its end. Make the data set anew. "
+            f"Received: {read} batches of {expected}"
         )
 
 
 def _as_pair(batch: Any) -> Any:
-    """Returns images and labels of a dictionary with the keys of TFDS, and anything else as it is.
+    """Returns (images, labels) of a dictionary with the keys of TFDS. Anything else is returned unchanged.
 
     Raises:
-        ValueError: if it is a dictionary with other keys.
+        ValueError: if `batch` is a dictionary with other keys.
     """
     if not isinstance(batch, Mapping):
         return batch
     if not {IMAGE, LABEL} <= set(batch):
         raise ValueError(
-            f"A dictionary of images and labels has the keys {IMAGE!r} and {LABEL!r}: of others make pairs, e.g. with "
-            "dataset.map(lambda batch: (batch['pixels'], batch['class'])). "
+            f"A dictionary of images and labels must have the keys {IMAGE!r} and {LABEL!r}. Make pairs of other "
+            "dictionaries, e.g. with dataset.map(lambda batch: (batch['pixels'], batch['class'])). "
             f"Received: a dictionary with the keys {sorted(map(str, batch))}"
         )
     return batch[IMAGE], batch[LABEL]
 
 
 def check_shape(images: np.ndarray, classifier: LoadedClassifier) -> None:
-    """Raises `ValueError` if the classifier is known to take images of another shape."""
+    """Raises `ValueError` if the `image_shape` of the classifier is known and does not fit the images."""
     expected = classifier.image_shape
     if expected is not None and not tf.TensorShape(expected).is_compatible_with(images.shape[1:]):
         raise ValueError(
-            f"The classifier {classifier.description!r} takes images of shape {expected}. "
+            f"Images must have the shape {expected} of the classifier {classifier.description!r}. "
             f"Received: images of shape {images.shape[1:]}"
         )
 
@@ -678,23 +696,23 @@ def dataset_for(
     order: str = "tfds",
     on_bad_image: str = "error",
 ) -> tf.data.Dataset:
-    """Returns what `evaluate` measures a model on: `data.evaluation_batches` in the size that it takes.
+    """Returns a data set for `evaluate`: `data.evaluation_batches`, with images of the size that the model takes.
 
     Args:
-        model: as of `evaluate`.
-        name: data set, as of `data.load_split`.
-        split: split, as of `data.load_split`.
-        batch_size: examples in a batch.
-        image_size: (height, width) of the images, as of `data.evaluation_batches`. None leaves images of one size as
-            they are, and takes the size of the model's input where they differ.
-        data_dir: as of `data.load_split`.
-        download: as of `data.load_split`.
-        order: as of `data.load_split`.
-        on_bad_image: as of `data.load_split`.
+        model: see `evaluate`.
+        name: name of the data set: see `data.load_split`.
+        split: name of the split: see `data.load_split`.
+        batch_size: number of examples in a batch.
+        image_size: (height, width) of the images: see `data.evaluation_batches`. None resizes images only if they
+            differ in size, to the size of the model's input.
+        data_dir: see `data.load_split`.
+        download: see `data.load_split`.
+        order: see `data.load_split`.
+        on_bad_image: see `data.load_split`.
 
     Raises:
-        ValueError: as `data.evaluation_batches`, if images differ in size and the size of the model's input is not
-            known; and as `evaluate`, if there is no such model.
+        ValueError: if `data.evaluation_batches` refuses an argument; if images differ in size and the size of the
+            model's input is unknown; or if there is no such model.
     """
     if image_size is None:
         info = describe(name, split, data_dir=data_dir, download=download)
@@ -712,6 +730,6 @@ def dataset_for(
 
 
 def _size_of_input(model: Any) -> int | tuple[int, int]:
-    """Height and width of the images that a model takes, or 0 where they are not known."""
+    """Returns (height, width) of the images that a model takes, or 0 if they are unknown."""
     height, width, *_ = load_classifier(model).image_shape or (None, None)
     return 0 if height is None or width is None else (height, width)

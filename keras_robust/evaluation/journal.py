@@ -1,4 +1,4 @@
-"""Progress on disk, so that an evaluation that was killed goes on where it stopped."""
+"""Saves the progress of an evaluation on disk, so that an evaluation that was killed can continue."""
 
 import json
 import pathlib
@@ -11,18 +11,18 @@ import numpy as np
 FINGERPRINT_FILE = "evaluation.json"
 
 Analysis = Callable[[], dict[str, Any] | tuple[dict[str, Any], dict[str, np.ndarray]]]
-"""Returns a part of the record, and arrays to be kept with the samples if there are any."""
+"""Returns a part of the record. It may also return arrays, which are saved with the samples."""
 
 
 class Journal:
-    """Named sets of arrays in a folder that belongs to one evaluation.
+    """Saves and loads named sets of arrays in a folder. A folder belongs to one evaluation.
 
-    A set is written to a temporary file and renamed, so that what is read is always whole.
+    Each set is written to a temporary file that is then renamed, so that a reader never sees a partial file.
 
     Args:
-        folder: made where it is missing.
-        fingerprint: what the evaluation depends on, as JSON.
-        as_written_today: maps a fingerprint that an earlier version wrote to what this version would have written.
+        folder: the folder. It is made if it is missing.
+        fingerprint: everything that the results of the evaluation depend on. JSON must be able to hold it.
+        as_written_today: converts a fingerprint in an older file to the current form.
 
     Raises:
         ValueError: if the folder holds the progress of another evaluation, or cannot be written to.
@@ -42,22 +42,23 @@ class Journal:
             different = sorted(key for key in {*found, *fingerprint} if found.get(key) != fingerprint.get(key))
             if different:
                 raise ValueError(
-                    f"The folder holds the progress of an evaluation with another {', '.join(different)}. Delete it or "
-                    f"choose another one. Received: journal={self.folder}"
+                    "journal must be a new folder or that of the same evaluation. This folder holds the progress of an "
+                    f"evaluation with another {', '.join(different)}. Delete it or choose another folder. "
+                    f"Received: journal={self.folder}"
                 )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(path, json.dumps(fingerprint, indent=1).encode())
         except OSError as error:
             raise ValueError(
-                f"journal is a folder that can be made and written to. Received: journal={self.folder} ({error})"
+                f"journal must be a folder that can be made and written to. Received: journal={self.folder} ({error})"
             ) from error
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """Returns the arrays saved under a name, or None.
+        """Returns the arrays that were saved under a name, or None if there are none.
 
         Raises:
-            ValueError: if their file is damaged.
+            ValueError: if the file is damaged.
         """
         path = self.folder / f"{name}.npz"
         if not path.exists():
@@ -66,10 +67,10 @@ class Journal:
             with path.open("rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"The progress is damaged: delete {self.folder}. Received: {path}") from error
+            raise ValueError(f"The saved progress is damaged: delete {self.folder}. Received: {path}") from error
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Replaces the arrays saved under a name."""
+        """Saves arrays under a name. Arrays that were saved under this name before are replaced."""
         path = self.folder / f"{name}.npz"
         temporary = path.with_suffix(".writing")
         with temporary.open("wb") as file:
@@ -84,15 +85,18 @@ class Journal:
 
 
 def remember(journal: Journal | None, key: str, function: Analysis) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns what an analysis returns, from the journal if it is there: a part of the record, and arrays.
+    """Returns the result of an analysis. It is read from the journal if it is there, otherwise measured and saved.
 
     Args:
-        journal: in which it is kept, or None.
-        key: under which.
+        journal: the journal, or None to save nothing.
+        key: name of the result in the journal.
         function: the analysis.
 
+    Returns:
+        A part of the record, and arrays by name.
+
     Raises:
-        ValueError: if it returns what JSON does not hold.
+        ValueError: if JSON cannot hold the result.
     """
     saved = None if journal is None else journal.load(key)
     if saved is None:
@@ -112,6 +116,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "numpy"):
         return np.asarray(value).tolist()
     raise ValueError(
-        "An analysis returns a dictionary of plain Python values, and arrays as a second result. "
+        "An analysis must return a dictionary of plain Python values. It may return arrays as a second result. "
         f"Received: {value!r} of type {type(value).__name__}"
     )

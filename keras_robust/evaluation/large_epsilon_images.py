@@ -1,4 +1,4 @@
-"""Images attacked with a large epsilon, for the eye: of a robust classifier they look like the class it sees.
+"""Images attacked with a large epsilon, to look at. For a robust classifier, they look like the predicted class.
 
 facts, arrays = kr.evaluation.large_epsilon_images(model, test, BIM(Linf(30 / 255), steps=50, step_size=2 / 255))
 """
@@ -26,29 +26,29 @@ def large_epsilon_images(
     seed: int = 0,
     compile_attack: bool | str = "auto",
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Attacks the first examples to the end (Shafahi et al., 2019, figure 2).
+    """Attacks the first examples with all steps of an attack (Shafahi et al., 2019, figure 2).
 
-    The attack goes on after an example is misclassified, as far as it does so by itself. PGD does, and so does BIM,
-    with which the paper makes 50 steps of 2/255 at epsilon 30/255, of classifiers trained for 8/255. Of restarts that
-    the attack does not choose among itself the first is shown.
+    PGD and BIM continue after an example is misclassified; other attacks may stop. The paper uses BIM with 50 steps of
+    2/255 at epsilon 30/255, on classifiers that were trained for 8/255. If the attack does not choose among its
+    restarts itself, the first restart is used.
 
     Args:
         model: see `evaluate`.
         dataset: see `evaluate`.
-        attack: of an epsilon several times that which the classifier was trained for.
-        examples: how many of the first examples are shown.
-        batch_size: examples at a time, a multiple of the number of replicas.
-        seed: of the attack's draws, in [0, 2**31).
+        attack: an attack with an epsilon several times as large as the epsilon of training.
+        examples: number of examples, from the start of the data set.
+        batch_size: number of examples at a time, a multiple of the number of replicas.
+        seed: seed of the random draws of the attack, in [0, 2**31).
         compile_attack: see `evaluate`.
 
     Returns:
-        Plain Python values, and arrays. The values: `kind` ("large_epsilon_images"), `attack` (its name), `epsilon`,
-        `arrays` (what the names of the arrays begin with, of each attack another) and `seconds`. The arrays, after that
-        beginning and a slash: "images" and "attacked", (n, ...) float32; "labels" and
+        A dictionary of plain Python values, and a dictionary of arrays. The values are `kind` ("large_epsilon_images"),
+        `attack` (its name), `epsilon`, `arrays` (a prefix that depends on the attack) and `seconds`. The names of the
+        arrays are this prefix, a slash, and "images" or "attacked", (n, ...) float32, or "labels" or
         "attacked_predictions", (n,) int32.
 
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     begin = time.perf_counter()
     check_attack(attack)

@@ -1,4 +1,4 @@
-"""The loss around images, along two directions: whether the gradient leads where the loss grows.
+"""The loss around images along two directions. It shows whether the loss grows along the gradient.
 
 surface = kr.evaluation.loss_surface(model, test, 8 / 255)
 print(surface["verdict"])
@@ -22,7 +22,7 @@ from keras_robust.evaluation.inputs import EvaluationSetup, prepare_evaluation
 NORMS = {"linf": Linf, "l2": L2, "l1": L1}
 AXES = {"gradient_random": ("gradient", "random"), "random_random": ("random", "random")}
 ROUNDING = 1e-5
-"""A loss falls only if it does by more than this share of the largest: the rounding of float32."""
+"""A loss counts as falling only if it falls by more than this share of the largest loss. Less is float32 rounding."""
 
 
 def loss_surface(
@@ -41,39 +41,39 @@ def loss_surface(
 ) -> dict[str, Any]:
     """Computes the cross-entropy at x + a u + b v for a and b from -radius to radius (Shafahi et al., 2019, figure 3).
 
-    u is the direction in which the loss grows fastest at x, as the norm has it (the signs of the gradient for "linf"),
-    and v random signs of the same norm, the same for all examples; or both are random. As in the authors' code the
-    points are not cut to the pixel range.
+    u is the direction of unit norm in which the loss grows fastest at x (the signs of the gradient for "linf"). v has
+    random signs and unit norm, and is the same for all examples. With axes="random_random", u is random, too. As in the
+    authors' code, the points are not clipped to the pixel range.
 
     Args:
         model: see `evaluate`.
         dataset: see `evaluate`.
-        radius: the largest offset, in the units of the images: the norm of a u.
+        radius: the largest a and b, in the units of the images.
         norm: "linf", "l2" or "l1".
         axes: "gradient_random" or "random_random".
-        points: offsets per direction, an odd number of at least 3: the middle one is the image itself.
-        examples: how many of the first examples are shown.
+        points: number of offsets per direction, an odd number of at least 3. The middle point is the image itself.
+        examples: number of examples, from the start of the data set.
         bounds: smallest and largest pixel value of the images.
-        batch_size: points at a time, a multiple of the number of replicas.
-        seed: of the random directions, in [0, 2**31).
+        batch_size: number of points at a time, a multiple of the number of replicas.
+        seed: seed of the random directions, in [0, 2**31).
         compile_attack: see `evaluate`.
 
     Returns:
-        Plain Python values: `kind` ("loss_surface"), `axes` (the names of the two directions), `norm`, `radius`,
-        `first` and `second` (the offsets along them), `losses` (in nats, for each example, first and second offset,
-        nested in this order), `labels`, `verdict` (a sentence) and `seconds`.
+        A dictionary of plain Python values: `kind` ("loss_surface"), `axes` (the names of the two directions), `norm`,
+        `radius`, `first` and `second` (the offsets a and b), `losses` (in nats, nested by example, a and b), `labels`,
+        `verdict` (a sentence) and `seconds`.
 
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     begin = time.perf_counter()
     for name, value, choices in (("norm", norm, NORMS), ("axes", axes, AXES)):
         if value not in choices:
-            raise ValueError(f"{name} is one of {sorted(choices)}. Received: {name}={value!r}")
+            raise ValueError(f"{name} must be one of {sorted(choices)}. Received: {name}={value!r}")
     check_integer("examples", examples)
     check_integer("points", points, 3)
     if points % 2 == 0:
-        raise ValueError(f"points is odd, so that the image is in the middle. Received: points={points}")
+        raise ValueError(f"points must be odd, so that the image is the middle point. Received: points={points}")
     check_positive("radius", radius)
     ball = NORMS[norm](radius, bounds)
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
@@ -95,7 +95,7 @@ def loss_surface(
 
 
 def _losses(setup: EvaluationSetup, ball: ThreatModel, axes: str, offsets: np.ndarray) -> np.ndarray:
-    """Returns float32 (examples, offsets, offsets)."""
+    """Returns the cross-entropy at each point, float32 (examples, offsets, offsets)."""
     model_fn = setup.target.model_fn_for(None)
     seed = seeds.as_seed(setup.seed)
     shape = setup.images.shape[1:]
@@ -130,7 +130,7 @@ def _random_direction(ball: ThreatModel, shape: tuple[int, ...], seed: Tensor) -
 
 
 def _gradient_directions(setup: EvaluationSetup, ball: ThreatModel) -> np.ndarray:
-    """Returns for each example the direction of unit norm in which its loss grows fastest."""
+    """Returns for each example the direction of unit norm in which its loss grows fastest, shaped like the images."""
     model_fn = setup.target.model_fn_for(None)
 
     def run(batch: tuple[Tensor, Tensor], seed: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def _gradient_directions(setup: EvaluationSetup, ball: ThreatModel) -> np.ndarra
 
 
 def _judge_gradient(losses: np.ndarray) -> str:
-    """Says whether the gradient leads where the loss changes most, the authors' sign that it is not masked."""
+    """Says whether the loss changes most along the gradient. The authors take this as a sign of unmasked gradients."""
     middle = losses.shape[1] // 2
     along_gradient, along_random = losses[:, :, middle], losses[:, middle]
     leads = int((_largest_change(along_gradient) > _largest_change(along_random)).sum())
@@ -165,6 +165,6 @@ def _judge_random(losses: np.ndarray, radius: float) -> str:
 
 
 def _largest_change(lines: np.ndarray) -> np.ndarray:
-    """Returns the largest difference from the middle, per line."""
+    """Returns the largest difference from the middle of each line."""
     middle = lines.shape[1] // 2
     return np.abs(lines - lines[:, middle : middle + 1]).max(axis=1)

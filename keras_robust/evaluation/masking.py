@@ -1,7 +1,7 @@
-"""Checks that say when a robust accuracy cannot be trusted, because attacks were fooled (gradient masking).
+"""Checks for gradient masking: they say when a robust accuracy cannot be trusted because attacks were fooled.
 
-`run_checks` lists them: a check is a measurement, a threshold and a verdict in words. The measurements are the last
-functions of this file.
+Each check has a measurement, a threshold and a verdict in words. `run_checks` lists all checks. The functions at the
+end of this file make the measurements.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from keras_robust.evaluation.inputs import DETERMINISTIC, EvaluationSetup, Loade
 from keras_robust.reports.formatting import percent
 
 EXAMPLES = 200
-"""So many of the first examples are enough for a difference of 5 points."""
+"""Number of examples, from the start of the data set. They are enough to see a difference of 5 percentage points."""
 
 FEW_SURVIVORS = 0.1
-"""Of what one attack leaves, another one may find so much: Square finds 2 to 4 % of what gradient attacks leave of
-adversarially trained classifiers of digits, and half of what they leave of logit squeezing."""
+"""Share of the survivors of one attack that another attack may break. On adversarially trained classifiers of digits,
+Square breaks 2 to 4 % of the survivors of gradient attacks. With logit squeezing, it breaks half of them."""
 
 FEW_LEFT_TO_SQUARE = 0.05
-"""Of what AutoAttack's attacks with gradients leave, so much may be left to Square: it finds 1 and 4 % of what they
-leave of two published classifiers of digits, and 9 % where PGD of 8 large steps was not enough in training."""
+"""Share of the survivors of AutoAttack's gradient attacks that Square may break. It breaks 1 and 4 % of them on two
+published classifiers of digits, and 9 % on a classifier whose training with 8 large steps of PGD was too weak."""
 
 STEPS, LONG_STEPS = 40, 400
 
@@ -43,18 +43,18 @@ QUERIES = 1000
 PROBABILITY_TOLERANCE = 1e-3
 
 MARGIN = 0.01
-"""A difference of accuracies of at most so much may be the luck of random starts. The shattered networks of Bhat et al.
-(2018, table 1) lose 40 to 71 points to a transferred attack."""
+"""A difference of accuracies up to this fraction may come from random starts. The networks with shattered gradients of
+Bhat et al. (2018, table 1) lose 40 to 71 percentage points to a transferred attack."""
 
 DEVIATIONS = 2
-"""So many standard deviations a difference must be above 0. On the same examples, b of them broken by one attack alone
-and w by the other alone, that of b - w is at most sqrt(b + w) (McNemar, 1947)."""
+"""Number of standard deviations by which a difference must exceed 0. If b examples are broken only by one attack and w
+only by the other, the standard deviation of b - w is at most sqrt(b + w) (McNemar, 1947)."""
 
 FEWEST = 0.1
-"""Shares of fewer survivors, in examples, are noise."""
+"""Smallest denominator of a share of survivors, as a fraction of the examples. Shares of fewer survivors are noise."""
 
 NEARBY = 0.1
-"""How far away gradients are compared, as a share of epsilon."""
+"""Distance between the points whose gradients are compared, as a share of epsilon."""
 
 MORE_RESTARTS, GRADIENT_FREE, TRANSFER = (
     "more_restarts_find_more",
@@ -69,9 +69,9 @@ SOURCES = {
 }
 
 THRESHOLDS = {MORE_RESTARTS: FEW_SURVIVORS, GRADIENT_FREE: FEW_SURVIVORS, TRANSFER: MARGIN}
-"""Of the checks that are not always run."""
+"""Thresholds of the checks that do not always run."""
 
-RANDOM = "the classifier is random at inference, and would break examples in another look without any attack"
+RANDOM = "the classifier is random at inference, so its noise would break examples in a further pass without any attack"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +79,14 @@ class Check:
     """One check for gradient masking.
 
     Attributes:
-        name: of the check.
-        value: what was measured, or None where it was not run.
-        threshold: the value is suspicious above it, or, for a check named `..._alignment`, below it. Where an attack is
-            compared with another one it is a point, or as much more as is needed to be no chance.
-        suspicious: the verdict.
+        name: name of the check.
+        value: the measurement, or None if the check was not run.
+        threshold: the value is suspicious if it is above the threshold, or, for "gradient_alignment", below it. For a
+            check that compares two attacks, it is the larger of one percentage point and the difference that chance
+            may cause.
+        suspicious: whether the value suggests gradient masking.
         reason: the verdict in words.
-        source: where the check was proposed.
+        source: the publication that proposed the check.
     """
 
     name: str
@@ -109,25 +110,27 @@ def masking_checks(
 ) -> list[Check]:
     """Runs every check for gradient masking.
 
-    The thresholds are chosen so that adversarially trained and plain classifiers of digits pass, and such as hide
-    their gradients (clean logit pairing, logit squeezing) do not. A single suspicious check is a reason to attack
-    harder, and none is no proof.
+    The thresholds are chosen so that adversarially trained and plain classifiers of digits pass, and classifiers that
+    mask their gradients (clean logit pairing, logit squeezing) fail. If one check is suspicious, use stronger attacks.
+    If no check is suspicious, gradients may still be masked.
 
     Args:
         model: see `evaluate`.
         dataset: see `evaluate`.
-        threat_model: in which the classifier is said to be robust.
-        source: another model from which attacks are transferred; without it that check is not run.
-        examples: how many of the first examples are used.
-        batch_size: examples at a time.
-        seed: of all draws.
+        threat_model: the threat model in which the classifier should be robust.
+        source: another model, for transferred attacks. If it is None, the check with transferred attacks is not run.
+        examples: number of examples, from the start of the data set.
+        batch_size: number of examples at a time, a multiple of the number of replicas.
+        seed: seed of all random draws, in [0, 2**31).
         compile_attack: see `evaluate`.
 
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     if not isinstance(threat_model, ThreatModel):
-        raise ValueError(f"threat_model is a ThreatModel such as Linf(0.3). Received: threat_model={threat_model!r}")
+        raise ValueError(
+            f"threat_model must be a ThreatModel such as Linf(0.3). Received: threat_model={threat_model!r}"
+        )
     check_integer("examples", examples)
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "compile_attack": compile_attack}
     setup = prepare_evaluation(model, dataset, threat_model.bounds, source=source, verbose=False, **options)
@@ -157,11 +160,13 @@ def run_checks(setup: EvaluationSetup, threat_model: ThreatModel, examples: int 
 
 
 def check_of_square(attacks: Mapping[str, Attack], robust: Mapping[str, float]) -> list[Check]:
-    """Returns a check of what Square found after attacks with gradients, if there is such a Square in a suite.
+    """Returns a check of whether Square breaks many survivors of the attacks before it in a suite.
+
+    The list is empty if the suite has no Square after another attack.
 
     Args:
-        attacks: of the suite, by name, in their order.
-        robust: the share that is left after each.
+        attacks: the attacks of the suite by name, in their order.
+        robust: the share of examples that withstand each attack and all attacks before it.
     """
     names = list(attacks)
     squares = [name for name in names[1:] if isinstance(attacks[name], Square)]
@@ -173,15 +178,16 @@ def check_of_square(attacks: Mapping[str, Attack], robust: Mapping[str, float]) 
         "gradient_free_finds_more",
         share_of_survivors(broken, left),
         FEW_LEFT_TO_SQUARE,
-        "Attacks with gradients missed what one without finds: ",
-        f"{percent(left)} withstand the attacks before Square, which breaks {percent(broken)} of the examples more.",
+        "Square, which uses no gradients, breaks many examples that attacks with gradients left. ",
+        f"{percent(left)} of the examples withstand the attacks before Square. Square breaks another {percent(broken)} "
+        "of the examples.",
         "Checks of AutoAttack (Croce & Hein, 2020), which warn at 0.2 % of all examples",
     )
     return [check]
 
 
 def _above(name: str, value: float, threshold: float, warning: str, numbers: str, source: str) -> Check:
-    """Returns the check of a value that is suspicious above a threshold; the warning is put before the numbers then."""
+    """Returns a check that is suspicious if `value` is above `threshold`. Its reason then starts with `warning`."""
     suspicious = not value <= threshold
     return Check(name, value, threshold, suspicious, warning + numbers if suspicious else numbers, source)
 
@@ -191,15 +197,15 @@ def _not_run(name: str, reason: str) -> Check:
 
 
 def _stronger(name: str, attack: np.ndarray, reference: np.ndarray, warning: str, numbers: str, source: str) -> Check:
-    """Returns the check that is suspicious where an attack breaks more than another one, by more than chance.
+    """Returns a check that is suspicious if an attack breaks more than a reference attack, by more than chance.
 
     Args:
-        name: of the check.
-        attack: (examples,) bool: which withstand it.
-        reference: which withstand the attack that should be as strong.
-        warning: is put before the numbers where it is suspicious.
-        numbers: what was found, in words.
-        source: where the check was proposed.
+        name: name of the check.
+        attack: (examples,) bool: which examples withstand the attack.
+        reference: (examples,) bool: which examples withstand the reference, which should be at least as strong.
+        warning: start of the reason if the check is suspicious.
+        numbers: the measurement in words.
+        source: the publication that proposed the check.
     """
     suspicious = is_stronger(attack, reference)
     value, threshold = float(reference.mean() - attack.mean()), least_difference(attack, reference)
@@ -207,16 +213,16 @@ def _stronger(name: str, attack: np.ndarray, reference: np.ndarray, warning: str
 
 
 class Outcomes:
-    """Which examples withstand which attack, each measured when it is first asked for.
+    """Says which examples withstand which attack. Each attack runs when its result is first needed.
 
     Args:
-        setup: white box.
+        setup: a setup of the white box.
         ball: the threat model.
     """
 
     def __init__(self, setup: EvaluationSetup, ball: ThreatModel) -> None:
         self._setup = setup
-        long_step = 2.5 * ball.epsilon / STEPS or None  # at epsilon 0 no step has a size
+        long_step = 2.5 * ball.epsilon / STEPS or None  # at epsilon 0 the step size must be None
         self._attacks: dict[str, Attack] = {
             "one_step": FGSM(ball),
             "pgd": PGD(ball, steps=STEPS),
@@ -228,12 +234,15 @@ class Outcomes:
         self._robust = functools.cache(self._measure)
 
     def robust(self, name: str) -> np.ndarray:
-        """Returns which examples withstand an attack, (examples,) bool; "more_restarts" follows on "restarts"."""
+        """Returns (examples,) bool: which examples withstand an attack.
+
+        "more_restarts" means twice as many restarts: it attacks the survivors of "restarts" again, with another seed.
+        """
         return self._robust(name)
 
     @property
     def has_squares(self) -> bool:
-        """Whether the images have a height and a width, as Square Attack needs."""
+        """Whether the images have a height and a width, which Square Attack needs."""
         return self._setup.images.ndim > 2
 
     def accuracy(self, name: str) -> float:
@@ -257,8 +266,8 @@ def _deterministic(setup: EvaluationSetup) -> Check:
         "not_deterministic",
         setup.change,
         DETERMINISTIC,
-        "Random at inference, use AutoAttack's version 'rand': ",
-        f"logits of the same images differ by at most {setup.change:.3g} of the largest between two passes.",
+        "The classifier is random at inference: use AutoAttack's version 'rand'. ",
+        f"Logits of the same images differ by at most {setup.change:.3g} of the largest between two passes.",
         "Croce et al. (2020), RobustBench; checks of AutoAttack",
     )
 
@@ -269,8 +278,8 @@ def _logits(setup: EvaluationSetup) -> Check:
         "not_logits",
         value,
         largest_chance(len(setup.images)),
-        "Attacks need logits: ",
-        f"{percent(value)} of the outputs add up to 1 as probabilities do.",
+        "Attacks need logits, not probabilities. ",
+        f"{percent(value)} of the outputs are not negative and add up to 1, as probabilities do.",
         "Checks of AutoAttack (Croce & Hein, 2020)",
     )
 
@@ -281,8 +290,8 @@ def _zero_gradients(setup: EvaluationSetup, ball: ThreatModel) -> Check:
         "zero_gradients",
         value,
         FEW_WITHOUT_GRADIENT,
-        "Attacks have nothing to follow: ",
-        f"the input gradient of the cross-entropy is zero or not finite for {percent(value)} of the examples.",
+        "Attacks have no gradient to follow. ",
+        f"The input gradient of the cross-entropy is zero or not finite for {percent(value)} of the examples.",
         "Carlini & Wagner (2017); Athalye et al. (2018), section 3",
     )
 
@@ -297,7 +306,7 @@ def _alignment(setup: EvaluationSetup, ball: ThreatModel) -> Check:
         value,
         threshold,
         suspicious,
-        f"{rough}: gradients at an image and at a random point near it have a cosine of {value:.2f} on average.",
+        f"{rough}. The gradients at an image and at a random point near it have a cosine of {value:.2f} on average.",
         "Andriushchenko & Flammarion (2020), equation 4, at a tenth of epsilon",
     )
 
@@ -308,8 +317,8 @@ def _one_step(outcomes: Outcomes) -> Check:
         "one_step_beats_iterative",
         one,
         many,
-        "An iterative attack is weaker than one step: ",
-        f"{percent(one.mean())} withstand one step, {percent(many.mean())} withstand {STEPS}.",
+        "An iterative attack is weaker than one step. ",
+        f"{percent(one.mean())} of the examples withstand one step, {percent(many.mean())} withstand {STEPS} steps.",
         "Athalye et al. (2018), section 3.1",
     )
 
@@ -320,8 +329,8 @@ def _iterations(outcomes: Outcomes) -> Check:
         "more_iterations_find_more",
         share_of_survivors(few - many, few),
         FEW_SURVIVORS,
-        "More iterations still break many: ",
-        f"{percent(few)} withstand {STEPS} steps, {percent(many)} withstand {LONG_STEPS}.",
+        "More iterations still break many examples. ",
+        f"{percent(few)} of the examples withstand {STEPS} steps, and {percent(many)} withstand {LONG_STEPS} steps.",
         "Engstrom et al. (2018); Carlini et al. (2019), section 4.6",
     )
 
@@ -332,8 +341,9 @@ def _restarts(outcomes: Outcomes) -> Check:
         MORE_RESTARTS,
         share_of_survivors(few - many, few),
         FEW_SURVIVORS,
-        "The last restarts still break many: ",
-        f"{percent(few)} withstand {RESTARTS} restarts, {percent(many)} withstand {2 * RESTARTS}.",
+        "More restarts still break many examples. ",
+        f"{percent(few)} of the examples withstand {RESTARTS} restarts, and {percent(many)} withstand {2 * RESTARTS} "
+        "restarts.",
         SOURCES[MORE_RESTARTS],
     )
 
@@ -344,8 +354,8 @@ def _unbounded(setup: EvaluationSetup, ball: ThreatModel) -> Check:
         "unbounded_attack_fails",
         value,
         largest_chance(len(setup.images)),
-        "Where every image of the pixel range is allowed none can withstand: ",
-        f"{percent(value)} withstand PGD with perturbations as large as the pixel range.",
+        "No example can be robust if every image of the pixel range is allowed. ",
+        f"{percent(value)} of the examples withstand PGD with an epsilon that allows every image of the pixel range.",
         "Athalye et al. (2018), section 3.1",
     )
 
@@ -356,8 +366,9 @@ def _random_target(outcomes: Outcomes) -> Check:
         "random_target_far_weaker",
         targeted - untargeted,
         0.2,
-        "The targeted attack is far weaker than the untargeted one: ",
-        f"{percent(targeted)} withstand PGD towards a random class, {percent(untargeted)} untargeted PGD.",
+        "The targeted attack is far weaker than the untargeted attack. ",
+        f"{percent(targeted)} of the examples withstand PGD towards a random class, and {percent(untargeted)} "
+        "withstand untargeted PGD.",
         "Engstrom et al. (2018), section 3",
     )
 
@@ -372,44 +383,49 @@ def _gradient_free(outcomes: Outcomes) -> Check:
         GRADIENT_FREE,
         share_of_survivors(broken, left),
         FEW_SURVIVORS,
-        "An attack without gradients breaks many that PGD leaves: ",
-        f"{percent(left)} withstand PGD, and Square Attack breaks {percent(broken)} of the examples, out of these.",
+        "An attack without gradients breaks many examples that withstand PGD. ",
+        f"{percent(left)} of the examples withstand PGD. Of all examples, {percent(broken)} withstand PGD but not "
+        "Square Attack.",
         SOURCES[GRADIENT_FREE],
     )
 
 
 def _transfer(outcomes: Outcomes, setup: EvaluationSetup | None, ball: ThreatModel) -> Check:
     if setup is None:
-        return _not_run(TRANSFER, "it needs a second model as the source of transferred attacks")
+        return _not_run(TRANSFER, "the check needs a second model as the source of transferred attacks")
     white, black = outcomes.robust("pgd"), withstand_transfer(setup, ball)
     source_name = setup.source.description
-    numbers = f"{percent(black.mean())} withstand PGD crafted on {source_name}, {percent(white.mean())} PGD on itself."
-    return _stronger(TRANSFER, black, white, "A transferred attack is stronger: ", numbers, SOURCES[TRANSFER])
+    numbers = (
+        f"{percent(black.mean())} of the examples withstand PGD crafted on {source_name}, and {percent(white.mean())} "
+        "withstand PGD crafted on the classifier itself."
+    )
+    warning = "A transferred attack is stronger than the same attack on the classifier itself. "
+    return _stronger(TRANSFER, black, white, warning, numbers, SOURCES[TRANSFER])
 
 
 def is_stronger(attack: np.ndarray, reference: np.ndarray) -> bool:
     """Returns whether an attack breaks more examples than another one, by more than chance.
 
     Args:
-        attack: (examples,) bool: which withstand it.
-        reference: (examples,) bool: which withstand the other one.
+        attack: (examples,) bool: which examples withstand the attack.
+        reference: (examples,) bool: which examples withstand the other attack.
     """
     difference = int(reference.sum()) - int(attack.sum())
     return bool(difference > MARGIN * len(attack) and difference >= DEVIATIONS * np.sqrt((attack != reference).sum()))
 
 
 def least_difference(attack: np.ndarray, reference: np.ndarray) -> float:
-    """Returns the difference of two accuracies from which `is_stronger` takes it for more than chance."""
+    """Returns the difference of two accuracies that is no longer chance for `is_stronger`."""
     return max(MARGIN, DEVIATIONS * float(np.sqrt((attack != reference).sum())) / len(attack))
 
 
 def largest_chance(examples: int) -> float:
-    """Returns the largest share of so many examples that may be chance where none is expected: a point, or one."""
+    """Returns the largest share that may be chance if 0 is expected: one percentage point, or one example."""
     return max(MARGIN, 1 / examples)
 
 
 def share_of_survivors(broken: float, left: float) -> float:
-    """Returns which part of the share `left` of the examples is `broken`, with at least 10 % as the denominator."""
+    """Returns `broken / left`. Both are shares of all examples, and the denominator is at least `FEWEST`."""
     return broken / max(left, FEWEST)
 
 
@@ -421,7 +437,7 @@ def share_of_probabilities(setup: EvaluationSetup) -> float:
 
 
 def share_without_gradient(setup: EvaluationSetup, ball: ThreatModel) -> float:
-    """Returns the share of examples whose input gradient at a random start is all zero, or not finite."""
+    """Returns the share of examples whose input gradient at a random start is zero everywhere, or not finite."""
     model_fn = setup.target.model_fn_for(None)
 
     def run(batch: tuple[Tensor, ...], seed: Tensor) -> Tensor:
@@ -448,7 +464,7 @@ def gradient_alignment(setup: EvaluationSetup, ball: ThreatModel) -> float:
 
 
 def unbounded_accuracy(setup: EvaluationSetup, ball: ThreatModel) -> float:
-    """Returns the share that withstands PGD on the margin where every image of the pixel range is allowed."""
+    """Returns the share of examples that withstand PGD with an epsilon that allows every image of the pixel range."""
     everywhere = dataclasses.replace(ball, epsilon=ball.covering_epsilon(setup.images[0].size))
     attack = PGD(everywhere, steps=100, objective="margin")
     setup = dataclasses.replace(setup, epsilons=None)
@@ -456,12 +472,12 @@ def unbounded_accuracy(setup: EvaluationSetup, ball: ThreatModel) -> float:
 
 
 def withstand_transfer(setup: EvaluationSetup, ball: ThreatModel) -> np.ndarray:
-    """Returns which examples withstand PGD crafted on the source of a black-box setting, (examples,) bool."""
+    """Returns (examples,) bool: which examples withstand PGD crafted on the source of a black-box setup."""
     return run_attack(PGD(ball, steps=STEPS), setup, setup.first_ranks).robust
 
 
 def _with_radii(setup: EvaluationSetup, ball: ThreatModel) -> tuple[np.ndarray, ...]:
-    """Returns images, sparse labels and the epsilon of each."""
+    """Returns images, sparse labels and epsilons of the examples."""
     radii = np.full(len(setup.images), ball.epsilon, np.float32) if setup.epsilons is None else setup.epsilons
     return setup.images, setup.sparse_labels, radii
 
@@ -473,7 +489,7 @@ def _by_batch(function: BatchFunction, setup: EvaluationSetup, values: Any) -> n
 
 
 def with_gradient_everywhere(classifier: LoadedClassifier) -> LoadedClassifier:
-    """Returns the same classifier with the gradient zero where it has none: attacks would refuse it otherwise."""
+    """Returns the classifier with a gradient of zero if it has none, because attacks refuse a missing gradient."""
 
     def model_fn_for(compute_dtype: str | None) -> ModelFn:
         model_fn = with_whole_gradient(classifier.model_fn_for(compute_dtype))

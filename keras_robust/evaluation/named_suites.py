@@ -1,4 +1,4 @@
-"""Named evaluations, as `launch/evaluate.py --suite=...` runs them: attacks, checks and analyses in one report."""
+"""The named evaluations of `launch/evaluate.py --suite=...`: attacks, checks and analyses in one report."""
 
 import dataclasses
 import functools
@@ -32,11 +32,11 @@ from keras_robust.layers import use_branch
 
 SUITES = ("paper", "autoattack", "curve", "transfer", "masking", "normalization", "images", "surface", "all")
 EPSILON_PARTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Points of the epsilon curve, in units of epsilon; where every image of the pixel range is allowed is added."""
+"""Points of the epsilon curve, in units of epsilon. The epsilon that allows every image of the pixel range is added."""
 LARGE = 2
-"""Epsilon of the large-epsilon images, in units of epsilon."""
+"""The epsilon of the large-epsilon images, as a multiple of the epsilon of the attack."""
 SHAFAHI_IMAGES, SHAFAHI_SURFACES = 9, 2
-"""How many examples figures 2 and 3 of Shafahi et al. (2019) show."""
+"""Number of examples in figures 2 and 3 of Shafahi et al. (2019)."""
 
 
 def evaluate_suite(
@@ -61,49 +61,59 @@ def evaluate_suite(
 ) -> Report:
     """Runs a named evaluation.
 
-    "autoattack" is `AutoAttack` and "paper" is `PaperSuite`, both in the threat model of `attack`; "masking" is
-    `attack` and the checks for gradient masking; "curve" is `attack`, `iteration_curve` (of one restart),
-    `epsilon_curve`, `loss_surface` and `large_epsilon_images`; "transfer" is `attack` and the `transfer_matrix` of
-    `model` and `models`; "normalization" is `attack` and the `normalization_statistics`; "images" is `attack` and what
-    it makes of the first nine examples, as figure 2 of Shafahi et al. (2019) shows it of a large epsilon; "surface" is
-    `attack` and the loss surfaces of two examples, of that paper's figure 3; "all" is all of them but the last three,
-    its attacks those of "paper" and then those of "autoattack".
+    - "paper": the attacks of `PaperSuite`, in the threat model of `attack`.
+    - "autoattack": `AutoAttack`, in the threat model of `attack`.
+    - "curve": `attack`, `iteration_curve` (with one restart), `epsilon_curve`, `loss_surface` and
+      `large_epsilon_images`.
+    - "transfer": `attack` and the `transfer_matrix` of `model` and `models`.
+    - "masking": `attack` and the checks for gradient masking.
+    - "normalization": `attack` and `normalization_statistics`.
+    - "images": `attack` and its images of the first nine examples, as in figure 2 of Shafahi et al. (2019). Use a large
+      epsilon.
+    - "surface": `attack` and the loss surfaces of two examples, as in figure 3 of that paper.
+    - "all": the attacks of "paper" and then of "autoattack", the analyses of "curve", the checks, and, with `models`,
+      the transfer matrix.
 
     Args:
-        suite: one of these names, or None for `attack` alone.
+        suite: one of these names, or None to run only `attack`.
         model: see `evaluate`.
         dataset: see `evaluate`.
-        attack: a `PGD`, for "curve" and "all"; any attack otherwise.
+        attack: any attack. "curve" and "all" need a `PGD`.
         source: see `evaluate`.
-        models: further models by name, for "transfer" (which needs one) and "all".
-        transfer_steps: the transfer matrix is of PGD with these numbers of steps of 2.5 epsilon / steps, which
-            `attack` must be; with none it is of `attack`.
-        version: of AutoAttack.
+        models: further models by name. They are used in every transfer matrix; "transfer" needs at least one. With any
+            other suite, giving models adds the transfer matrix to it.
+        transfer_steps: numbers of steps. If given, `attack` must be a `PGD`, and the transfer matrix uses PGD with each
+            number of steps and a step size of 2.5 epsilon / steps. If empty, it uses `attack`.
+        version: version of AutoAttack.
         keep_adversarials: see `evaluate`.
         top_k: see `evaluate`.
         batch_size: see `evaluate`.
         seed: see `evaluate`.
-        branch: of mixture batch normalisation, "clean" or "adversarial"; None is the one that the model was saved with.
+        branch: branch of mixture batch normalisation, "clean" or "adversarial". None uses the branch with which the
+            model was saved.
         dataset_name: see `evaluate`.
-        journal: a folder for progress: see `evaluate`. What was finished is not run again.
+        journal: a folder for progress: see `evaluate`.
         verbose: show progress bars.
         compile_attack: see `evaluate`.
 
+    Returns:
+        A `Report`.
+
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     if suite is not None and suite not in SUITES:
-        raise ValueError(f"suite is one of {SUITES} or None. Received: suite={suite!r}")
+        raise ValueError(f"suite must be one of {SUITES} or None. Received: suite={suite!r}")
     check_attack(attack)
     if suite in ("curve", "surface", "all") and attack.threat_model.epsilon == 0:
         raise ValueError(
-            "Curves over epsilon and loss surfaces are of an epsilon above 0. "
+            "Epsilon curves and loss surfaces need an attack with epsilon above 0. "
             f"Received: suite={suite!r} with attack={attack!r}"
         )
     if suite in ("curve", "all") and not isinstance(attack, PGD):
-        raise ValueError(f"The curves are of PGD. Received: suite={suite!r} with attack={attack!r}")
+        raise ValueError(f"Curves need an attack of class PGD. Received: suite={suite!r} with attack={attack!r}")
     if suite == "transfer" and not models:
-        raise ValueError("A transfer matrix needs a second model. Received: models of length 0")
+        raise ValueError("A transfer matrix needs a second model, in models. Received: models of length 0")
     transferred = [attack] if not transfer_steps else _with_steps(attack, transfer_steps)
     ball = attack.threat_model
     attacks: Attack | Suite = attack
@@ -137,14 +147,16 @@ def _short_name(model: Any) -> str:
 
 
 def _identity(name: str, model: Any) -> str:
-    """Returns a name that other weights change; those of a function are not known."""
+    """Returns the name of a model and the start of the hash of its weights, if they are known."""
     sha256 = load_classifier(model).sha256
     return name if sha256 is None else f"{name} ({sha256[:8]})"
 
 
 def _with_steps(attack: Attack, numbers: Sequence[int]) -> list[Attack]:
     if not isinstance(attack, PGD):
-        raise ValueError(f"transfer_steps are of PGD. Received: transfer_steps={numbers} with attack={attack!r}")
+        raise ValueError(
+            f"transfer_steps need an attack of class PGD. Received: transfer_steps={numbers} with attack={attack!r}"
+        )
     return [dataclasses.replace(attack, steps=steps, step_size=None) for steps in numbers]
 
 
@@ -157,7 +169,7 @@ def _analyses(
     transferred: list[Attack],
     options: dict[str, Any],
 ) -> dict[str, Analysis]:
-    """Returns the analyses of a suite by a name that says what they depend on."""
+    """Returns the analyses of a suite. The name of each says what it depends on, because journals compare the names."""
     ball = attack.threat_model
     analyses: dict[str, Analysis] = {}
     if suite in ("curve", "all") and isinstance(attack, PGD):
@@ -203,7 +215,9 @@ def _analyses(
     if models:
         everyone, names = {_short_name(model): model, **models}, [attack.name for attack in transferred]
         if len(everyone) == len(models):
-            raise ValueError(f"The evaluated model has a name of its own. Received: {_short_name(model)!r} in models")
+            raise ValueError(
+                f"models must not use the name of the evaluated model. Received: {_short_name(model)!r} in models"
+            )
         classifiers = ", ".join(_identity(name, model) for name, model in everyone.items())
         analyses[f"transfer of {'; '.join(names)} between {classifiers}"] = CheckedAnalysis(
             lambda: transfer_matrix(everyone, dataset, transferred, **options), _transfers(models, transferred)
@@ -211,8 +225,8 @@ def _analyses(
     return analyses
 
 
-# These say before the first attack of an evaluation whether an analysis can run. An analysis attacks the classifier
-# itself (white box), even if the evaluation does not.
+# The functions below check before the first attack of an evaluation whether an analysis can run. An analysis attacks
+# the classifier itself (white box), even if the evaluation attacks another source.
 
 
 def _white_box(setup: EvaluationSetup) -> EvaluationSetup:
@@ -220,7 +234,7 @@ def _white_box(setup: EvaluationSetup) -> EvaluationSetup:
 
 
 def _is_differentiable(setup: EvaluationSetup) -> None:
-    """Raises `ValueError` unless the classifier is differentiable in its images; it is traced, and not run."""
+    """Raises `ValueError` unless the classifier is differentiable in its images. It is traced, but not run."""
     model_fn = setup.target.model_fn_for(None)
     images = tf.TensorSpec((setup.batch_size, *setup.images.shape[1:]), tf.float32)
     labels = tf.TensorSpec((setup.batch_size,), tf.int32)

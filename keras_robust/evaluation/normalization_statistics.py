@@ -1,4 +1,4 @@
-"""The statistics of a batch normalisation: of its branches, and of single batches beside the moving averages.
+"""Statistics of a batch normalisation: its moving averages, and those of single batches of attacked images.
 
 facts = kr.evaluation.normalization_statistics(model, test, attack)
 print(facts["verdict"])
@@ -41,27 +41,27 @@ def normalization_statistics(
 ) -> dict[str, Any]:
     """Compares means and variances of randomly chosen channels (Xie & Yuille, 2020, figures 5 and 6).
 
-    The moving averages, of both branches where there are two, and the statistics of two batches of attacked images,
-    which come to the layer as they do at inference (through the adversarial branch where there are two).
+    It compares the moving averages of the layer with the statistics of two batches of attacked images. If the layer has
+    two branches, the moving averages of both are compared. The images pass the layers before it in inference mode, and
+    through the adversarial branch.
 
     Args:
-        model: a `RobustModel`, a functional or sequential classifier, or the path of a `.keras` file of one.
-        dataset: see `evaluate`; of at least two batches.
+        model: a `RobustModel`, a functional or sequential classifier, or the path of a `.keras` file of one of these.
+        dataset: see `evaluate`. It must have at least two batches.
         attack: see `evaluate`.
-        layer: name of a batch normalisation; the one in the middle where not given.
-        channels: how many are drawn, or all if there are fewer.
-        batch_size: images per batch.
-        seed: of the channels and of the attack, in [0, 2**31).
+        layer: name of a batch normalisation. None is the layer in the middle of the classifier's batch normalisations.
+        channels: number of channels that are drawn. All are used if there are fewer.
+        batch_size: number of images per batch.
+        seed: seed of the channels and of the attack, in [0, 2**31).
         compile_attack: see `evaluate`.
 
     Returns:
-        Plain Python values: `kind` ("normalization_statistics"), `layer`, `attack` (its name), `channels` (their
-        numbers), `series` (each with `name`, `mean` and `variance`, a value per channel), `verdict` (a sentence) and
-        `seconds`.
+        A dictionary of plain Python values: `kind` ("normalization_statistics"), `layer`, `attack` (its name),
+        `channels` (their numbers), `series` (each with `name`, `mean` and `variance`, with one value per channel),
+        `verdict` (a sentence) and `seconds`.
 
     Raises:
-        ValueError: if there is no such layer, or an argument is not what it must be; the message names what was
-            received.
+        ValueError: if there is no such layer, or an argument is not as described.
     """
     begin = time.perf_counter()
     check_attack(attack)
@@ -97,18 +97,22 @@ def normalization_statistics(
 
 
 def check_two_batches(images: int, batch_size: int) -> None:
-    """Raises `ValueError` unless there are images for two batches."""
+    """Raises `ValueError` if there are not enough images for two batches."""
     if images < 2 * batch_size:
         raise ValueError(
-            f"The statistics of two batches of {batch_size} need as many images. Received: {images} images"
+            f"dataset must have at least {2 * batch_size} images, for two batches. Received: {images} images"
         )
 
 
 def classifier_and_layer(model: Any, name: str | None = None) -> tuple[keras.Layer, keras.Layer]:
-    """Returns the classifier of a model, and its batch normalisation of that name, or the one in the middle.
+    """Returns the classifier of a model, and one of its batch normalisations.
+
+    Args:
+        model: see `normalization_statistics`.
+        name: name of the layer. None is the layer in the middle.
 
     Raises:
-        ValueError: if the classifier cannot be looked into, or there is no such layer.
+        ValueError: if the layers of the classifier cannot be inspected, or there is no such layer.
     """
     classifier = as_keras_classifier(model)
     return classifier, _layer(classifier, name)
@@ -119,7 +123,7 @@ def _layer(classifier: keras.Layer, name: str | None) -> keras.Layer:
     found = {layer.name: layer for layer in classifier.layers if isinstance(layer, KINDS)}
     if not found or (name is not None and name not in found):
         raise ValueError(
-            f"layer is the name of a batch normalisation, one of {sorted(found)}. Received: layer={name!r}"
+            f"layer must be the name of a batch normalisation, one of {sorted(found)}. Received: layer={name!r}"
         )
     return found[name] if name is not None else list(found.values())[len(found) // 2]
 

@@ -1,4 +1,4 @@
-"""The eight attacks by which adversarial logit pairing was published (Kannan et al., 2018, section 5.3.4).
+"""The eight attacks that evaluated adversarial logit pairing in its paper (Kannan et al., 2018, section 5.3.4).
 
 report = kr.evaluate(model, test, kr.evaluation.PaperSuite(kr.Linf(16 / 255)), top_k=5)
 """
@@ -23,22 +23,24 @@ RANDOM_TARGETS = ("random_any", "random")
 class PaperSuite(Suite):
     """Step-LL, Step-Rand, R+Step-LL, R+Step-Rand, Iter-LL, Iter-Rand, PGD-LL and PGD-Rand over a grid.
 
-    "LL" targets the least likely class and "Rand" a random one; R+Step starts at random signs of epsilon / 2 (Tramèr et
-    al., 2018), Iter at the clean image (Kurakin et al., 2017), PGD at a uniform point of the ball (Madry et al., 2018).
+    "LL" targets the least likely class, and "Rand" a random class. R+Step starts at random signs times epsilon / 2
+    (Tramèr et al., 2018), Iter at the clean image (Kurakin et al., 2017), and PGD at a uniformly random point of the
+    ball (Madry et al., 2018).
 
-    The paper says that it varied epsilon, step size and number of steps, and gives the largest: 16/255, 2/255 and 10.
-    The defaults are those in units of epsilon, and half of each. All attacks are weak: models that withstand them fell
-    to longer ones (Engstrom et al., 2018).
+    The paper says that it varied epsilon, step size and number of steps. It gives only the largest values: 16/255,
+    2/255 and 10. The defaults here are these values, relative to epsilon, and half of each. All attacks are weak:
+    longer attacks broke models that withstand them (Engstrom et al., 2018).
 
     Args:
-        threat_model: `Linf` of the largest epsilon.
-        epsilons: None is (epsilon / 2, epsilon).
-        step_sizes: of Iter and PGD, in the units of epsilon; None is (epsilon / 16, epsilon / 8).
-        steps: of Iter and PGD.
-        random_target: "random_any", which may be the label, as the published code; or "random", a wrong class.
+        threat_model: `Linf` with the largest epsilon.
+        epsilons: epsilons of the attacks, at most that of `threat_model`. None is (epsilon / 2, epsilon).
+        step_sizes: step sizes of Iter and PGD, in the units of the images. None is (epsilon / 16, epsilon / 8).
+        steps: numbers of steps of Iter and PGD.
+        random_target: "random_any" draws any class, even the label, as in the published code. "random" draws a wrong
+            class.
 
     Raises:
-        ValueError: if an argument is out of its range; the message names what was received.
+        ValueError: if an argument is not in its range.
     """
 
     threat_model: ThreatModel
@@ -51,7 +53,7 @@ class PaperSuite(Suite):
         ball = self.threat_model
         if not isinstance(ball, Linf):
             raise ValueError(
-                f"threat_model is Linf. Received: threat_model={ball!r} of type {type(ball).__name__}",
+                f"threat_model must be Linf. Received: threat_model={ball!r} of type {type(ball).__name__}",
             )
         defaults = {
             "epsilons": (ball.epsilon / 2, ball.epsilon),
@@ -62,18 +64,18 @@ class PaperSuite(Suite):
             values = default if getattr(self, name) is None else getattr(self, name)
             allowed = isinstance(values, list | tuple) and values and all(value >= 0 for value in values)
             if not allowed or (0 in values and not (ball.epsilon == 0 and name != "steps")):
-                raise ValueError(f"{name} are positive numbers. Received: {name}={values!r}")
+                raise ValueError(f"{name} must be positive numbers. Received: {name}={values!r}")
             object.__setattr__(self, name, tuple(values))
         if max(self._epsilons) > ball.epsilon:
-            raise ValueError(f"epsilons are at most {ball.epsilon:g}. Received: epsilons={self.epsilons}")
+            raise ValueError(f"epsilons must be at most {ball.epsilon:g}. Received: epsilons={self.epsilons}")
         if self.random_target not in RANDOM_TARGETS:
             raise ValueError(
-                f"random_target is one of {RANDOM_TARGETS}. Received: random_target={self.random_target!r}"
+                f"random_target must be one of {RANDOM_TARGETS}. Received: random_target={self.random_target!r}"
             )
 
     @property
     def name(self) -> str:
-        """Such as "Suite of Kannan et al. (Linf 0.0627)"."""
+        """The name, such as "Suite of Kannan et al. (Linf 0.0627)"."""
         return f"Suite of Kannan et al. ({self.threat_model})"
 
     @property
@@ -81,10 +83,10 @@ class PaperSuite(Suite):
         return self.epsilons or ()
 
     def attacks_for(self, classes: int) -> dict[str, Attack]:
-        """Returns the attacks by the paper's names, the largest epsilon first: see `Suite.attacks_for`.
+        """Returns the attacks by the names of the paper, the largest epsilon first: see `Suite.attacks_for`.
 
         Raises:
-            ValueError: if epsilons or step sizes are too close to differ in the names.
+            ValueError: if two epsilons or step sizes are so close that their attacks get the same name.
         """
         del classes
         return by_name(self._named())

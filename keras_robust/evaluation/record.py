@@ -1,7 +1,8 @@
-"""What goes into a record: accuracies, settings and results of each example, and where the numbers came from.
+"""Makes the record of an evaluation: accuracies, settings, results of each example, and their provenance.
 
-`make_record` puts `record.json` together; `samples_of` and `adversarials_of` choose the images that are kept beside it,
-and `fingerprint` says on what all of them depend.
+`make_record` makes the contents of `record.json`. `Report.save` in `report.py` writes them to the file. `samples_of`
+and `adversarials_of` choose the images that are saved beside it. `fingerprint` describes everything that the results
+depend on, for the journal.
 """
 
 import csv
@@ -41,11 +42,11 @@ from keras_robust.version import __version__
 SCHEMA_VERSION = 1
 
 WORST = "worst"
-"""The name, among those of the attacks, of the images of the worst case."""
+"""The name of the images of the worst case, among the names of the attacks."""
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.csv"
-"""What a training run writes beside its models."""
+"""Files that a training run writes beside its models."""
 
 
 def make_record(
@@ -62,20 +63,20 @@ def make_record(
     training: dict[str, Any] | None,
     seconds: float,
 ) -> dict[str, Any]:
-    """Returns the record of an evaluation, as `record.json` holds it.
+    """Returns the record of an evaluation, in the form of `record.json`.
 
     Args:
-        attacks: by name.
-        results: of each.
-        setup: who was attacked, on which examples, and how.
-        suite: to which the attacks belong, or None.
-        checks: for gradient masking.
+        attacks: attacks by name.
+        results: their results by the same names.
+        setup: the classifiers, the examples and the settings.
+        suite: the suite of the attacks, or None.
+        checks: results of the checks for gradient masking.
         noise: see `measure_noise`.
-        notes: sentences that whoever reads the accuracies must know.
-        analyses: what each returned.
-        dataset_name: or empty.
+        notes: sentences that a reader of the accuracies must know.
+        analyses: results of the analyses.
+        dataset_name: name of the data set, or an empty string.
         training: see `training_run`.
-        seconds: that the evaluation took.
+        seconds: duration of the evaluation in seconds.
     """
     return {
         **_accuracies(results, setup),
@@ -94,7 +95,7 @@ def make_record(
 
 
 def _accuracies(results: dict[str, AttackResult], setup: EvaluationSetup) -> dict[str, Any]:
-    """Returns the accuracies of the record, unattacked, per attack and in the worst case per example."""
+    """Returns the accuracies of the record: clean, per attack, and for the worst case per example."""
     examples, top_k = len(setup.images), setup.top_k
     worst = np.maximum.reduce([result.ranks for result in results.values()])
 
@@ -111,7 +112,10 @@ def _accuracies(results: dict[str, AttackResult], setup: EvaluationSetup) -> dic
 
 
 def _targeted_success(results: dict[str, AttackResult]) -> dict[str, float | None]:
-    """Returns by attack with an aim the share of the attacked examples that reached it, or None if there were none."""
+    """Returns the share of attacked examples that reached the target, for each attack with a target.
+
+    It is None for an attack that attacked no example.
+    """
     reached = {
         name: result.reached[result.was_attacked] for name, result in results.items() if result.reached is not None
     }
@@ -121,7 +125,7 @@ def _targeted_success(results: dict[str, AttackResult]) -> dict[str, float | Non
 def _settings_and_results(
     attacks: dict[str, Attack], results: dict[str, AttackResult], setup: EvaluationSetup
 ) -> dict[str, Any]:
-    """Returns who was attacked and how, and what happened to each example."""
+    """Returns the settings of the evaluation, and the results of each example."""
     return {
         "threat_model": _threat_model(list(attacks.values()), setup.epsilons),
         "epsilons": None if setup.epsilons is None else setup.epsilons.tolist(),
@@ -143,7 +147,7 @@ def _settings_and_results(
 
 
 def _threat_model(attacks: list[Attack], epsilons: np.ndarray | None) -> dict[str, Any] | None:
-    """Returns norm, epsilon and bounds where all attacks share them; of epsilons by example, in words."""
+    """Returns norm, epsilon and bounds, or None if the attacks differ in them. Epsilons per example are in words."""
     first = attacks[0].threat_model
     if any(attack.threat_model != first for attack in attacks):
         return None
@@ -170,10 +174,10 @@ def _details(attack: Attack, result: AttackResult) -> dict[str, Any]:
 
 
 def describe(serializable: Serializable) -> dict[str, Any]:
-    """Returns name and settings of an attack or a suite, as JSON holds them.
+    """Returns name and settings of an attack or suite, as values for JSON.
 
     Raises:
-        ValueError: if JSON cannot hold them.
+        ValueError: if JSON cannot hold the settings.
     """
     name = serializable.name  # type: ignore[attr-defined]
     resolved = serializable.resolved() if isinstance(serializable, Attack) else serializable
@@ -181,8 +185,8 @@ def describe(serializable: Serializable) -> dict[str, Any]:
         return {"name": name, "settings": as_json(resolved)}
     except TypeError as error:
         raise ValueError(
-            "A record holds the settings of each attack, so they are numbers, texts, or objects that Keras can "
-            f"serialise. Received: {serializable!r}"
+            "The settings of an attack must be numbers, strings, or objects that Keras can serialise, because the "
+            f"record holds them. Received: {serializable!r}"
         ) from error
 
 
@@ -194,7 +198,7 @@ def _describe_suite(suite: Suite, setup: EvaluationSetup) -> dict[str, Any]:
 
 
 def name_attacks(attacks: Mapping[str, Attack], setup: EvaluationSetup) -> dict[str, Attack]:
-    """Returns the attacks by names that say from where to where the epsilons of their examples are."""
+    """Returns the attacks by name. If there is one epsilon per example, the names give the range of epsilons."""
     if setup.epsilons is None:
         return dict(attacks)
     return {_with_epsilons(name, attack, setup.epsilons): attack for name, attack in attacks.items()}
@@ -210,7 +214,7 @@ def _renamed(name: str, ball: ThreatModel, epsilons: np.ndarray) -> str:
 
 
 def samples_of(results: dict[str, AttackResult], setup: EvaluationSetup) -> dict[str, np.ndarray]:
-    """Returns examples of the attack that broke most: broken ones first, then ones that it could not break."""
+    """Returns examples of the attack that broke most: first broken examples, then examples that withstood it."""
     right = setup.clean_ranks == 0
     breaks = {name: right & (result.predictions != setup.sparse_labels) for name, result in results.items()}
     name = max(breaks, key=lambda name: breaks[name].sum())
@@ -231,11 +235,11 @@ def samples_of(results: dict[str, AttackResult], setup: EvaluationSetup) -> dict
 def adversarials_of(
     results: dict[str, AttackResult], setup: EvaluationSetup
 ) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Returns the attacked images by attack, those of the worst case as `WORST`, and the predictions of the latter.
+    """Returns the attacked images by attack, with the worst case as `WORST`, and the predictions on the worst case.
 
-    The worst case of an example is its image under the first attack that broke it: that took its label out of the top
-    k. Of an example that none broke it is the image of the last attack; of one that was wrong unattacked, the clean
-    image.
+    The worst case of an example is its image from the first attack that broke it, that is, after which the label was no
+    longer among the top k. If no attack broke it, it is the image of the last attack. If the classifier is wrong on the
+    clean image, it is the clean image.
     """
     worst, predictions = setup.images.copy(), setup.clean_predictions
     is_open = setup.clean_ranks < setup.top_k
@@ -249,14 +253,23 @@ def adversarials_of(
 
 def _kept(result: AttackResult) -> np.ndarray:
     if result.attacked is None:
-        raise ValueError("Attacked images were not kept. Received: a result of run_attack without keep_attacked")
+        raise ValueError(
+            "run_attack must be called with keep_attacked=True. Received: a result without attacked images"
+        )
     return result.attacked
 
 
 def fingerprint(
     setup: EvaluationSetup, attacks: dict[str, Attack], suite: Suite | None, more: list[str]
 ) -> dict[str, Any]:
-    """Returns all that the results depend on, by the names that a user knows; `more` names checks and analyses."""
+    """Returns everything that the results depend on, by names that a user knows.
+
+    Args:
+        setup: the classifiers, the examples and the settings.
+        attacks: attacks by name.
+        suite: the suite of the attacks, or None.
+        more: names of the analyses, and whether checks are run.
+    """
     return {
         "keras_robust": __version__,
         "dataset": digest(setup.images, setup.sparse_labels),
@@ -276,12 +289,12 @@ def fingerprint(
 
 
 def as_written_today(found: dict[str, Any]) -> dict[str, Any]:
-    """Returns a fingerprint as this version writes it, so that an evaluation of version 0.1 goes on.
+    """Converts the fingerprint of an older journal to the current form, so that its evaluation can continue.
 
-    That version had fewer settings; those that it lacked have their defaults, under which this version computes the
-    same. (Where it does not, as for Square in AutoAttack, the settings differ.) Suites and attacks that cannot be
-    built, and attacks with an aim, stay as they are and are refused: that progress does not say which targets were
-    reached.
+    Older journals have fewer settings. The missing settings get their defaults, with which the results are the same. If
+    they are not the same, as for Square in AutoAttack, the settings differ, and `Journal` refuses the old progress.
+    Attacks and suites that cannot be built, and attacks with targets, are not converted, so that `Journal` refuses
+    them. The older progress of attacks with targets does not say which targets were reached.
     """
     if "compile_attack" in found:
         return found
@@ -302,7 +315,10 @@ def _described_today(described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _identity(classifier: LoadedClassifier, setup: EvaluationSetup) -> list[str | None]:
-    """Returns what tells a classifier from others: of a function, these are its predictions."""
+    """Returns description, hash of the weights, and hash of the clean predictions, which identify a classifier.
+
+    A function has no hash of weights: only its predictions identify it.
+    """
     predictions = setup.clean_predictions
     if classifier is not setup.target:
         logits = make_logits_function(classifier, setup.batch_size, setup.strategy, setup.compile_attack)(setup.images)
@@ -311,16 +327,17 @@ def _identity(classifier: LoadedClassifier, setup: EvaluationSetup) -> list[str 
 
 
 def measure_noise(setup: EvaluationSetup, attacks: int, *, cascade: bool) -> dict[str, Any] | None:
-    """Returns how random the target is, and what its noise alone takes from a robust accuracy; None if it is not.
+    """Measures how random the target is, and how much its noise alone lowers the robust accuracy.
 
     Args:
-        setup: who is attacked.
-        attacks: how many attacks there are.
-        cascade: whether the clean pass is a judgement, too.
+        setup: the classifiers and the examples.
+        attacks: number of attacks.
+        cascade: whether the attacks form a suite, so that the clean pass is a judgement, too.
 
     Returns:
-        `change_of_logits`, as a share of the largest; `judgements`, in all of which an example must be right; and
-        `right_in_all`, the share of clean images that are right in as many passes.
+        None if the target is not random. Otherwise `change_of_logits` (as a share of the largest logit), `judgements`
+        (number of passes in which an example must be right to count as robust) and `right_in_all` (share of clean
+        images that are right in as many passes).
     """
     if not setup.is_random:
         return None
@@ -333,7 +350,12 @@ def measure_noise(setup: EvaluationSetup, attacks: int, *, cascade: bool) -> dic
 
 
 def describe_noise(noise: dict[str, Any], *, averages: bool) -> str:
-    """Returns what `measure_noise` found in words; `averages` says that all attacks average gradients over passes."""
+    """Returns the result of `measure_noise` as a note.
+
+    Args:
+        noise: the result of `measure_noise`.
+        averages: whether all attacks average gradients over passes.
+    """
     judgements = noise["judgements"]
     note = (
         f"The classifier is random at inference: logits of the same images differ by {noise['change_of_logits']:.2g} "
@@ -341,19 +363,19 @@ def describe_noise(noise: dict[str, Any], *, averages: bool) -> str:
     )
     if judgements > 1:
         note += (
-            f" The robust accuracy counts what was right in {judgements} passes, and noise alone takes some of it: of "
-            f"the clean images {percent(noise['right_in_all'])} are right in {judgements} passes."
+            f" The robust accuracy counts examples that were right in {judgements} passes, and noise alone lowers it: "
+            f"{percent(noise['right_in_all'])} of the clean images are right in {judgements} passes."
         )
     if not averages:
         note += (
-            " Gradients of a single pass are noisy: use AutoAttack's version 'rand', or average them (`eot_iter` of "
-            "PGD and APGD)."
+            " The gradients of a single pass are noisy. Average them over several passes, with `eot_iter` of PGD or "
+            "APGD, or use AutoAttack's version 'rand'."
         )
     return note
 
 
 def provenance() -> dict[str, Any]:
-    """Returns versions, commit (None outside a git checkout), command and the time, in ISO 8601."""
+    """Returns versions, git commit, command, devices, threads, and the time in ISO 8601."""
     return {
         "versions": {
             "keras_robust": __version__,
@@ -379,9 +401,9 @@ def devices() -> list[str]:
 
 
 def threads() -> dict[str, int]:
-    """Returns how many threads of the CPU share an operation ("intra_op"), and run operations at once ("inter_op").
+    """Returns the number of CPU threads that share an operation ("intra_op") and that run operations ("inter_op").
 
-    TensorFlow says 0 where it was told nothing, and then takes the environment's number, or one per core.
+    If a number was not set, TensorFlow reports 0 and uses the environment variable, or one thread per core.
     """
     told = tf.config.threading
     numbers = {
@@ -393,7 +415,7 @@ def threads() -> dict[str, int]:
 
 
 def commit() -> str | None:
-    """Returns the git commit of the toolkit, with "+changes" where files differ from it, or None outside a checkout."""
+    """Returns the git commit of the toolkit, or None outside of a checkout. "+changes" marks changed files."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -412,10 +434,12 @@ def commit() -> str | None:
 
 
 def training_run(model: Any) -> dict[str, Any] | None:
-    """Returns config and history of the run that saved `model`, if it is a path with these beside it.
+    """Returns config and history of the training run that saved `model`.
+
+    It is None if `model` is not a path, or if the two files are not both beside it.
 
     Raises:
-        ValueError: if they are there and cannot be read.
+        ValueError: if the files cannot be read.
     """
     if not isinstance(model, str | pathlib.Path):
         return None
@@ -429,12 +453,12 @@ def training_run(model: Any) -> dict[str, Any] | None:
         }
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{CONFIG_FILE} and {HISTORY_FILE} beside a model are those of the run that trained it: JSON, and a table "
-            f"of numbers. Move the model elsewhere, or repair them. Received: {folder} where {error}"
+            f"{CONFIG_FILE} and {HISTORY_FILE} beside a model must be those of the run that trained it: JSON, and a "
+            f"table of numbers. Repair them, or move the model elsewhere. Received: {folder} with the error {error}"
         ) from error
 
 
 def read_history(path: pathlib.Path) -> dict[str, list[float]]:
-    """Returns the columns of a training run's CSV file, epoch after epoch."""
+    """Returns the columns of a training run's CSV file, with one value per epoch."""
     rows = list(csv.DictReader(path.read_text().splitlines()))
     return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}

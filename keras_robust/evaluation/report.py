@@ -1,4 +1,4 @@
-"""The result of an evaluation, and the files it is kept in."""
+"""The result of an evaluation, its files on disk, and comparisons of several results."""
 
 import dataclasses
 import json
@@ -21,15 +21,15 @@ class Report:
     """The result of an evaluation. All accuracies are fractions.
 
     Attributes:
-        record: everything that was measured and how, as `record.json` holds it.
-        samples: a few examples as arrays: `images` and `attacked` (n, height, width, channels), or of the other shape
-            that images have, `labels`, `clean_predictions`, `attacked_predictions` (n,) and `attack_name` ().
-        adversarials: with `keep_adversarials`, all images as they were attacked, float32 (examples, height, width,
-            channels) in the order of the data set, by the name of the attack: as last attacked, whose predictions are
-            `record["details"][name]["predictions"]`, or clean where an example was not attacked. And as "worst" the
-            worst case of each example, whose predictions are `record["adversarial_predictions"]`: the image of the
-            first attack that broke it, or of the last attack where none did, or the clean image where that is wrong.
-            None where they were not kept, or their file is missing.
+        record: all results and settings of the evaluation, as in `record.json`.
+        samples: a few examples as arrays: `images` and `attacked`, (n, height, width, channels) or another shape of
+            images; `labels`, `clean_predictions` and `attacked_predictions`, (n,); and `attack_name`, ().
+        adversarials: attacked images by the name of the attack. None if `keep_adversarials` was not set, or if their
+            file is missing. Each is float32 (examples, height, width, channels), in the order of the data set. An
+            example that was not attacked has its clean image. Their predictions are
+            `record["details"][name]["predictions"]`. The name "worst" is the worst case of each example: the image of
+            the first attack that broke it, or of the last attack if none did, or the clean image if the classifier is
+            wrong on it. Its predictions are `record["adversarial_predictions"]`.
     """
 
     record: dict[str, Any]
@@ -38,17 +38,17 @@ class Report:
 
     @property
     def clean_accuracy(self) -> float:
-        """The fraction of examples that are right unattacked."""
+        """The fraction of examples on which the classifier is right without an attack."""
         return self.record["clean_accuracy"]
 
     @property
     def robust_accuracy(self) -> float:
-        """The fraction that is right unattacked and under every attack: the worst case per example."""
+        """The fraction of examples that withstand all attacks: the worst case per example."""
         return self.record["robust_accuracy"]
 
     @property
     def attacks(self) -> dict[str, float]:
-        """Robust accuracy by the name of the attack."""
+        """The robust accuracy under each attack, by name."""
         return self.record["attacks"]
 
     @property
@@ -57,10 +57,11 @@ class Report:
         return self.record["checks"]
 
     def save(self, folder: str | pathlib.Path) -> None:
-        """Writes `samples.npz`, `report.md`, a self-contained `index.html` and, last, `record.json` into `folder`.
+        """Writes the report into `folder`: `samples.npz`, `report.md`, a self-contained `index.html` and `record.json`.
 
-        Adversarial images that were kept are written as `adversarials.npz`; without them such a file of an earlier
-        report is deleted. The record is renamed into place: where it is, the report is whole.
+        If adversarial images were kept, they are written as `adversarials.npz`. Otherwise an `adversarials.npz` of an
+        earlier report is deleted. The record is written last and renamed into place, so that a folder with a record has
+        all other files.
 
         Raises:
             ValueError: if `folder` cannot be made.
@@ -69,7 +70,9 @@ class Report:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"folder is one that can be made. Received: folder={folder} ({error})") from error
+            raise ValueError(
+                f"folder must be a folder that can be made. Received: folder={folder} ({error})"
+            ) from error
         np.savez_compressed(folder / SAMPLES_FILE, **self.samples)  # type: ignore[arg-type]
         if self.adversarials is None:
             (folder / ADVERSARIALS_FILE).unlink(missing_ok=True)
@@ -82,10 +85,10 @@ class Report:
 
     @classmethod
     def load(cls, folder: str | pathlib.Path) -> Self:
-        """Reads what `save` wrote.
+        """Reads the report that `save` wrote.
 
         Raises:
-            ValueError: if the folder holds no report.
+            ValueError: if the folder holds no record.
         """
         folder = pathlib.Path(folder)
         record, adversarials = _load_record(folder), None
@@ -130,19 +133,20 @@ class Report:
 
 def _load_record(folder: pathlib.Path) -> dict[str, Any]:
     if not (folder / RECORD_FILE).exists():
-        raise ValueError(f"The folder holds no {RECORD_FILE}. Received: folder={folder}")
+        raise ValueError(f"The folder must hold the file {RECORD_FILE} of a saved report. Received: folder={folder}")
     return json.loads((folder / RECORD_FILE).read_text())
 
 
 def compare(folders: Sequence[str | pathlib.Path], output: str | pathlib.Path) -> None:
-    """Writes several saved reports side by side into `output`, as `compare.md` and a self-contained `compare.html`.
+    """Writes a comparison of saved reports into `output`, as `compare.md` and a self-contained `compare.html`.
 
     Args:
-        folders: of reports; the last part of each is its name.
-        output: a folder, made where it is missing.
+        folders: folders of reports. The last part of a folder is the name of its report. If two reports have the same
+            last part, the names are the whole folders.
+        output: a folder, which is made if it is missing.
 
     Raises:
-        ValueError: if a folder holds no report, or two have one name.
+        ValueError: if there are no folders, a folder is given twice, or a folder holds no report.
     """
     records = [_load_record(pathlib.Path(folder)) for folder in folders]
     names = [pathlib.Path(folder).name for folder in folders]

@@ -1,4 +1,4 @@
-"""What suites of attacks have in common."""
+"""The base class of suites of attacks, and `Combined`, which joins several suites."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,53 +12,54 @@ from keras_robust.core.serialization import PACKAGE, Serializable
 
 
 class Suite(Serializable):
-    """Base class of suites, as frozen dataclasses: attacks that are judged together, worst case per example.
+    """Base class of suites: attacks that are judged together, by the worst case per example.
 
-    A suite runs as a cascade: an attack sees only the examples that withstood the ones before it.
+    A suite runs as a cascade: each attack runs only on the examples that withstood the attacks before it. Subclasses
+    are frozen dataclasses.
     """
 
     threat_model: ThreatModel
     strong: ClassVar[bool] = False
-    """Whether the suite is to be believed, so that the checks for gradient masking run with it."""
+    """Whether the suite is strong enough to judge robustness. The checks for gradient masking then run by default."""
 
     @property
     def name(self) -> str:
-        """A name for tables, with the threat model."""
+        """The name of the suite and its threat model, for tables."""
         raise NotImplementedError
 
     def attacks_for(self, classes: int) -> dict[str, Attack]:
-        """Returns the attacks by name, in their order, for a classifier of so many classes."""
+        """Returns the attacks by name, in the order in which they run, for a classifier with `classes` classes."""
         raise NotImplementedError
 
     def notes_for(self, classes: int) -> list[str]:
-        """Returns sentences on what differs from the published suite for so many classes."""
+        """Returns sentences on how the suite differs from the published one for `classes` classes."""
         del classes
         return []
 
 
 def by_name(named: Iterable[tuple[str, Attack]]) -> dict[str, Attack]:
-    """Returns attacks by name, in their order.
+    """Returns attacks by name, in the same order.
 
     Raises:
-        ValueError: if different attacks have one name, of which a record could hold but one.
+        ValueError: if different attacks have the same name, because a record could then hold only one of them.
     """
     attacks: dict[str, Attack] = {}
     for name, attack in named:
         if attacks.setdefault(name, attack) != attack:
-            raise ValueError(f"Each attack has a name of its own. Received: two named {name!r}")
+            raise ValueError(f"Different attacks must have different names. Received: two named {name!r}")
     return attacks
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 @dataclasses.dataclass(frozen=True)
 class Combined(Suite):
-    """Several suites, one after the other.
+    """Several suites that run one after another.
 
     Args:
-        suites: of one threat model.
+        suites: at least one suite. All must have the same threat model.
 
     Raises:
-        ValueError: if there is none, or they differ in their threat model.
+        ValueError: if there is no suite, or if the threat models differ.
     """
 
     suites: tuple[Suite, ...]
@@ -67,7 +68,7 @@ class Combined(Suite):
     def __post_init__(self) -> None:
         object.__setattr__(self, "suites", tuple(self.suites))
         if len({suite.threat_model for suite in self.suites}) != 1:
-            raise ValueError(f"suites have one threat model. Received: suites={self.suites}")
+            raise ValueError(f"suites must all have the same threat model. Received: suites={self.suites}")
 
     @property
     def threat_model(self) -> ThreatModel:  # type: ignore[override]
@@ -80,13 +81,13 @@ class Combined(Suite):
         return " + ".join(suite.name for suite in self.suites)
 
     def attacks_for(self, classes: int) -> dict[str, Attack]:
-        """Returns the attacks of all suites, in their order, each once: see `Suite.attacks_for`.
+        """Returns the attacks of all suites in their order. An attack of several suites is listed once.
 
         Raises:
-            ValueError: if different attacks have one name.
+            ValueError: if different attacks have the same name.
         """
         return by_name(item for suite in self.suites for item in suite.attacks_for(classes).items())
 
     def notes_for(self, classes: int) -> list[str]:
-        """Returns the notes of all suites: see `Suite.notes_for`."""
+        """Returns the notes of all suites."""
         return [note for suite in self.suites for note in suite.notes_for(classes)]

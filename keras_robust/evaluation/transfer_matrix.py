@@ -1,4 +1,4 @@
-"""Every classifier attacked with the examples of every other one: who hides its gradients.
+"""Attacks every classifier with the examples of every other one, to find classifiers that hide their gradients.
 
 matrix = kr.evaluation.transfer_matrix({"weak": weak, "strong": strong}, test, PGD(Linf(0.3), steps=7))
 for verdict in matrix["verdicts"]:
@@ -40,32 +40,40 @@ def transfer_matrix(
 ) -> dict[str, Any]:
     """Measures each classifier's accuracy under attacks crafted on each classifier (Bhat et al., 2018, table 1).
 
-    On the diagonal source and target are the same: white box. Elsewhere they differ: black box. An attacker who sees
-    the gradients should do at least as well as one who does not. Where a transferred attack is stronger than the same
-    attack in the white box, by more than chance, the gradients of the target lead it astray ("gradient shattering").
+    On the diagonal of the matrix, source and target are the same (white box). Elsewhere they differ (black box). An
+    attacker with gradients should be at least as strong as one without. If a transferred attack is stronger than the
+    same attack in the white box, by more than chance, then the gradients of the target mislead the attack ("gradient
+    shattering").
 
-    A source's examples are crafted once, and all targets classify the same ones: all of them are attacked to the end,
-    the misclassified too. With restarts an example is robust if it withstands each. Where a classifier is random at
-    inference all are judged once, and attacks choose among their restarts themselves.
+    The examples of a source are attacked once, with all steps, and all targets judge the same images. If an attack has
+    restarts, an example is robust if it withstands each of them. If any classifier is random at inference, there is one
+    judgement per example, and attacks choose among their restarts themselves.
 
     Args:
-        models: at least two classifiers by name, each in a form that `evaluate` takes, of the same classes.
+        models: at least two classifiers by name, each in a form that `evaluate` takes. They must have the same classes.
         dataset: see `evaluate`.
-        attacks: one attack or several, of one pixel range.
-        batch_size: examples attacked at a time, a multiple of the number of replicas.
-        seed: of the attacks' draws, in [0, 2**31).
-        verbose: say which attack is running.
+        attacks: an attack, or a list of attacks with the same bounds.
+        batch_size: number of examples attacked at a time, a multiple of the number of replicas.
+        seed: seed of the random draws of the attacks, in [0, 2**31).
+        verbose: print which attack is running.
         compile_attack: see `evaluate`.
 
     Returns:
-        Plain Python values: `kind` ("transfer_matrix"), `sources`, `targets` and `attacks` (names), `accuracy` (a
-        fraction for each attack, source and target, nested in this order), `robust` (nested alike, per example 1 where
-        it is right unattacked and attacked, else 0), `white_box` (for each source and target), `verdicts` and
-        `seconds`. There is a verdict for each attack and target, on the other source whose examples are the strongest:
-        `target`, `attack`, `source`, `white_box` and `transferred` (accuracies), `shattered`, `reason` (a sentence).
+        A dictionary of plain Python values:
+
+        - `kind`: "transfer_matrix".
+        - `sources`, `targets` and `attacks`: names.
+        - `accuracy`: a fraction for each attack, source and target, nested in this order.
+        - `robust`: nested in the same way, with a number per example: 1 if the target is right on the clean and on the
+          attacked image, else 0.
+        - `white_box`: for each source and target, whether they are the same.
+        - `verdicts`: for each attack and target, a comparison of the white box with the other source whose examples are
+          the strongest: `target`, `attack`, `source`, `white_box` and `transferred` (accuracies), `shattered`, and
+          `reason` (a sentence).
+        - `seconds`: duration in seconds.
 
     Raises:
-        ValueError: if an argument is not what it must be; the message names what was received.
+        ValueError: if an argument is not as described.
     """
     begin = time.perf_counter()
     given = check_attacks(attacks)
@@ -101,9 +109,11 @@ def transfer_matrix(
 
 
 def _prepare_each(models: Any, dataset: Any, attacks: dict[str, Attack], **options: Any) -> dict[str, EvaluationSetup]:
-    """Returns the white-box setup of each model, on the same arrays: a data set may come in another order again."""
+    """Returns the white-box setup of each model. All use the same arrays, because a data set may be reshuffled."""
     if not isinstance(models, Mapping) or len(models) < 2 or not all(isinstance(name, str) for name in models):
-        raise ValueError(f"models is a dictionary of at least two classifiers by name. Received: models={models!r}")
+        raise ValueError(
+            f"models must be a dictionary of at least two classifiers by name. Received: models={models!r}"
+        )
     bounds = next(iter(attacks.values())).threat_model.bounds
     setups: dict[str, EvaluationSetup] = {}
     for name, model in models.items():
@@ -111,7 +121,7 @@ def _prepare_each(models: Any, dataset: Any, attacks: dict[str, Attack], **optio
         dataset = (setups[name].images, setups[name].labels)
     classes = {name: setup.classes for name, setup in setups.items()}
     if len(set(classes.values())) > 1:
-        raise ValueError(f"All models have the same classes. Received: numbers of classes {classes}")
+        raise ValueError(f"All models must have the same number of classes. Received: numbers of classes {classes}")
     for setup in setups.values():
         check_fits(attacks.values(), setup)
         for attack in attacks.values():
@@ -124,7 +134,7 @@ class _Judge:
     """Says which examples a classifier gets right.
 
     Attributes:
-        right: (examples,) bool: unattacked, or all of a classifier that is random.
+        right: (examples,) bool: whether the clean image is classified correctly. All True if the classifier is random.
     """
 
     def __init__(self, setup: EvaluationSetup) -> None:
@@ -139,14 +149,14 @@ class _Judge:
         self._run: BatchFunction = setup.batch_function(run)
 
     def is_right(self, images: np.ndarray) -> np.ndarray:
-        """(examples,) bool, of attacked images of all examples."""
+        """Returns (examples,) bool: which of the attacked images of all examples are classified correctly."""
         setup, seed = self._setup, seeds.as_seed(self._setup.seed)
         values = (images, setup.sparse_labels)
         return by_batch(lambda batch, _: self._run(batch, seed), values, setup.batch_size)
 
 
 def _verdict(attack: str, names: list[str], target: int, robust: np.ndarray, more: str) -> dict[str, Any]:
-    """Returns the verdict on a target, from (sources, examples) bool: which of its examples withstand whose attack."""
+    """Returns the verdict on a target. `robust` is (sources, examples) bool: which examples withstand which source."""
     accuracy = robust.mean(axis=1)
     source = min((index for index in range(len(names)) if index != target), key=lambda index: accuracy[index])
     found = is_stronger(robust[source], robust[target])

@@ -65,9 +65,9 @@ def access(record: Record) -> tuple[str, str]:
 
 
 def accuracy_notes(record: Record) -> list[str]:
-    """Returns the sentences that explain the accuracy table."""
+    """Returns the sentences that explain the accuracy table, without the notes of the record."""
     suite, top_k, attacks = record.get("suite"), record.get("top_k"), record["attacks"]
-    notes = list(record.get("notes") or [])
+    notes: list[str] = []
     if suite:
         notes += [CASCADE, *suite["notes"]]
     elif attacks:

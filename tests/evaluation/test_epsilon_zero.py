@@ -102,7 +102,7 @@ def test_the_other_named_evaluations(problem, tmp_path):
 
 def test_a_positive_ball_still_needs_positive_steps():
     for options in ({"epsilons": (0.0, 0.1)}, {"step_sizes": (0.0,)}, {"steps": (0,)}):
-        with pytest.raises(ValueError, match="are positive numbers"):
+        with pytest.raises(ValueError, match="must be positive numbers"):
             PaperSuite(kr.Linf(0.1), **options)
-    with pytest.raises(ValueError, match="are positive numbers"):
+    with pytest.raises(ValueError, match="must be positive numbers"):
         PaperSuite(LINF, steps=(0,))

@@ -115,7 +115,7 @@ def test_an_attack_that_leaves_the_ball_of_one_example_is_refused():
     images = np.full((3, 2, 2, 1), 0.5, np.float32)
     attacked = images + np.float32([0.1, 0.2, 0.3])[:, None, None, None]
     attack_run.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.2, 0.3]))
-    with pytest.raises(ValueError, match=r"distance at most 0\.15\. Received: .*distance 0\.2$"):
+    with pytest.raises(ValueError, match=r"distance must be at most 0\.15\. Received: .*distance 0\.2$"):
         attack_run.check_inside(FGSM(kr.Linf(0.9)), attacked, images, np.float32([0.1, 0.15, 0.4]))
 
 

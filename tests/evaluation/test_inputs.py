@@ -160,7 +160,7 @@ def test_floats_of_any_precision_are_evaluated_in_float32(linear_classifier, dty
     np.testing.assert_array_equal(found.samples["attacked"], expected.samples["attacked"])
 
 
-BATCH_NORM = "The logits of an image depend on the other images in its batch: by"
+BATCH_NORM = "The logits of an image depend on the other images in its batch: they changed by"
 
 
 @pytest.mark.parametrize("kind", ["function", "SavedModel", "Keras model"])

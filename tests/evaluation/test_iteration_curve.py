@@ -156,7 +156,7 @@ def test_two_replicas_find_the_same(problem, two_replicas):
 
 
 CASES = {
-    "not PGD": ({"attack": kr.attacks.APGD(kr.Linf(0.1))}, "attack is PGD.*Received: attack=APGD"),
+    "not PGD": ({"attack": kr.attacks.APGD(kr.Linf(0.1))}, "attack must be of class PGD.*Received: attack=APGD"),
     "restarts": ({"attack": kr.attacks.PGD(kr.Linf(0.1), restarts=2)}, "restarts=2"),
     "no iterations": ({"iterations": ()}, r"iterations=\(\)"),
     "a number": ({"iterations": 10}, "iterations=10"),

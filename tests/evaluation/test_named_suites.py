@@ -170,5 +170,5 @@ def test_reports_are_compared_by_their_folders(problem, tmp_path):
     assert "first" in text
     assert "second" in text
     assert (tmp_path / "both" / "compare.html").exists()
-    with pytest.raises(ValueError, match=r"no record\.json"):
+    with pytest.raises(ValueError, match=r"must hold the file record\.json"):
         kr.evaluation.compare([tmp_path / "missing"], tmp_path / "both")

@@ -22,7 +22,7 @@ def test_a_folder_with_a_record_holds_a_whole_report(tmp_path, monkeypatch):
 def assert_not_saved(made, folder):
     with pytest.raises(OSError, match="disk"):
         made.save(folder)
-    with pytest.raises(ValueError, match=r"holds no record\.json"):
+    with pytest.raises(ValueError, match=r"must hold the file record\.json"):
         Report.load(folder)
 
 

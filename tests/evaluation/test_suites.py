@@ -42,11 +42,11 @@ def test_an_attack_of_two_suites_runs_once():
     ],
 )
 def test_different_attacks_of_one_name_are_refused(suite, name):
-    with pytest.raises(ValueError, match=rf"a name of its own\. Received: two named '{name}'"):
+    with pytest.raises(ValueError, match=rf"must have different names\. Received: two named '{name}'"):
         suite.attacks_for(10)
 
 
 @pytest.mark.parametrize("suites", [(), (AutoAttack(BALL), AutoAttack(kr.Linf(0.2)))])
 def test_suites_of_one_threat_model(suites):
-    with pytest.raises(ValueError, match=r"one threat model\. Received: suites="):
+    with pytest.raises(ValueError, match=r"the same threat model\. Received: suites="):
         Combined(suites)

@@ -160,5 +160,5 @@ def test_curves_refuse_attacks_that_need_targets(points):
         lambda: kr.evaluation.large_epsilon_images(directions, (images, labels), towards(0.1)),
         lambda: kr.evaluation.transfer_matrix({"a": directions, "b": directions}, (images, labels), towards(0.1)),
     ):
-        with pytest.raises(ValueError, match="Given targets are for evaluate"):
+        with pytest.raises(ValueError, match="takes attacks towards given targets"):
             measure()

@@ -43,13 +43,14 @@ def test_check_rows(record):
     assert line in render_markdown(record)
 
 
-def test_notes_are_under_the_first_sentence(record, samples):
+def test_notes_are_under_the_first_sentence_and_only_there(record, samples):
     """What the number must not be quoted without; a record of before has none."""
     assert "**Note.**" not in render_markdown(record)
     record["notes"] = ["The classifier is random.", "PGD had *no* gradient."]
     text, page = render_markdown(record), Page(render_html(record, samples))
     assert "**Note.** The classifier is random.\n\n**Note.** PGD had \\*no\\* gradient.\n\n## Accuracy" in text
     assert "Note. The classifier is random. Note. PGD had *no* gradient." in page.text
+    assert text.count("The classifier is random.") == page.text.count("The classifier is random.") == 1
     assert page.text.index("Note.") < page.text.index("Gradient masking checks")
 
 
