@@ -228,7 +228,7 @@ def test_evaluate_without_training(conv_classifier, batch):
     model = kr.AdversarialLogitPairing(classifier, ATTACK)
     model.compile("sgd", SPARSE, metrics=["accuracy"])
     result = model.evaluate(images, labels, verbose=0, return_dict=True)
-    assert result["loss"] == pytest.approx(float(SPARSE(labels, classifier(images))), rel=1e-5)
+    assert float(result["loss"]) == pytest.approx(float(SPARSE(labels, classifier(images))), rel=1e-5)
 
 
 def test_a_subclassed_classifier_without_a_known_shape(batch):

@@ -37,7 +37,7 @@ def test_adversarial_weight_perturbation(linear_classifier, activity, decay, fun
     """The update is the gradient at w + gamma ||w|| / ||g|| g, of the kernel alone; the logged loss is there, too.
 
     A penalty of `activity` times the squared norm of the logits is a part of the loss in both passes; weight decay has
-    no part in g, and its own gradient is that at w.
+    no part in g, and its own gradient is that at w. Keras 3.12 adds the penalty over the batch, later ones average it.
     """
     classifier = linear_classifier()
     classifier.layers[-1].activity_regularizer = keras.regularizers.L2(activity)
@@ -46,10 +46,13 @@ def test_adversarial_weight_perturbation(linear_classifier, activity, decay, fun
         classifier = keras.Model(classifier.inputs, classifier.outputs)
     p = parameters(classifier)
     adversarial = attacked(p)
+    probe = keras.layers.Activation("linear", activity_regularizer=keras.regularizers.L2(1.0))
+    probe(np.ones((2, 1)))
+    sums = float(probe.losses[0]) == 2
 
     def loss(q: np.ndarray) -> float:
         penalty = activity * (logits(q, adversarial) ** 2).sum(axis=1)
-        return (cross_entropies(q, adversarial) + penalty).mean()
+        return cross_entropies(q, adversarial).mean() + (penalty.sum() if sums else penalty.mean())
 
     kernel = np.arange(len(p)) < SIZE * CLASSES
     g = gradient(loss, p)

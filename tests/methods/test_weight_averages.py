@@ -181,7 +181,9 @@ def test_validated_averages_have_their_statistics(batch):
     images, labels = data(batch)
     model = compiled(kr.NaturalTraining(batch_normalized()), ema())
     history = fit(model, images, labels, validation_data=(images, labels), callbacks=[kr.training.ValidateAverages()])
-    assert history["val_loss"][0] == pytest.approx(model.evaluate(images, labels, verbose=0)[0], rel=1e-5)
+    assert history["val_loss"][0] == pytest.approx(
+        float(model.evaluate(images, labels, verbose=0, return_dict=True)["loss"]), rel=1e-5
+    )
 
 
 def test_weights_swapped_without_their_statistics_are_warned_of(batch):
