@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "dataset": REQUIRED,
     "train_split": REQUIRED,  # in TFDS's split syntax, such as "train[:95%]"
     "validation_split": REQUIRED,
-    "image_size": 0,  # images are resized to (height, width), or one number for both; 0: unchanged, one size
+    "image_size": 0,  # images are resized to (height, width), or one number for both; 0: all have one size
     "on_bad_image": "error",  # for a folder: "skip" leaves out files that cannot be read: see data.load_split
     "augmentation": None,  # a name in data.augmentation, for training images
     "classifier": REQUIRED,  # a section. Its name may be "my_package.networks:MyNet": see training.build
