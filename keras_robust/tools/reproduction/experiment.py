@@ -192,8 +192,8 @@ def _column(where: str, title: str, fields: Mapping[str, Any]) -> Column:
     evaluation = {field: fields[field] for field in EVALUATION_FIELDS if field in fields}
     if bool(evaluation) == (measure == "minutes" or measure.startswith("history/")):
         raise ValueError(
-            f"A column needs fields of an evaluation, which are {EVALUATION_FIELDS}, or one of the measures 'minutes' and "
-            f"'history/NAME', but not both. Received: {dict(fields)} in {where}"
+            f"A column needs fields of an evaluation, which are {EVALUATION_FIELDS}, or one of the measures 'minutes' "
+            f"and 'history/NAME', but not both. Received: {dict(fields)} in {where}"
         )
     scales = tuple(fields.get("scales", SCALES))
     return Column(title, measure, evaluation, _models(fields.get("source")), scales, fields.get("x"))
