@@ -90,7 +90,7 @@ class TpuVm:
 
     @property
     def accelerator_type(self) -> str:
-        """gcloud's name of the accelerator, such as "v5litepod-8"."""
+        """Name of the accelerator in gcloud, such as "v5litepod-8"."""
         generation, size = _generation_and_size(self.accelerator)
         return f"{generation.prefix}-{size}"
 
