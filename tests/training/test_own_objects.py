@@ -101,7 +101,9 @@ def test_it_is_exported(run, tmp_path):
     """A script must be told which module registers the network."""
     arguments = [f"--model={run / 'best.keras'}", f"--output={tmp_path / 'export'}"]
     refused = launch("export.py", *arguments)
-    assert re.search(r"the file has the class '\w+', which Keras does not know: .* by --import=MODULE", refused.stderr)
+    assert re.search(
+        r"the file contains the class '\w+', which Keras does not know. Use --import=MODULE", refused.stderr
+    )
     exported = launch("export.py", *arguments, "--import=own_objects")
     assert exported.returncode == 0, exported.stderr[-3000:]
     images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
