@@ -1,19 +1,19 @@
-"""Writes training steps as StableHLO programs, for `accelerator_run.py` to time where there is JAX and no TensorFlow.
+"""Writes training steps as StableHLO programs. `accelerator_run.py` times them on a machine with JAX only.
 
 Command:  python benchmarks/accelerator_export.py --folder=steps [--networks=lenet,resnet20,wrn32_10,resnet50] \
               [--methods=natural,pgd,free,adversarial_logit_pairing] [--batch_size=128] [--steps=7] [--precision=...]
 
-A folder per network and step, the input gradient among them:
+There is a folder per network and step. One of the steps is the input gradient. A folder has:
 
-    program.mlir    StableHLO; its parameters are images and labels, then what meta.json calls state
-    state.npz       variables and constants: s0, s1, ...; kernels, which are large, are draws of a normal distribution
-                    that the other side draws, too
+    program.mlir    StableHLO. Its parameters are images, labels, and what meta.json calls state.
+    state.npz       variables and constants: s0, s1, ... Kernels are large, so they are not stored: both programs draw
+                    them from the same normal distribution.
     meta.json       shapes, which result becomes which variable, floating-point operations, the limit of the step, and
-                    what TensorFlow returns for the first step, without XLA
+                    the result of the first step in TensorFlow without XLA
 
-Steps are those of `fit` under XLA: nothing is left to a host. Operations are counted by hand, a multiplication and an
-addition of a convolution or matrix being two: a forward pass on an image has F, a training step 3 F (for the output,
-the gradient in the weights, that in the activations), an input gradient 2 F.
+Steps are those of `fit` under XLA. The host computes nothing. Operations are counted by formula, with two operations
+for a multiplication and an addition in a convolution or matrix product. A forward pass on an image has F operations. A
+training step has 3 F (output, gradient of the weights, gradient of the activations), an input gradient has 2 F.
 """
 
 import json
@@ -31,8 +31,8 @@ from absl import app, flags
 
 import keras_robust as kr
 
-FOLDER = flags.DEFINE_string("folder", "steps", "Where to write.")
-PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks.")
+FOLDER = flags.DEFINE_string("folder", "steps", "Folder to write to.")
+PRECISION = flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Precision of the networks.")
 DEFAULT_METHODS = ("natural", "pgd", "free", "adversarial_logit_pairing")
 PASSES = {"natural": 3, "natural_twice": 6, "gradients": 2, "forwards": 1}
 """F of each part of a limit, per image of the batch."""

@@ -1,10 +1,11 @@
-"""Times the steps of `accelerator_export.py` with JAX alone: no TensorFlow, no keras_robust.
+"""Times the steps of `accelerator_export.py` with JAX only. It needs neither TensorFlow nor keras_robust.
 
 Command:  python benchmarks/accelerator_run.py steps [--rounds=20] [--peak=989e12]
 
-One JSON object per step: milliseconds (the median over rounds that go through the steps of a network in turn), the
-ratio to its limit (training steps and input gradients, timed here too), and operations per second, of `--peak` the
-share; and how far the result of the first step is from TensorFlow's, relative to it.
+It prints one JSON object per step. Milliseconds are the median over rounds, each of which runs all steps of a network
+in turn. The object also has the ratio of the step's time to its limit (training steps and input gradients, timed here
+as well), operations per second, their share of `--peak`, and the relative difference between the results of the first
+step here and in TensorFlow.
 """
 
 import argparse
@@ -104,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--peak", type=float, help="operations per second that the device is said to have")
+    parser.add_argument("--peak", type=float, help="published peak of the device, in operations per second")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)  # labels and counters have 64 bits
     print(json.dumps({"device": jax.devices()[0].device_kind, "jax": jax.__version__}), flush=True)

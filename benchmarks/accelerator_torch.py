@@ -3,10 +3,10 @@
 Command:  python benchmarks/accelerator_torch.py [--networks=lenet,resnet20,wrn32_10,resnet50] [--precision=bfloat16] \
               [--batch_size=128] [--steps=7] [--rounds=20] [--device=cuda]
 
-Needs PyTorch alone. The networks have the layers of `keras_robust.architectures`, without the one that standardises the
-images; the steps are written as one would by hand: adversarial training with PGD, logit pairing with clean and attacked
-images in one batch, free training with 4 replays, and a natural step. One JSON object per step; milliseconds are the
-median over rounds that go through the steps in turn.
+It needs only PyTorch. The networks have the layers of `keras_robust.architectures`, except the one that standardises
+the images. The steps are typical hand-written code: adversarial training with PGD, logit pairing with clean and
+attacked images in one batch, free training with 4 replays, and a natural step. It prints one JSON object per step.
+Milliseconds are the median over rounds, each of which runs all steps in turn.
 """
 
 import argparse

@@ -1,21 +1,22 @@
-"""Asynchronous against synchronous training on this machine, and what more machines would make of it.
+"""Compares asynchronous with synchronous training on this machine, and simulates more machines.
 
 Command:  python benchmarks/asynchronous.py --workdir=runs/asynchronous [--publish_every=100,10] [--workers=1]
 
-Trains `configs/mnist_small_pgd.py:8`, for as many steps in each run:
+It trains `configs/mnist_small_pgd.py:8`, with the same number of steps in each run:
 
-- `synchronous`: without workers;
-- `workers`: with Ray workers, which share the cores of this machine with the trainer, so that nothing is gained here;
-- `saturated`: with as many workers as it takes, so that every batch but the first of an epoch is attacked by one and
-  16 are always with them. They attack in this process, at once, so the staleness is what it would be.
+- `synchronous`: without workers.
+- `workers`: with Ray workers. They share the cores of this machine with the trainer, so training is not faster here.
+- `saturated`: as if there were enough workers. A worker attacks every batch except the first of an epoch, and the
+  workers always have 16 batches. They attack in this process and at once, but the staleness is that of real workers.
 
 It prints one JSON object per run: clean and robust accuracy of the last model on the 2,000 test digits under PGD-40
-with 5 restarts, seconds per training step (median over the epochs, without validation), the mean staleness, and the
-shares of the batches that the trainer attacked itself and of the attacks that were too old. Runs that are finished are
-not trained again.
+with 5 restarts; seconds per training step (median over the epochs, without validation); the mean staleness; the share
+of batches that the trainer attacked itself; and the share of attacks that were too old. Finished runs are not trained
+again.
 
-Then it measures what a training step, an attack, the transfer of a batch and a set of weights cost the trainer, and
-simulates 0 to 8 workers, 1 to 9 devices (figure 9 of Bhat et al., 2018, has up to 8): WORKDIR/speed_up.png.
+It then measures how long a training step, an attack, the transfer of a batch, and the transfer of a set of weights
+take, and simulates 0 to 8 workers, which means 1 to 9 devices (figure 9 of Bhat et al., 2018, has up to 8). The plot is
+WORKDIR/speed_up.png.
 """
 
 import functools
@@ -41,8 +42,10 @@ from keras_robust.reports import canvas
 from keras_robust.tools.planning.timing import time_in_turns
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", required=True)
-PUBLISH_EVERY = flags.DEFINE_list("publish_every", ["100", "10"], "Training steps between two sets of weights.")
-WORKERS = flags.DEFINE_integer("workers", 1, "Ray workers.")
+PUBLISH_EVERY = flags.DEFINE_list(
+    "publish_every", ["100", "10"], "Training steps between two sets of weights for workers: one run for each value."
+)
+WORKERS = flags.DEFINE_integer("workers", 1, "Number of Ray workers.")
 DEVICES = range(1, 10)  # the trainer, and 0 to 8 workers
 SATURATED_CAPACITY = 16
 STEPS_PER_EPOCH, BATCH_SIZE = 74, 128

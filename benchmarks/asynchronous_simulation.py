@@ -1,15 +1,15 @@
 """A discrete-event simulation of asynchronous generation: how long training takes with any number of workers.
 
-The queue is the one of `keras_robust.distribution`; only the workers and the clock are simulated. Costs are constant:
+The queue is that of `keras_robust.distribution`. Only the workers and the clock are simulated. Costs are constant:
 
-- the trainer takes `train` seconds for a step, `attack` more where it attacks the batch itself, `transfer` for handing
-  out a batch and taking it back, and `publish` for each set of weights;
-- a worker takes `attack` seconds per batch, one batch after the other, in the order in which they were handed out.
+- The trainer needs `train` seconds for a step, `attack` more seconds if it attacks the batch itself, `transfer` seconds
+  to send a batch and receive it, and `publish` seconds for each set of weights.
+- A worker needs `attack` seconds per batch. It attacks one batch after the other, in the order in which they were sent.
 
-Closed forms, for attacks that are long against `transfer` and `publish`: with few workers the trainer and they share
-the attacks evenly, so that n workers make training 1 + n times as fast; with many workers the trainer never attacks and
-is 1 + attack / train times as fast. A trainer that waits where it could attack, as that of Bhat et al. (2018), is
-min(n, attack / train) * (1 + train / attack) times as fast.
+If attacks take much longer than `transfer` and `publish`, the speed-up has a closed form. With few workers, the trainer
+and the n workers share the attacks evenly, and training is 1 + n times as fast. With many workers, the trainer never
+attacks, and training is 1 + attack / train times as fast. If the trainer always waits for workers, as in Bhat et al.
+(2018), training is min(n, attack / train) * (1 + train / attack) times as fast.
 """
 
 import dataclasses

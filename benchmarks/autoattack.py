@@ -1,13 +1,13 @@
-"""Seconds of AutoAttack beside its PyTorch reference, and of PGD-100 beside the Adversarial Robustness Toolbox (ART).
+"""Times AutoAttack and its PyTorch reference, and PGD-100 and that of the Adversarial Robustness Toolbox (ART).
 
 Command:  python benchmarks/autoattack.py --weights=advertorch_adv.npz --mnist_dir=DIR --reference_python=PATH
 
-Each contender runs in a process of its own, one after the other, on the same first test images of MNIST at Linf 0.3 and
-with all cores; its seconds are those of the attack, compilation included, process start and loading not. The lines
-printed are JSON: one per contender, then one with their ratio. PGD is timed with batches of 32, ART's default, and of
-`--batch_size`. `--weights` is a published classifier of advertorch (see `published_classifiers.py`);
-`--reference_python` an interpreter with torch and pyautoattack; `--art_python` one with tensorflow and
-adversarial-robustness-toolbox. A pair without an interpreter is left out.
+Each contender runs in its own process, one after the other, with all cores, on the same first test images of MNIST at
+Linf 0.3. Its seconds are those of the attack, including compilation, without process start and loading. It prints JSON
+lines: one per contender, then one with the ratio of each pair. PGD is timed with batches of 32, ART's default, and of
+`--batch_size`. `--weights` is a published classifier of advertorch (see `published_classifiers.py`).
+`--reference_python` is an interpreter with torch and pyautoattack, `--art_python` one with tensorflow and
+adversarial-robustness-toolbox. Without the interpreter, the pair is left out.
 """
 
 import json
@@ -24,12 +24,14 @@ from published_classifiers import first_digits, keras_classifier, torch_classifi
 
 WEIGHTS = flags.DEFINE_string("weights", None, "File of the classifier's weights.", required=True)
 MNIST_DIR = flags.DEFINE_string("mnist_dir", None, "Folder of MNIST's official files.")
-EXAMPLES = flags.DEFINE_integer("examples", 500, "So many of the first test images.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images attacked at a time: the reference's default is 250.")
+EXAMPLES = flags.DEFINE_integer("examples", 500, "Number of test images, from the first.")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 250, "Number of images attacked at a time. 250 is the reference's default."
+)
 REFERENCE = flags.DEFINE_string("reference_python", None, "Interpreter with torch and pyautoattack.")
 ART = flags.DEFINE_string("art_python", None, "Interpreter with tensorflow and adversarial-robustness-toolbox.")
-CONTENDER = flags.DEFINE_string("contender", None, "Run only this contender, on --workload: what subprocesses do.")
-WORKLOAD = flags.DEFINE_string("workload", None, "File of images and labels.")
+CONTENDER = flags.DEFINE_string("contender", None, "For subprocesses: run only this contender, on --workload.")
+WORKLOAD = flags.DEFINE_string("workload", None, "For subprocesses: file of images and labels.")
 EPSILON = 0.3
 PGD_STEPS, PGD_STEP_SIZE = 100, 0.01
 ART_BATCH_SIZE = 32

@@ -1,11 +1,12 @@
-"""What the checks for numbers that are not finite add to a training step.
+"""Measures how much the checks for numbers that are not finite add to a training step.
 
 Command:  python benchmarks/non_finite_checks.py [--networks=lenet,resnet20] [--method=pgd] [--rounds=101]
 
-Each round times a step with the notes that a step takes and one without them, in turn; `check_ms` is one look from
-outside, which `fit` takes every `INTERVAL` steps. The ratio is (step with notes + look / INTERVAL) / (step without), of
-medians; `spread` is the interquartile range of the ratio of single rounds, which tells how noisy the machine was. With
-`--clock=cpu` it is the CPU seconds of all threads, which other programs disturb less than the seconds that pass.
+A step records whether its numbers are finite, and `fit` checks the record every `INTERVAL` steps. Each round times a
+step that records and a step that does not, in turn. `check_ms` is the time of one check. The ratio is (step that
+records + check / INTERVAL) / (step that does not), computed from medians. `spread` is the interquartile range of this
+ratio over single rounds, which shows how noisy the machine was. `--clock=cpu` measures the CPU seconds of all threads.
+Other programs disturb them less than wall-clock seconds.
 """
 
 import json
@@ -20,10 +21,10 @@ from absl import app, flags
 import keras_robust as kr
 from keras_robust.methods.finite_values import INTERVAL
 
-NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Which of lenet and resnet20.")
+NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Networks to measure: lenet, resnet20.")
 METHOD = flags.DEFINE_enum("method", "pgd", ["pgd", "natural"], "Adversarial training with PGD-7, or natural training.")
-ROUNDS = flags.DEFINE_integer("rounds", 101, "Rounds; the median over them counts.")
-CLOCK = flags.DEFINE_enum("clock", "cpu", ["cpu", "wall"], "Seconds of the CPU, or seconds that pass.")
+ROUNDS = flags.DEFINE_integer("rounds", 101, "Number of rounds. The median over them counts.")
+CLOCK = flags.DEFINE_enum("clock", "cpu", ["cpu", "wall"], "cpu: CPU seconds of all threads; wall: wall-clock seconds.")
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images per step.")
 
 CLASSIFIERS = {"lenet": kr.architectures.LeNet, "resnet20": kr.architectures.ResNet20}

@@ -1,10 +1,10 @@
-"""How well a plan for this machine's CPU predicts training steps: what it adds up, against the step itself.
+"""Measures how well a plan for this machine's CPU predicts the time of training steps.
 
 Command:  python benchmarks/plan_accuracy.py [--networks=lenet,resnet20] [--methods=natural,pgd,free] [--rounds=15]
 
 Each round runs the passes that `launch/plan.py --accelerators=2xcpu` measures, and the training step of `fit`, once
-each and in turn, so that a drift of the machine hits all alike. One JSON object per network and method: `ratio` is
-estimate / measured, of medians.
+each. They run in turn, so that changes in the speed of the machine affect all of them. It prints one JSON object per
+network and method. `ratio` is the sum of the passes divided by the step, computed from medians.
 """
 
 import json

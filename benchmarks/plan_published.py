@@ -1,12 +1,14 @@
-"""What published training speeds say of the share of its peaks that an accelerator reaches.
+"""Computes from published training speeds which share of its peaks an accelerator reaches.
 
 Command:  python benchmarks/plan_published.py
 
-One JSON object per speed of ResNet-50 (v1.5, as `kr.architectures.ResNet`) on one GPU, by TensorFlow 1.15 with XLA:
-NVIDIA/DeepLearningExamples, TensorFlow/Classification/ConvNets/resnet50v1.5/README.md, "Training performance results"
-of the container 20.06. With `utilization` a plan predicts that speed; the median is the default of plans. Then the plan
-of the run that `configs/imagenet_scale.py` describes, and the utilization with which it would take the 52 hours
-that its authors' INSTRUCTIONS.md reports.
+It prints one JSON object per published speed of ResNet-50 (v1.5, as `kr.architectures.ResNet`) on one GPU. The speeds
+are those of TensorFlow 1.15 with XLA in NVIDIA/DeepLearningExamples,
+TensorFlow/Classification/ConvNets/resnet50v1.5/README.md, "Training performance results" of the container 20.06. A plan
+with this `utilization` predicts the published speed. The median of the utilizations is the default of plans.
+
+It then prints the plan of the run that `configs/imagenet_scale.py` describes, and the utilization with which this run
+would take 52 hours, as its authors' INSTRUCTIONS.md reports.
 """
 
 import importlib.util

@@ -1,8 +1,9 @@
-"""Small classifiers that others trained and published, from files of their weights.
+"""Loads small classifiers that others trained and published, from files of their weights.
 
-A file holds `a0, a1, ...`: kernel, bias, kernel, bias in the order of the layers, as Keras has them. ReLU is after
-every layer but the last, images are in [0, 1], the output is logits. A file with "advertorch" or "trades" in its
-name has the architecture of that package; the others have that of Wong & Kolter (2018), for digits or CIFAR-10.
+A file has arrays `a0, a1, ...`: kernel, bias, kernel, bias, in the order of the layers and in the layout of Keras. A
+ReLU follows every layer except the last. Images are in [0, 1], the output is logits. A file with "advertorch" or
+"trades" in its name has the architecture of that package. Other files have that of Wong & Kolter (2018), for digits or
+CIFAR-10.
 """
 
 import gzip

@@ -1,13 +1,13 @@
-"""Throughput of one and two replicas, as devices of one process and as processes, against the ideal.
+"""Measures the throughput of one and two replicas, in one process or in several, and compares it with the ideal.
 
 Command:  python benchmarks/scaling.py [--steps=30] [--rounds=3]
 
-Adversarial logit pairing with PGD-7 on LeNet in `fit`, 64 images a replica. Each replica has one CPU thread, so that
-two replicas on two cores can be twice as fast as one; what is missing to that is the cost of working together, and of
-sharing caches and memory. `asynchronous` is one replica that trains and a Ray worker that attacks with it. `apart` is
-two processes that know nothing of each other: what the machine can do. Rounds go through the setups in turn; the median
-over the rounds counts. One JSON object per setup: images per second, and their ratio to twice those of one replica and
-to those of `apart`.
+It trains a LeNet in `fit` with adversarial logit pairing on PGD-7, with 64 images per replica. Each replica has one CPU
+thread, so that two replicas on two cores are ideally twice as fast as one. Communication and shared caches and memory
+make them slower. `asynchronous` is one replica that trains and a Ray worker that attacks. `apart` is two independent
+processes, and shows what the machine can reach. Each round runs all setups in turn, and the median over the rounds
+counts. It prints one JSON object per setup: images per second, and their ratio to twice those of one replica and to
+those of `apart`.
 """
 
 import json
@@ -24,9 +24,9 @@ from local_cluster import local_cluster
 
 SETUPS = ("one", "mirrored", "multi_worker", "asynchronous", "apart")
 
-STEPS = flags.DEFINE_integer("steps", 30, "Steps that are timed.")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; the median over them counts.")
-ROLE = flags.DEFINE_enum("role", None, SETUPS[:-1], "Set in the processes that this starts.")
+STEPS = flags.DEFINE_integer("steps", 30, "Number of steps that are timed.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of rounds. The median over them counts.")
+ROLE = flags.DEFINE_enum("role", None, SETUPS[:-1], "For subprocesses: the setup to measure.")
 IMAGES_PER_REPLICA, WARM_UP = 64, 5
 
 

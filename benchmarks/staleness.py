@@ -2,10 +2,12 @@
 
 Command:  python benchmarks/staleness.py --workdir=runs/staleness [--staleness=0,8,32,64]
 
-Runs go on where they stopped. WORKDIR/staleness.png: accuracy on the training images by epoch, attacked
-`staleness` updates ago (trained on) and in this update (fresh); right: robust and clean accuracy on the 2,000 test
-digits under PGD-40 with 5 restarts, of the model after the last epoch. WORKDIR/cycles.png: how one test digit is
-attacked, from the same random start, in the course of the last epochs (figure 6).
+Runs resume where they stopped. It writes two plots:
+
+WORKDIR/staleness.png  Left: robust accuracy on the training images by epoch, for attacks that are `staleness` updates
+                       old (the images that are trained on) and for fresh attacks. Right: robust and clean accuracy of
+                       the last model on the 2,000 test digits under PGD-40 with 5 restarts.
+WORKDIR/cycles.png     One test digit, attacked from the same random start during the last epochs (figure 6).
 """
 
 import importlib.util

@@ -1,10 +1,10 @@
-"""What a training step of each method costs, against the physical limit: the passes that its formula needs.
+"""Compares the time of each method's training step with its limit: the passes that the method's formula needs.
 
 Command:  python benchmarks/step_cost.py [--networks=lenet,resnet20] [--methods=pgd,free] [--rounds=15]
 
-Each round times a method's step, all passes of its limit in one go, and a natural step, in turn, so that a drift of the
-machine hits all alike; the medians over the rounds are in milliseconds, and the ratio is theirs. All are compiled
-functions on one batch in memory. One JSON object per network and method.
+Each round times a method's step, all passes of its limit, and a natural step. They run in turn, so that changes in the
+speed of the machine affect all of them. All are compiled functions on one batch in memory. It prints one JSON object
+per network and method, with the medians over the rounds in milliseconds, and their ratio.
 """
 
 import dataclasses
@@ -21,12 +21,14 @@ from absl import app, flags
 import keras_robust as kr
 from keras_robust.tools.planning.timing import time_in_turns
 
-NETWORKS = flags.DEFINE_list("networks", ["lenet", "resnet20"], "Which of lenet, resnet20, wrn32_10 and resnet50.")
-ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds; the median over them counts.")
-STEPS = flags.DEFINE_integer("steps", 7, "K, the steps of the attack.")
+NETWORKS = flags.DEFINE_list(
+    "networks", ["lenet", "resnet20"], "Networks to time: lenet, resnet20, wrn32_10, resnet50."
+)
+ROUNDS = flags.DEFINE_integer("rounds", 15, "Number of rounds. The median over them counts.")
+STEPS = flags.DEFINE_integer("steps", 7, "K, the number of attack steps.")
 BATCH = flags.DEFINE_integer("batch_size", 128, "Images per step.")
 
-METHODS = flags.DEFINE_list("methods", None, "Which methods to time; all where not given.")
+METHODS = flags.DEFINE_list("methods", None, "Methods to time; by default all.")
 REPLAYS = 4
 
 CLASSIFIERS: dict[str, Callable[[], keras.Model]] = {

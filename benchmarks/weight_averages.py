@@ -1,11 +1,12 @@
-r"""Averaged weights of a batch-normalised network, with four choices of its statistics.
+r"""Measures averaged weights of a network with batch normalisation, with four choices of its statistics.
 
     python benchmarks/weight_averages.py --momenta=0.99,0.995,0.999
 
 A small network trains adversarially on the embedded digits with an optimizer that averages the weights. Each row is one
-momentum of the average: the accuracy on clean test digits and under PGD-20 of the last weights, of the averaged weights
-with their own statistics (what `fit` ends with), with the statistics of the last weights, with averaged statistics, and
-with statistics estimated anew, in training mode on attacked training digits. About two minutes per momentum.
+momentum of the average. It has the accuracy on clean test digits and under PGD-20 of the last weights, and of the
+averaged weights with four choices: their own statistics (with which `fit` ends), the statistics of the last weights,
+averaged statistics, and statistics estimated again in training mode on attacked training digits. A momentum takes about
+two minutes.
 """
 
 import json

@@ -1,33 +1,39 @@
-"""Free adversarial training on CIFAR-10 and CIFAR-100, tables 1 and 2 and figures 1 to 3 of Shafahi et al. (2019).
+"""Free adversarial training on CIFAR-10 and CIFAR-100: tables 1 and 2 and figures 1 to 3 of Shafahi et al. (2019).
 
 Command:  python launch/train.py --config=configs/cifar_free.py:free,8 --workdir=runs/free8 --data_dir=DATA_DIR
-Variants: free,M (M replays); natural,M (natural training with replays; M = 1 is plain); pgd,K (K attack steps); each
-          with `,cifar100` for that data set and `,small` for a ResNet-8 and at most six minutes on 2 CPU cores.
-Result:   85.96 % clean, 46.82 % under PGD-20 (free,8) in the paper, with a WRN-32-10; RobustBench has 86.11 % and,
-          under AutoAttack, 41.47 % for a model that it lists as WRN-34-10. docs/RESULTS.md has what was measured with
-          `small`.
+Variants: free,M (M replays); natural,M (natural training with M replays; M = 1 is plain); pgd,K (K attack steps). Each
+          may end with `,cifar100` for that data set, and with `,small` for a ResNet-8 that trains for at most six
+          minutes on 2 CPU cores.
+Result:   free,8 in the paper, with a WRN-32-10: 85.96 % clean, 46.82 % under PGD-20. RobustBench lists a model as
+          WRN-34-10: 86.11 % clean, 41.47 % under AutoAttack. docs/RESULTS.md has our results with `small`.
 
-The authors' code: 80,000 updates whatever M is, the rate 0.1 divided by 10 after 40,000 and 60,000, momentum 0.9,
-weight decay 2e-4 on kernels, batch 128, crops of images padded by 2 pixels, steps of epsilon. PGD training as the code
-of Madry et al. (2018), whose model is the paper's: steps of 2/255, attacks in training mode, clean images not seen. All
-of them train on 50,000 images; here 1,000 are for validation.
+Settings from the authors' code: 80,000 updates for every M; learning rate 0.1, divided by 10 after 40,000 and 60,000
+updates; momentum 0.9; weight decay 2e-4 on kernels; batch 128; crops of images padded by 2 pixels; attack steps of size
+epsilon. PGD training follows the code of Madry et al. (2018), whose model the paper evaluates: steps of 2/255, attacks
+in training mode, no training on clean images. All of them train on 50,000 images. Here, 1,000 of these are for
+validation.
 """
 
 import ml_collections
 
 EPSILON = 8 / 255
 FGSM = {"name": "fgsm", "epsilon": EPSILON}
-WIDE = {"name": "wide_resnet", "depth": 32, "width": 10, "weight_decay": 1e-4}  # of the sum: half of 2e-4
+WIDE = {
+    "name": "wide_resnet",
+    "depth": 32,
+    "width": 10,
+    "weight_decay": 1e-4,
+}  # half of 2e-4, which multiplies half of the sum of squares
 SMALL = {"name": "cifar_resnet", "depth": 8, "weight_decay": 1e-4}
 DATASETS = {"cifar10": 10, "cifar100": 100}
 KINDS = ("free", "natural", "pgd")
 UPDATES, DROPS = 80_000, (40_000, 60_000)
 SMALL_UPDATES = {"free": 2000, "natural": 2100, "pgd": 340}
-"""Of 128 images, in about five minutes; for `pgd` with seven steps."""
+"""Updates on batches of 128 that take about five minutes; for `pgd`, with seven attack steps."""
 
 
 def get_config(variant: str = "free,8") -> ml_collections.ConfigDict:
-    """Returns the config of a variant "KIND,NUMBER" with further parts."""
+    """Returns the config of a variant "KIND,NUMBER", which may end with ",cifar100" and ",small"."""
     kind, number, dataset, small = _parse(variant)
     config = ml_collections.ConfigDict()
     config.config_format = 1
@@ -70,7 +76,7 @@ def _parse(variant: str) -> tuple[str, int, str, bool]:
     small = "small" in further
     if kind not in KINDS or not number.isdigit() or int(number) < 1 or set(further) - {"small", dataset}:
         raise ValueError(
-            f"A variant is KIND,NUMBER of {KINDS}, with ',cifar100' and ',small' where wanted. "
+            f"variant must be KIND,NUMBER with a KIND of {KINDS}. It may end with ',cifar100' and ',small'. "
             f"Received: variant={variant!r}"
         )
     return kind, int(number), dataset, small

@@ -1,31 +1,34 @@
-"""Adversarial logit pairing on ImageNet, tables 3 to 6 and 9 of Kannan et al. (2018).
+"""Adversarial logit pairing on ImageNet: tables 3 to 6 and 9 of Kannan et al. (2018).
 
 Command:  python launch/train.py --config=configs/imagenet_alp.py:alp --workdir=gs://BUCKET/alp \
               --data_dir=DATA_DIR
-Variants: METHOD or METHOD,ARCHITECTURE, of `METHODS` and `ARCHITECTURES`; or `code`, the released model.
-Result:   27.9 % top 1 in the worst of eight attacks (alp, Inception-v3), 30.2 % (ResNet-101) in the paper; of the
-          released ResNet-50 for 64x64 0.6 % under 1,000 steps (Engstrom et al., 2018). Not measured here.
+Variants: METHOD or METHOD,ARCHITECTURE, with keys of `METHODS` and `ARCHITECTURES`; or `code`, the released model.
+Result:   top-1 accuracy in the worst of eight attacks in the paper: 27.9 % (alp, Inception-v3), 30.2 % (ResNet-101).
+          The released ResNet-50 for 64x64 has 0.6 % under 1,000 steps (Engstrom et al., 2018). Not measured here.
 
-Section 5.3: RMSProp at 0.045 with momentum 0.9, times 0.94 every two epochs, batch 1600 on 50 workers, targeted
-attacks. 16/255 with 10 steps of 2/255 are the largest values of its evaluation; that targets are random classes, and
-ResNet-101 version 1 for 224 pixels, is a choice of ours. From their code: 0.045 times the number of workers, of 32
-images each (`--config.rates_for_batch_size=0` is 0.045 alone), rho 0.9 and epsilon 1.0, weight decay 1e-4 (of all
-weights; here of kernels), label smoothing 0.1, an average of 0.9999 of the weights (there of the moving statistics,
-too), and in its example of a command a pairing weight of 0.5. The paper gives neither the alpha of mixup nor a number
-of epochs (about 6 days): 220 are those of Xie & Yuille (2020, appendix A).
+From section 5.3: RMSProp with momentum 0.9; learning rate 0.045, multiplied by 0.94 every two epochs; batch 1600 on 50
+workers; targeted attacks.
+From their code: learning rate 0.045 times the number of workers, each with 32 images (`--config.rates_for_batch_size=0`
+uses 0.045); rho 0.9 and epsilon 1.0 of RMSProp; weight decay 1e-4 (on all weights there, on kernels here); label
+smoothing 0.1; averages of the weights with momentum 0.9999 (there also of the moving statistics); and pairing weight
+0.5, from its example command.
+Our choices: epsilon 16/255 with 10 steps of 2/255, the largest values in their evaluation; random target classes; and
+ResNet-101 version 1 with images of 224 pixels. The paper does not give the alpha of mixup. It says "about 6 days" and
+not a number of epochs; 220 epochs are from Xie & Yuille (2020, appendix A).
 
-`code` is what the authors released, for ImageNet at 64x64: ResNet-50 version 2, weight 0.25, towards the least likely
-class. Their network reduces the resolution at the end of a stage, has biases, and averages statistics with 0.997.
+`code` is the model that the authors released for ImageNet at 64x64: ResNet-50 version 2, pairing weight 0.25, attacks
+towards the least likely class. Their network differs from ours: it reduces the resolution at the end of a stage, has
+biases, and averages statistics with momentum 0.997.
 
-`step_ll` is after Kurakin et al. (2017), a row of table 3: one step towards the least likely class, clean and attacked
-images in equal parts, those attacked at weight 0.3. They draw epsilon per example; here it is 16/255.
+`step_ll` follows Kurakin et al. (2017), a row of table 3: one step towards the least likely class, as many clean as
+attacked images, and weight 0.3 for attacked images. They draw epsilon for each example; here it is always 16/255.
 """
 
 import ml_collections
 
 PGD = {"name": "pgd", "epsilon": 16 / 255, "steps": 10, "step_size": 2 / 255, "target": "random_any"}
 STEP_LL = {"name": "fgsm", "epsilon": 16 / 255, "target": "least_likely"}
-# name: (method, attack, label smoothing)
+# Name: (method, attack, label smoothing)
 METHODS = {
     "natural": ({"name": "natural_training"}, None, 0.0),
     "label_smoothing": ({"name": "natural_training"}, None, 0.1),
@@ -47,8 +50,8 @@ def get_config(variant: str = "alp") -> ml_collections.ConfigDict:
     architecture = architecture or "inception_v3"
     if name not in METHODS or architecture not in (*ARCHITECTURES, "code"):
         raise ValueError(
-            f"A variant is METHOD or METHOD,ARCHITECTURE of {sorted(METHODS)} and {sorted(ARCHITECTURES)}, or 'code'. "
-            f"Received: variant={variant!r}"
+            f"variant must be METHOD or METHOD,ARCHITECTURE of {sorted(METHODS)} and {sorted(ARCHITECTURES)}, or "
+            f"'code'. Received: variant={variant!r}"
         )
     config = ml_collections.ConfigDict()
     config.config_format = 1

@@ -1,26 +1,28 @@
-"""Adversarial training at scale: the figures and tables of Xie & Yuille (2020).
+"""Adversarial training on ImageNet: the figures and tables of Xie & Yuille (2020).
 
 Command:  python launch/train.py --config=configs/imagenet_scale.py:mixture --workdir=gs://BUCKET/run \
               --data_dir=DATA_DIR
-Variants: STRATEGY, a key of `STRATEGIES`, and any of `pgdN` (attack steps, 30), `frozen` (running statistics in the
-          last 10 epochs), `depthN` (152), `batchN` (4096): clean0,pgd10,frozen. With `small` (CIFAR-10, ResNet-8,
-          PGD-3, at most six minutes on 2 CPU cores) only `frozen`. `alp_original`, the authors' re-implementation of
-          Kannan et al. (2018), stands alone.
-Result:   39.2 % under PGD-2000 (clean0), 38.3 % (mixture, adversarial branch), 20.9 % (clean100) in the paper.
-          docs/RESULTS.md has what was measured with `small`.
+Variants: STRATEGY, a key of `STRATEGIES`. It may be followed by `pgdN` (attack steps, default 30), `frozen` (running
+          statistics in the last 10 epochs), `depthN` (default 152) and `batchN` (default 4096): clean0,pgd10,frozen.
+          `small` trains a ResNet-8 on CIFAR-10 with PGD-3, for at most six minutes on 2 CPU cores; of the others it
+          allows only `frozen`. `alp_original`, the authors' re-implementation of Kannan et al. (2018), allows none.
+Result:   accuracy under PGD-2000 in the paper: 39.2 % (clean0), 38.3 % (mixture, adversarial branch), 20.9 %
+          (clean100). docs/RESULTS.md has our results with `small`.
 
-Section 3 and their code: targeted PGD at 16/255 with steps of 1/255 (2 at ten steps, 4 at five), from the clean image
-with probability 0.2; 110 epochs, the rate 0.1 per 256 images divided by 10 at 35, 70 and 95 after 5 epochs of warm-up
-(from 0; theirs from 0.1); Nesterov 0.9, weight decay 1e-4 on kernels, label smoothing 0.1. They do not give the weight
-of logit pairing: it is that of the code of Kannan et al. As in the code the clean start is drawn once per GPU (of 128,
-each with 32 images and batch statistics of its own), the targets are wrong classes, and validation takes 10 steps of
-1.6/255. Of the loss of 20 to 80 % clean images the paper says too little: here each image counts the same. The rate of
-`alp_original` is for 256 images, too: appendix A compares its 0.045 with 0.1.
+Settings from section 3 and their code: targeted PGD at 16/255 with steps of 1/255 (2/255 with 10 steps, 4/255 with 5
+steps), which starts from the clean image with probability 0.2; 110 epochs; learning rate 0.1 per 256 images, divided by
+10 at epochs 35, 70 and 95, after 5 epochs of warm-up (from 0 here, from 0.1 there); Nesterov momentum 0.9; weight decay
+1e-4 on kernels; label smoothing 0.1. As in the code, the clean start is drawn once per GPU (there are 128, each with 32
+images and its own batch statistics), targets are random wrong classes, and validation uses 10 steps of 1.6/255.
+
+The paper does not give the weight of logit pairing: we use that of the code of Kannan et al. It says too little about
+the loss for 20 to 80 % clean images: here, each image has the same weight. The learning rate of `alp_original` is also
+per 256 images, because appendix A compares its 0.045 with 0.1.
 """
 
 import ml_collections
 
-# name: (method, normalisation)
+# Name: (method, normalisation)
 AT = {"name": "adversarial_training"}
 ALP = {"name": "adversarial_logit_pairing", "pairing_weight": 0.5}
 STRATEGIES = {
@@ -35,11 +37,11 @@ STRATEGIES = {
 STEP_SIZES = {5: 4, 10: 2}
 FROZEN_EPOCHS = 10
 SMALL_UPDATES = {0.0: 836, 1.0: 528}
-"""Of 128 images with PGD-3, in about five minutes, without and with as many clean images."""
+"""Updates on batches of 128 with PGD-3 that take about five minutes, by `clean_fraction`."""
 
 
 def get_config(variant: str = "clean0") -> ml_collections.ConfigDict:
-    """Returns the config of a variant "STRATEGY" with further parts."""
+    """Returns the config of a variant "STRATEGY" with options after commas."""
     strategy, options = _parse(variant)
     method, normalization = STRATEGIES[strategy]
     config = ml_collections.ConfigDict()
@@ -68,8 +70,8 @@ def _parse(variant: str) -> tuple[str, dict]:
     sizes = [part for part in parts if part not in ("frozen", "small")]
     if strategy not in STRATEGIES or (strategy == "alp_original" and parts) or (options["small"] and sizes):
         raise ValueError(
-            f"A variant is one of {sorted(STRATEGIES)}, and any of pgdN, depthN, batchN and frozen after commas; or "
-            f"small, with or without frozen. alp_original stands alone. Received: variant={variant!r}"
+            f"variant must be one of {sorted(STRATEGIES)}. After commas, it may have any of pgdN, depthN, batchN and "
+            f"frozen, or else small and frozen. alp_original may have none of them. Received: variant={variant!r}"
         )
     return strategy, options
 
@@ -82,7 +84,11 @@ def _paper(config: ml_collections.ConfigDict, normalization: str, options: dict)
     config.train_split, config.validation_split = "train", "validation"
     config.image_size = 224
     config.augmentation = "inception_crop_and_colors"
-    config.classifier = {"name": "resnet", "depth": options["depth"], "weight_decay": 5e-5}  # half of their 1e-4
+    config.classifier = {
+        "name": "resnet",
+        "depth": options["depth"],
+        "weight_decay": 5e-5,
+    }  # half of their 1e-4, which multiplies half of the sum of squares
     config.classifier.normalization = normalization
     config.attack = attack | {"clean_start_probability": 0.2, "clean_start_per": "batch"}
     config.validation_attack = attack | {"steps": 10, "step_size": 1.6 / 255}
@@ -114,7 +120,7 @@ def _small(config: ml_collections.ConfigDict, normalization: str, options: dict)
 
 
 def _like_kannan(config: ml_collections.ConfigDict) -> None:
-    """Appendix A: as Kannan et al., on 48 GPUs of 32 images."""
+    """Changes the config to the setup of Kannan et al. on 48 GPUs with 32 images each, see appendix A."""
     config.classifier.depth = 101
     config.attack.update({"steps": 10, "step_size": 2 / 255, "clean_start_probability": 0.0})
     schedule = {"name": "staircase_decay", "initial": 0.045, "rate": 0.94, "epochs": 2.0}

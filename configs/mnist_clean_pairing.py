@@ -1,12 +1,13 @@
-"""Clean logit pairing and logit squeezing on MNIST, table 7 and figure 1 of Kannan et al. (2018).
+"""Clean logit pairing and logit squeezing on MNIST: table 7 and figure 1 of Kannan et al. (2018).
 
 Command:  python launch/train.py --config=configs/mnist_clean_pairing.py:squeezing,0.5 --workdir=W --data_dir=DATA_DIR
-Variants: METHOD,WEIGHT: `squeezing` or `pairing`, and the weight of its penalty; 0 is Gaussian noise alone.
-Result:   the paper's 86.4 % under PGD-40 is gradient masking, see docs/methods.md. Not measured here; the variants
-          `logit_squeezing` and `clean_logit_pairing` of configs/mnist_methods.py are.
+Variants: METHOD,WEIGHT: `squeezing` or `pairing`, and the weight of its penalty. Weight 0 is training with Gaussian
+          noise only.
+Result:   86.4 % under PGD-40 in the paper. This is gradient masking, see docs/methods.md. Not measured here, but the
+          variants `logit_squeezing` and `clean_logit_pairing` of configs/mnist_methods.py are.
 
-The paper gives neither weight, noise, optimizer nor length for these models: noise of 0.5 and 100 epochs are those of
-Mosbach et al. (2018), Adam at 1e-4 and batch 50 are those of Madry et al. (2018).
+The paper gives no weight, noise, optimizer or number of epochs for these models. Noise 0.5 and 100 epochs are from
+Mosbach et al. (2018). Adam at 1e-4 and batch 50 are from Madry et al. (2018).
 """
 
 import ml_collections
@@ -21,7 +22,9 @@ def get_config(variant: str = "squeezing,0.5") -> ml_collections.ConfigDict:
     """Returns the config of a variant "METHOD,WEIGHT"."""
     name, _, weight = variant.partition(",")
     if name not in METHODS or not weight.replace(".", "", 1).isdigit():
-        raise ValueError(f"A variant is METHOD,WEIGHT with one of {sorted(METHODS)}. Received: variant={variant!r}")
+        raise ValueError(
+            f"variant must be METHOD,WEIGHT with a METHOD of {sorted(METHODS)}. Received: variant={variant!r}"
+        )
     method, argument = METHODS[name]
     config = ml_collections.ConfigDict()
     config.config_format = 1

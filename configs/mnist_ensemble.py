@@ -1,9 +1,9 @@
-"""Ensemble adversarial training on MNIST (Tramèr et al., 2018), against static models trained before.
+"""Ensemble adversarial training on MNIST (Tramèr et al., 2018), with attacks on static models trained before.
 
 Command:  python launch/train.py --config=configs/mnist_ensemble.py:A.keras,B.keras --workdir=W --data_dir=DATA_DIR
-Variants: the files of the static models, separated by commas. They are read once; the run keeps its own copies.
+Variants: the files of the static models, separated by commas. They are read once, because the run saves its own copies.
 
-R+FGSM at Linf 0.3, as many clean as attacked images, Adam on one cycle. Not measured here.
+R+FGSM at Linf 0.3, as many clean as attacked images, Adam with one cycle of the learning rate. Not measured here.
 """
 
 import ml_collections

@@ -1,12 +1,12 @@
-"""Every training method on MNIST, each with five minutes of training on 2 CPU cores: a variant per row of the table.
+"""Every training method on MNIST, each for five minutes on 2 CPU cores. A variant is a row of methods_mnist.
 
 Command:  python launch/train.py --config=configs/mnist_methods.py:trades --workdir=runs/trades --data_dir=DATA_DIR
 Results:  docs/RESULTS.md, methods_mnist
 
-LeNet, batch 64, Adam on one cycle; attacks in training are PGD-8 at Linf 0.3, unless a variant differs, in bfloat16
-where that is the faster: in the results it was.
-`VARIANTS` holds how many batches fit in five minutes, validations included, and in an hour for the one variant that is
-named after it.
+LeNet, batch 64, Adam with one cycle of the learning rate. Attacks in training are PGD-8 at Linf 0.3, unless a variant
+differs. They compute in bfloat16 if it is faster on the machine, as it was for the results.
+`VARIANTS` gives the number of batches that fit in five minutes, including validation. For `clean_logit_pairing_hour`,
+it is the number that fits in an hour.
 """
 
 import ml_collections
@@ -20,10 +20,10 @@ FAST = {"name": "pgd", "epsilon": 0.3, "steps": 1, "step_size": 0.375}
 CLEAN_LOGIT_PAIRING = {"name": "clean_logit_pairing", "pairing_weight": 0.5, "input_noise": 0.5}
 VIRTUAL = {"name": "virtual_adversarial", "norm": "l2", "epsilon": 1.5}
 
-# name: (method, attack, batches, other fields)
+# Name: (method, attack, batches, other fields)
 VARIANTS = {
     "natural": ({"name": "natural_training"}, None, 6000, {}),
-    # After PGD-8 Square found 7.7 % of 300 images beyond what attacks with gradients found; after PGD-16 none.
+    # Trained with PGD-8, Square broke 7.7 % of 300 images that gradient attacks did not break; with PGD-16, none.
     "mixed_minibatch_pgd": (
         {"name": "adversarial_training", "clean_fraction": 1.0},
         PGD | {"steps": 16},
@@ -61,7 +61,7 @@ VARIANTS = {
 def get_config(variant: str = "pgd") -> ml_collections.ConfigDict:
     """Returns the config of a variant, a key of `VARIANTS`."""
     if variant not in VARIANTS:
-        raise ValueError(f"A variant is one of {sorted(VARIANTS)}. Received: variant={variant!r}")
+        raise ValueError(f"variant must be one of {sorted(VARIANTS)}. Received: variant={variant!r}")
     method, attack, batches, fields = VARIANTS[variant]
     config = ml_collections.ConfigDict()
     config.config_format = 1

@@ -1,16 +1,16 @@
-"""PGD adversarial training of a chosen strength on 9,500 embedded digits (Bhat et al., 2018, section 4).
+"""PGD adversarial training with a chosen number of steps on 9,500 embedded digits (Bhat et al., 2018, section 4).
 
 Command:  python launch/train.py --config=configs/mnist_small_pgd.py:8 --workdir=runs/pgd8
-Variants: the number of attack steps, 1, 4 and 8 in `docs/evaluation.md`; 8 where none is given.
+Variants: the number of attack steps, 8 by default. docs/evaluation.md uses 1, 4 and 8.
 """
 
 import ml_collections
 
 
 def get_config(steps: str = "8") -> ml_collections.ConfigDict:
-    """Returns the config for PGD of so many steps of 2.5 epsilon / steps."""
+    """Returns the config for PGD with this number of steps, each of size 2.5 epsilon / steps."""
     if not steps.isdigit() or int(steps) < 1:
-        raise ValueError(f"A variant is the number of attack steps, at least 1. Received: variant={steps!r}")
+        raise ValueError(f"variant must be the number of attack steps, at least 1. Received: variant={steps!r}")
     config = ml_collections.ConfigDict()
     config.config_format = 1
     config.dataset = "mnist_small"

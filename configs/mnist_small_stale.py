@@ -1,11 +1,11 @@
 """Stale adversarial training on 9,500 embedded digits (Bhat et al., 2018, section 5, figures 5, 6 and 8).
 
 Command:  python benchmarks/staleness.py --workdir=runs/staleness (which trains each variant)
-Variants: the staleness, in updates; 0, 8, 32 and 64 in that benchmark and, with 12 epochs, in docs/RESULTS.md,
-          strength_figure8.
+Variants: the staleness, in updates. That benchmark uses 0, 8, 32 and 64. So does strength_figure8 in docs/RESULTS.md,
+          with 12 epochs.
 
-As in the paper PGD-8 with steps of 2.5 epsilon / 8, Adam and batch 128; 2,220 updates instead of 60,000. A constant
-learning rate: with one that falls to zero, stale images would be as good as fresh ones in the end.
+As in the paper: PGD-8 with steps of 2.5 epsilon / 8, Adam, batch 128. The run has 2,220 updates instead of 60,000. The
+learning rate is constant, because with one that falls to 0 stale images would end up as useful as fresh ones.
 """
 
 import ml_collections
@@ -14,7 +14,7 @@ import ml_collections
 def get_config(staleness: str = "32") -> ml_collections.ConfigDict:
     """Returns the config for a staleness."""
     if not staleness.isdigit():
-        raise ValueError(f"A variant is the staleness, at least 0. Received: variant={staleness!r}")
+        raise ValueError(f"variant must be the staleness, at least 0. Received: variant={staleness!r}")
     config = ml_collections.ConfigDict()
     config.config_format = 1
     config.dataset = "mnist_small"

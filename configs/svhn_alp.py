@@ -1,13 +1,14 @@
-"""Adversarial and clean logit pairing on SVHN, tables 2 and 8 of Kannan et al. (2018).
+"""Adversarial and clean logit pairing on SVHN: tables 2 and 8 of Kannan et al. (2018).
 
 Command:  python launch/train.py --config=configs/svhn_alp.py:alp --workdir=runs/svhn_alp --data_dir=DATA_DIR
 Variants: mpgd, alp, clp.
-Result:   44.4 (mpgd), 46.9 (alp) and 39.1 % (clp) under PGD-10 in the paper. Not measured here.
+Result:   accuracy under PGD-10 in the paper: 44.4 % (mpgd), 46.9 % (alp), 39.1 % (clp). Not measured here.
 
-RevNet-9; PGD at 12/255 with 10 steps of 3/255; pairing weight 0.5 (section 5.2, of adversarial logit pairing; that of
-clean logit pairing is not given). Nor is the optimizer: momentum 0.9, batch 100, 80,000 updates with the rate 0.1
-divided by 10 after 40,000 and 60,000 are those of Gomez et al. (2017) for CIFAR. The noise of clean logit pairing is
-not given either: it is epsilon, as that of Mosbach et al. (2018) for Tiny ImageNet (for MNIST they have 0.5).
+From the paper: RevNet-9; PGD at 12/255 with 10 steps of 3/255; weight 0.5 of adversarial logit pairing (section 5.2).
+The paper does not give the optimizer. Momentum 0.9, batch 100, and 80,000 updates with learning rate 0.1, divided by 10
+after 40,000 and 60,000, are from Gomez et al. (2017) for CIFAR. The paper does not give weight and noise of clean
+logit pairing. The weight here is also 0.5. The noise is epsilon, as that of Mosbach et al. (2018) for Tiny ImageNet;
+for MNIST they use 0.5.
 """
 
 import ml_collections
@@ -18,14 +19,14 @@ METHODS = {
     "alp": {"name": "adversarial_logit_pairing", "pairing_weight": 0.5},
     "clp": {"name": "clean_logit_pairing", "pairing_weight": 0.5, "input_noise": 12 / 255},
 }
-EPOCHS = 113  # of 710 updates: 80,000
+EPOCHS = 113  # each has 710 updates, together about 80,000
 DROPS = (40_000 / 710, 60_000 / 710)
 
 
 def get_config(variant: str = "alp") -> ml_collections.ConfigDict:
     """Returns the config of a variant, a key of `METHODS`."""
     if variant not in METHODS:
-        raise ValueError(f"A variant is one of {sorted(METHODS)}. Received: variant={variant!r}")
+        raise ValueError(f"variant must be one of {sorted(METHODS)}. Received: variant={variant!r}")
     config = ml_collections.ConfigDict()
     config.config_format = 1
     config.dataset = "svhn_cropped"

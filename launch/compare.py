@@ -1,4 +1,4 @@
-"""Puts several reports side by side: compare.html and compare.md.
+"""Compares several reports side by side. Writes compare.html and compare.md.
 
 Command:  python launch/compare.py --reports=runs/a/report,runs/b/report --output=runs/comparison
 """
@@ -8,12 +8,12 @@ from absl import flags
 import keras_robust as kr
 from keras_robust.training import command_line
 
-REPORTS = flags.DEFINE_list("reports", None, "Folders of reports.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the comparison.", required=True)
+REPORTS = flags.DEFINE_list("reports", None, "Folders of the reports, separated by commas.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder to write the comparison to.", required=True)
 
 
 def main(_: list[str]) -> None:
-    """Compares."""
+    """Compares the reports."""
     kr.evaluation.compare(REPORTS.value, OUTPUT.value)
     print(f"Comparison: {OUTPUT.value}/compare.html")
 

@@ -2,7 +2,7 @@
 
 Command:  python launch/export.py --model=runs/demo/best.keras --output=runs/demo/export
 
-A model with classes of yours: --import=my_package.networks, the module that registers them with Keras.
+For a model with your own classes, --import=my_package.networks names the module that registers them with Keras.
 """
 
 from absl import flags
@@ -12,13 +12,13 @@ from keras_robust.training import command_line
 
 MODEL = flags.DEFINE_string("model", None, "A .keras file.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write to.")
-BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Of a model with mixture batch normalisation.")
+BRANCH = flags.DEFINE_enum("branch", None, kr.layers.BRANCHES, "Branch of a model with mixture batch normalisation.")
 flags.adopt_module_key_flags(command_line)
 flags.mark_flags_as_required(["model", "output"])
 
 
 def main(_: list[str]) -> None:
-    """Exports."""
+    """Exports the classifier."""
     kr.export(MODEL.value, OUTPUT.value, branch=BRANCH.value)
     print(f"SavedModel: {OUTPUT.value}")
 

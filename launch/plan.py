@@ -1,11 +1,11 @@
-"""Says what the training run of a config costs: operations, memory, hours and price; see docs/planning.md.
+"""Predicts what the training run of a config costs: operations, memory, hours and price. See docs/planning.md.
 
 Command:  python launch/plan.py --config=configs/imagenet_scale.py --accelerators=128xV100-16GB \
               [--price_per_device_hour=2.5] [--output=plan.json]
 Command:  python launch/plan.py --config=configs/mnist_methods.py:pgd --accelerators=2xcpu
 
-Accelerators are a number and a name, such as 8xH100; a slice of a TPU pod, such as tpu-v5e-64; or the cores of this
-machine, such as 2xcpu, which are measured.
+--accelerators is a number and a name, such as 8xH100, or a slice of a TPU pod, such as tpu-v5e-64. 2xcpu means the two
+CPU cores of this machine, which are measured.
 """
 
 from absl import flags
@@ -14,18 +14,20 @@ from keras_robust.tools.planning import UTILIZATION, plan
 from keras_robust.training import command_line, training_flags
 
 CONFIG = training_flags.define_config()
-ACCELERATORS = flags.DEFINE_string("accelerators", None, "Such as 8xH100, tpu-v5e-64 or 2xcpu.")
-UTILIZATION_FLAG = flags.DEFINE_float("utilization", UTILIZATION, "Share of the published peaks that is reached.")
-PRICE = flags.DEFINE_float("price_per_device_hour", None, "Of a GPU, TPU chip or CPU core, in any currency.")
-EXAMPLES = flags.DEFINE_integer("examples", None, "In the training split, where the data set is not known.")
-VALIDATION_EXAMPLES = flags.DEFINE_integer("validation_examples", None, "In the validation split, likewise.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
-OUTPUT = flags.DEFINE_string("output", None, "JSON file to write the plan to, too.")
+ACCELERATORS = flags.DEFINE_string("accelerators", None, "Devices, such as 8xH100, tpu-v5e-64 or 2xcpu.")
+UTILIZATION_FLAG = flags.DEFINE_float("utilization", UTILIZATION, "Share of the published peaks that training reaches.")
+PRICE = flags.DEFINE_float("price_per_device_hour", None, "Price of a GPU, TPU chip or CPU core, in any currency.")
+EXAMPLES = flags.DEFINE_integer("examples", None, "Number of examples in the training split of an unknown data set.")
+VALIDATION_EXAMPLES = flags.DEFINE_integer(
+    "validation_examples", None, "Number of examples in the validation split of an unknown data set."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; by default that of TFDS.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file to write the plan to.")
 flags.mark_flags_as_required(["config", "accelerators"])
 
 
 def main(_: list[str]) -> None:
-    """Plans."""
+    """Prints the plan."""
     planned = plan(
         CONFIG.value,
         ACCELERATORS.value,

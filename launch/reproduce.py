@@ -1,10 +1,10 @@
-"""Runs experiments of the papers, and writes what was measured beside what is published.
+"""Runs experiments of the papers, and writes the results next to the published numbers.
 
 Command:  python launch/reproduce.py --experiment=alp_table1 --scale=small --workdir=runs/papers --data_dir=DATA_DIR
 Command:  python launch/reproduce.py --experiment=all --scale=smoke --workdir=runs/smoke
 
-Started again on the same workdir it goes on where it stopped. The records go to WORKDIR/results, and the page of all
-that are there to WORKDIR/RESULTS.md; `--results=docs/results` writes both into the documentation.
+With the same workdir, it resumes where it stopped. It writes records to WORKDIR/results, and a page of all records in
+this folder to WORKDIR/RESULTS.md. With --results=docs/results, it writes records and page into the documentation.
 """
 
 import pathlib
@@ -16,16 +16,20 @@ from keras_robust.training import command_line
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
-EXPERIMENT = flags.DEFINE_list("experiment", [], "Names from configs/experiments, or all; none writes the page alone.")
-SCALE = flags.DEFINE_enum("scale", "paper", reproduction.SCALES, "The paper's, minutes per model, or seconds.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of models and reports.", required=True)
-RESULTS = flags.DEFINE_string("results", None, "Folder of the records; WORKDIR/results where not given.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS's data sets; its default where not given.")
-DOWNLOAD = flags.DEFINE_bool("download", False, "Download a data set that is missing.")
+EXPERIMENT = flags.DEFINE_list(
+    "experiment", [], "Names from configs/experiments, or all; without names, only the page is written."
+)
+SCALE = flags.DEFINE_enum(
+    "scale", "paper", reproduction.SCALES, "paper: as published; small: minutes per model; smoke: seconds."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the models and reports.", required=True)
+RESULTS = flags.DEFINE_string("results", None, "Folder of the records; by default WORKDIR/results.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets; by default that of TFDS.")
+DOWNLOAD = flags.DEFINE_bool("download", False, "Let TFDS download a data set that is missing.")
 
 
 def main(_: list[str]) -> None:
-    """Reproduces."""
+    """Runs the experiments."""
     workdir = pathlib.Path(WORKDIR.value)
     runner = reproduction.Runner(SCALE.value, workdir, CONFIGS, data_dir=DATA_DIR.value, download=DOWNLOAD.value)
     results = workdir / "results" if RESULTS.value is None else pathlib.Path(RESULTS.value)

@@ -1,4 +1,4 @@
-"""Trains the model of a config while Ray workers attack its batches; started again, goes on where it stopped.
+"""Trains the model of a config while Ray workers attack its batches. With the same workdir, it resumes.
 
 Command:  python launch/train_async.py --config=configs/mnist_small_pgd.py --workdir=runs/async --workers=1
 See docs/asynchronous.md.
@@ -10,17 +10,23 @@ from keras_robust.training import command_line, train_async, training_flags
 
 ARGUMENTS = training_flags.define(["auto", "one", "mirrored"])
 flags.adopt_module_key_flags(training_flags)
-WORKERS = flags.DEFINE_integer("workers", 1, "Workers that attack batches.")
+WORKERS = flags.DEFINE_integer("workers", 1, "Number of workers that attack batches.")
 PUBLISH_EVERY = flags.DEFINE_integer("publish_every", 10, "Training steps between two sets of weights for workers.")
-MAX_STALENESS = flags.DEFINE_integer("max_staleness", None, "Older attacks are dropped; publish_every + 2 capacity.")
-CAPACITY = flags.DEFINE_integer("capacity", None, "Batches that workers have at most; 3 per worker.")
-RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "Of a Ray cluster; none starts Ray on this machine.")
+MAX_STALENESS = flags.DEFINE_integer(
+    "max_staleness", None, "Drop attacks that are older, in steps; by default publish_every + 2 capacity."
+)
+CAPACITY = flags.DEFINE_integer(
+    "capacity", None, "Largest number of batches with the workers; by default 3 per worker."
+)
+RAY_ADDRESS = flags.DEFINE_string(
+    "ray_address", None, "Address of a Ray cluster; by default, Ray starts on this machine."
+)
 WORKER_CPUS = flags.DEFINE_integer("worker_cpus", 1, "CPU cores of each worker.")
-WORKER_GPUS = flags.DEFINE_float("worker_gpus", 0.0, "GPUs of each worker; a fraction lets several share one.")
+WORKER_GPUS = flags.DEFINE_float("worker_gpus", 0.0, "GPUs of each worker; with a fraction, several share one.")
 
 
 def main(_: list[str]) -> None:
-    """Trains."""
+    """Trains the model."""
     arguments = ARGUMENTS()
     train_async(
         **arguments,

@@ -16,7 +16,7 @@ SQUEEZING = {"paper": "mnist_clean_pairing:squeezing,0.5", "small": "mnist_metho
 
 
 def _boxes(attack, copy):
-    """White box, black box from a copy of the M-PGD model, and clean images."""
+    """Returns columns for white-box attacks, black-box attacks crafted on `copy`, and clean images."""
     return {
         "White box": {"attack": attack},
         "Black box": {"attack": attack, "source": copy},
@@ -54,7 +54,7 @@ DEFAULT_WEIGHT = 0.5  # of both penalties in configs/mnist_methods.py
 
 
 def _weight_rows():
-    """A row per penalty and weight; without a penalty both are noise alone, trained once."""
+    """Returns a row per penalty and weight. With weight 0, both penalties mean noise only, so one model is trained."""
     rows = {}
     for name, (label, small, field) in PENALTIES.items():
         for weight in sorted({*WEIGHTS["paper"], *WEIGHTS["small"]}):

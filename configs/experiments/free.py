@@ -37,7 +37,7 @@ def _cifar100(variant, *numbers):
 
 
 def _imagenet_columns(epsilon):
-    """The attacks that the networks were trained against, of `epsilon` / 255."""
+    """Returns columns for attacks of radius `epsilon` / 255, that of training."""
     pgd = {"name": "pgd", "epsilon": epsilon / 255, "step_size": 1 / 255}
     columns = {f"PGD-{steps}": {"attack": pgd | {"steps": steps}} for steps in (10, 50, 100)}
     return {"Natural images": {"attack": pgd | {"steps": 10}, "measure": "clean_accuracy"}, **columns}
@@ -52,7 +52,7 @@ def _imagenet(variant, *numbers):
 
 
 def _replay_rows():
-    """Natural training with m replays, and what the paper compares it with: 7-PGD training."""
+    """Returns rows of natural training with m replays, and of 7-PGD training, with which the paper compares it."""
     rows = {}
     for dataset, suffix, natural, attacked in (
         ("CIFAR-10", "", 95.01, 87.25),

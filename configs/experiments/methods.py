@@ -1,4 +1,4 @@
-"""Every training method on MNIST with the same budget, and one with an hour, under weak and strong attacks.
+"""Every training method on MNIST, each with five minutes and one also with an hour, under weak and strong attacks.
 
 Command:  python launch/reproduce.py --experiment=methods_mnist --scale=small --workdir=runs/papers --data_dir=DATA_DIR
 """

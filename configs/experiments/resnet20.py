@@ -1,4 +1,4 @@
-"""Mixture batch normalisation after a longer training: a ResNet-20 for 46 minutes instead of a ResNet-8 for five.
+"""Mixture batch normalisation after longer training: a ResNet-20 for 46 minutes instead of a ResNet-8 for five.
 
 Command:  python launch/reproduce.py --experiment=scale_resnet20 --scale=small --workdir=runs/papers --data_dir=DATA_DIR
 """

@@ -2,8 +2,8 @@
 
 Command:  python launch/reproduce.py --experiment=scale_table1 --scale=small --workdir=runs/papers --data_dir=DATA_DIR
 
-Table 7 of the paper, `scale_table7.csv`, holds the numbers of nearly all other tables and figures. As in the authors'
-code the attacks have steps of 1/255, or of epsilon / steps where these are longer: 1.6/255 with 10 steps.
+`scale_table7.csv` is table 7 of the paper, which has the numbers of nearly all other tables and figures. As in the
+authors' code, attacks have steps of 1/255, or of epsilon / steps if that is larger: 1.6/255 with 10 steps.
 """
 
 import csv
@@ -21,7 +21,7 @@ CLEAN = "Clean"
 with (pathlib.Path(__file__).parent / "scale_table7.csv").open(newline="") as file:
     _, *lines = csv.reader(file)
 TABLE7 = {(variant, int(steps)): tuple(map(float, percent)) for variant, steps, *percent in lines}
-"""(variant, attack steps in training): clean accuracy, and under PGD of `ITERATIONS`."""
+"""Maps (variant, attack steps in training) to the accuracies in percent: clean, and under PGD with `ITERATIONS`."""
 
 LABELS = {
     "natural": "clean images only",
@@ -35,7 +35,7 @@ SMALL_RATIOS = (0, 20, 60, 100)
 
 
 def _column(steps, **fields):
-    """Under PGD of so many steps: on ImageNet towards random classes; at small scale on CIFAR-10, untargeted."""
+    """Returns a column for PGD on ImageNet with this number of steps, towards random classes."""
     attack = ATTACK | {"steps": steps, "step_size": max(1, 16 / steps) / 255}
     return {"attack": attack, "scales": ["paper", "smoke"], **fields}
 
@@ -59,7 +59,7 @@ TITLES = tuple(PAPER_COLUMNS)
 
 
 def _row(variant, steps=30, titles=TITLES, small=False, **fields):
-    """A row of table 7, or of a part of it."""
+    """Returns a row of table 7, with the columns of `titles`."""
     models = {"paper": f"imagenet_scale:{variant}" + (f",pgd{steps}" if steps != 30 else "")}
     if small:
         models["small"] = f"imagenet_scale:{variant},small"
@@ -117,7 +117,7 @@ OF_RES3 = "The layer is in the middle of the network. The paper's layer is in th
 
 
 def _depth_rows():
-    """Of figure 7: adversarial training on attacked images alone, and natural training, which has a second axis."""
+    """Returns the rows of figure 7: adversarial training on attacked images only, and natural training."""
     attacked = {
         f"ResNet-{depth}": _row(
             f"clean0,frozen,depth{depth}" if depth != 152 else "clean0,frozen", series="0% clean*", x=depth

@@ -17,13 +17,13 @@ SMALL = {
     8: "mnist_methods:pgd",
     16: {"config": "mnist_methods:pgd", "attack.steps": 16, "steps_per_epoch": 195},
 }
-"""The small models by the number of attack steps, with as many batches as take the time of that of 8."""
+"""Small models by number of attack steps. Their numbers of batches take as long as those of the model with 8 steps."""
 STEPS = {"paper": (1, 4, 8, 128), "small": tuple(SMALL)}
 ALL_STEPS = (1, 4, 8, 16, 128)
 SMALL_STALE = {staleness: {"config": f"mnist_small_stale:{staleness}", "epochs": 12} for staleness in (0, 8, 32, 64)}
-"""The small models by staleness."""
+"""Small models by staleness."""
 STALENESS = tuple(2**power for power in range(11))
-"""That of the paper's models."""
+"""Staleness of the paper's models."""
 PGD8 = {"name": "pgd", "epsilon": 0.3, "steps": 8}
 
 
@@ -33,7 +33,7 @@ def _scales(steps):
 
 
 def _trained_with(steps):
-    """The models of a number of attack steps, by scale."""
+    """Returns the models that are trained with a number of attack steps, by scale."""
     models = {}
     if steps in STEPS["paper"]:
         models["paper"] = f"mnist_strength:{steps}"

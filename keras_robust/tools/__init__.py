@@ -1,4 +1,4 @@
-"""Tools on top of the library: planning, the papers' experiments, and Cloud TPU.
+"""Tools on top of the library: cost plans, the papers' experiments, and training on Cloud TPU.
 
-`import keras_robust` does not load them: `from keras_robust.tools import planning`.
+`import keras_robust` does not load them. Use `from keras_robust.tools import planning`.
 """

@@ -1,10 +1,10 @@
-"""TPU VMs of Google Cloud: the gcloud commands that create, reach and delete them. None was run on a TPU here.
+"""The gcloud commands that create, connect to and delete TPU VMs of Google Cloud. We have not run any of them.
 
 Every function returns a command as a list of words, and runs nothing. Flags are those of Google Cloud SDK 528:
 https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm and .../compute/tpus/queued-resources.
 
-Runtime versions are those of https://cloud.google.com/tpu/docs/runtimes without a framework, and not
-`tpu-vm-tf-x.y.z`: these carry a TensorFlow of their own (2.18 when this was written), and `tpu_training` installs one.
+Runtime versions are those without a framework from https://cloud.google.com/tpu/docs/runtimes. Do not use
+`tpu-vm-tf-x.y.z`: they contain a TensorFlow (2.18 when this was written), and `tpu_training` installs another one.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ class Generation:
     """A generation of TPUs.
 
     Attributes:
-        prefix: of its accelerator types.
-        runtime_version: without a framework.
-        sizes: of its slices; TensorCores for v4 and v5p (two per chip), chips for v5e and v6e.
+        prefix: first part of the names of its accelerator types.
+        runtime_version: runtime version without a framework.
+        sizes: sizes of its slices, in TensorCores for v4 and v5p (two per chip), in chips for v5e and v6e.
         several_hosts: whether `start_grpc_tpu_worker` of tensorflow-tpu 2.20 knows its slices of several hosts.
     """
 
@@ -36,30 +36,30 @@ GENERATIONS = {
     "v5p": Generation("v5p", "v2-alpha-tpuv5", range(8, 12288 + 1, 8), True),
     "v6e": Generation("v6e", "v2-alpha-tpuv6e", (1, 4, 8, 16, 32, 64, 128, 256), False),
 }
-"""https://cloud.google.com/tpu/docs/v4, .../v5e, .../v5p, .../v6e and .../runtimes."""
+"""From https://cloud.google.com/tpu/docs/v4, .../v5e, .../v5p, .../v6e and .../runtimes."""
 
 READY_STATES = ("READY", "ACTIVE")
 LOST_STATES = ("PREEMPTED", "TERMINATED", "SUSPENDING", "SUSPENDED", "FAILED")
-"""In which a node or a queued resource stays until it is deleted: https://cloud.google.com/tpu/docs/spot."""
+"""States that a node or queued resource does not leave until it is deleted: https://cloud.google.com/tpu/docs/spot."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TpuVm:
-    """A TPU VM, or a slice of several.
+    """A TPU VM with one host, or a slice with several hosts.
 
     Attributes:
-        name: of the node, and of the queued resource where there is one.
-        accelerator: such as "v5e-8": a generation of `GENERATIONS` and a size.
-        zone: of Google Cloud.
-        project: of Google Cloud.
-        spot: cheaper, and may be taken away at any time.
-        queued: asked for as a queued resource, which waits until there is capacity.
-        runtime_version: None is the generation's.
-        create_flags: further ones of gcloud where it is created, such as "--network=NAME".
-        ssh_flags: further ones of gcloud where it is connected to, such as "--internal-ip".
+        name: name of the node, and of the queued resource if there is one.
+        accelerator: a generation of `GENERATIONS` and a size, such as "v5e-8".
+        zone: zone of Google Cloud.
+        project: project of Google Cloud.
+        spot: whether it is a spot VM, which is cheaper but may be taken away at any time.
+        queued: whether to request a queued resource, which waits until there is capacity.
+        runtime_version: runtime version of the VM. None means that of the generation.
+        create_flags: further flags for gcloud's create, such as "--network=NAME".
+        ssh_flags: further flags for gcloud's ssh and scp, such as "--internal-ip".
 
     Raises:
-        ValueError: if one of them is not as it must be.
+        ValueError: if the name, the accelerator, the zone or the project is wrong.
     """
 
     name: str
@@ -74,35 +74,38 @@ class TpuVm:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", self.name):
-            raise ValueError(f"A name has lowercase letters, digits and hyphens. Received: name={self.name!r}")
+            raise ValueError(
+                "name must be at most 63 lowercase letters, digits and hyphens, begin with a letter, and not end with "
+                f"a hyphen. Received: name={self.name!r}"
+            )
         for field in ("zone", "project"):
             if not getattr(self, field):
-                raise ValueError(f"A TPU VM is in a zone of a project. Received: {field}={getattr(self, field)!r}")
+                raise ValueError(f"A TPU VM must have a zone and a project. Received: {field}={getattr(self, field)!r}")
         generation, size = _generation_and_size(self.accelerator)
         if size > LARGEST_SIZE_OF_ONE_HOST and not generation.several_hosts:
             raise ValueError(
-                "The server of tensorflow-tpu 2.20 does not know slices of several hosts of this generation: take "
-                f"{LARGEST_SIZE_OF_ONE_HOST} or fewer. Received: accelerator={self.accelerator!r}"
+                "The server of tensorflow-tpu 2.20 does not support slices with several hosts of this generation. Use "
+                f"a size of at most {LARGEST_SIZE_OF_ONE_HOST}. Received: accelerator={self.accelerator!r}"
             )
 
     @property
     def accelerator_type(self) -> str:
-        """What gcloud calls the accelerator, such as "v5litepod-8"."""
+        """Name of the accelerator in gcloud, such as "v5litepod-8"."""
         generation, size = _generation_and_size(self.accelerator)
         return f"{generation.prefix}-{size}"
 
     @property
     def several_hosts(self) -> bool:
-        """Whether it is a slice of several hosts."""
+        """Whether it is a slice with several hosts."""
         return _generation_and_size(self.accelerator)[1] > LARGEST_SIZE_OF_ONE_HOST
 
     @property
     def ready_state(self) -> str:
-        """What `state` prints once it can be used."""
+        """The state that `state` prints when the VM can be used."""
         return "ACTIVE" if self.queued else "READY"
 
     def create(self) -> list[str]:
-        """Creates it; a queued resource is only asked for."""
+        """Creates the VM. If it is queued, this only requests it, and does not wait for it."""
         version = self.runtime_version or _generation_and_size(self.accelerator)[0].runtime_version
         accelerator_type = f"--accelerator-type={self.accelerator_type}"
         spot = ["--spot"] if self.spot else []
@@ -113,15 +116,15 @@ class TpuVm:
         return [*self._resource("create"), *options, *spot, *self.create_flags]
 
     def state(self) -> list[str]:
-        """Prints its state; fails with NOT_FOUND where there is none of that name."""
+        """Prints the state of the VM. Fails with NOT_FOUND if there is no VM of that name."""
         return [*self._resource("describe"), f"--format=value({'state.state' if self.queued else 'state'})"]
 
     def delete(self) -> list[str]:
-        """Deletes it; a queued resource with its node."""
+        """Deletes the VM. If it is queued, this deletes the queued resource and its node."""
         return [*self._resource("delete"), *(["--force"] if self.queued else []), "--quiet"]
 
     def ssh(self, command: str, *, worker: str = "all") -> list[str]:
-        """Runs a shell command on its workers, "all" or one by its number; ends with the exit code of the command."""
+        """Runs a shell command on "all" workers, or on one given by its number. Ends with the command's exit code."""
         keep_alive = "--ssh-flag=-oServerAliveInterval=30"
         return [
             *self._tpu_vm("ssh", self.name),
@@ -155,9 +158,9 @@ def _generation_and_size(accelerator: str) -> tuple[Generation, int]:
     generation = GENERATIONS.get(name)
     if generation is None:
         known = ", ".join(f"{generation}-SIZE" for generation in GENERATIONS)
-        raise ValueError(f"An accelerator is one of {known}. Received: accelerator={accelerator!r}")
+        raise ValueError(f"accelerator must be one of {known}. Received: accelerator={accelerator!r}")
     if not size.isdecimal() or int(size) not in generation.sizes:
         sizes = generation.sizes
         known = f"multiples of {sizes[0]} up to {sizes[-1]}" if isinstance(sizes, range) else f"{tuple(sizes)}"
-        raise ValueError(f"The sizes of {name} are {known}. Received: accelerator={accelerator!r}")
+        raise ValueError(f"The size of {name} must be one of: {known}. Received: accelerator={accelerator!r}")
     return generation, int(size)

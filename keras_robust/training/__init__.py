@@ -1,4 +1,4 @@
-"""Training from configs: ConfigDict to objects, one call to train, resume, callbacks."""
+"""Training from a config: one call builds the model, trains it, and resumes an interrupted run."""
 
 from keras_robust.methods.weight_averages import ValidateAverages
 from keras_robust.training.build import build_attack, build_model

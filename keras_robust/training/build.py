@@ -1,9 +1,9 @@
-"""From config to objects: the one place where a name in a config becomes a class.
+"""Builds the objects of a config. This is the one place where a name in a config becomes a class.
 
-A section of a config is a dict with a `name` and the arguments of what it names:
-`config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`. The name is one of the registered ones. Of
-a classifier, method, attack, optimizer or schedule it may also be the path of a class or function of yours, such as
-"my_package.networks:MyNet".
+A section of a config is a dict with a `name` and the arguments of the class or function of that name:
+`config.attack = dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`. The name must be a registered one. The name of a
+classifier, method, attack, optimizer or learning-rate schedule may also be the path of your own class or function, such
+as "my_package.networks:MyNet".
 """
 
 import contextlib
@@ -80,13 +80,13 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 
 
 OWN: dict[str, tuple[type, str]] = {
-    "classifier": (keras.Model, "a keras.Model of images to logits"),
+    "classifier": (keras.Model, "a keras.Model from images to logits"),
     "method": (methods.RobustModel, "a keras_robust.RobustModel"),
     "attack": (Attack, "a keras_robust.attacks.Attack"),
     "optimizer": (keras.optimizers.Optimizer, "a keras.optimizers.Optimizer"),
     "learning_rate": (keras.optimizers.schedules.LearningRateSchedule, "a keras LearningRateSchedule"),
 }
-"""Sections whose name may be a path, and what it makes."""
+"""Sections whose name may be a path: the class of the object that it must make, and this class in words."""
 Classifier: TypeAlias = keras.Model | Callable[[], keras.Model]
 """A classifier, or a function that makes one."""
 
@@ -94,13 +94,15 @@ Classifier: TypeAlias = keras.Model | Callable[[], keras.Model]
 def build_attack(config: Mapping[str, Any]) -> Attack:
     """Returns the attack of a section such as `dict(name="pgd", norm="linf", epsilon=0.3, steps=40)`.
 
+    `norm` is "linf" by default. `epsilon` is required.
+
     Raises:
-        ValueError: if the norm, the name or an argument is unknown, or out of its range.
+        ValueError: if there is no epsilon, or if the norm, the name or an argument is unknown or out of its range.
     """
     options = dict(config)
     ball = {key: options.pop(key) for key in ("norm", "epsilon", "bounds") if key in options}
     if "epsilon" not in ball:
-        raise ValueError(f"An attack has an epsilon. Received: {dict(config)}")
+        raise ValueError(f"An attack must have an epsilon. Received: {dict(config)}")
     norm = ball.pop("norm", "linf")
     threat_model = _make("norm", NORMS, {"name": norm, **ball})
     return _make("attack", ATTACKS, options, threat_model)
@@ -110,34 +112,35 @@ def build_classifier(config: Mapping[str, Any]) -> keras.Model:
     """Returns the classifier of a section such as `dict(name="wide_resnet", depth=34)`, with new weights.
 
     Raises:
-        ValueError: if the name or an argument is unknown, or out of its range.
+        ValueError: if the name or an argument is unknown or out of its range.
     """
     return _make("classifier", CLASSIFIERS, config)
 
 
 def as_classifier(given: Classifier) -> keras.Model:
-    """Returns the classifier that was given to `train`, made where it is a function.
+    """Returns the classifier that was passed to `train`. If a function was passed, it is called.
 
     Raises:
-        ValueError: if it is none, or it was made outside the scope of the strategy that trains it.
+        ValueError: if the result is not a `keras.Model`, or is a `RobustModel`, or if its weights were made outside the
+            scope of the strategy that trains it.
     """
     made = given if isinstance(given, keras.Layer) or not callable(given) else given()
     if not isinstance(made, keras.Model) or isinstance(made, methods.RobustModel):
         raise ValueError(
-            "classifier is a keras.Model of images to logits, or a function that makes one; the method around it is "
-            f"named by the config. Received: classifier={given!r}{'' if made is given else f', which makes {made!r}'}"
+            "classifier must be a keras.Model from images to logits, or a function that makes one. The config names "
+            f"the method around it. Received: classifier={given!r}{'' if made is given else f', which makes {made!r}'}"
         )
     scope = tf.distribute.get_strategy().extended
     if not all(scope.variable_created_in_scope(weight.value) for weight in made.weights):
         raise ValueError(
-            "Several devices train a classifier that is made in the scope of their strategy: give a function that "
+            "A classifier that several devices train must be made in the scope of their strategy: give a function that "
             f"makes it. Received: classifier={given!r}"
         )
     return made
 
 
 def own_paths(config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the paths among the names of a config's sections, by section."""
+    """Returns the names in a config that are paths of the user's classes or functions, by section."""
     sections = {name: config[name] for name in ("classifier", "method", "attack", "validation_attack", "optimizer")}
     if isinstance(config["optimizer"], Mapping):
         sections["learning_rate"] = config["optimizer"].get("learning_rate")
@@ -146,21 +149,22 @@ def own_paths(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_can_be_loaded(model: methods.RobustModel) -> None:
-    """Checks that a model with objects of the user can be loaded from a `.keras` file, from which its run goes on.
+    """Checks that a model with the user's own objects can be loaded from a `.keras` file, as a resumed run does.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it cannot be loaded.
     """
     try:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
         keras.saving.deserialize_keras_object(config)
-    except Exception as error:  # of a class of the user: anything
+    except Exception as error:  # a user's class may raise anything
         absent = not_registered(error)
         reason = f"{absent} is not registered" if absent else f"{type(error).__name__}: {error}"
         raise ValueError(
-            "A run goes on from a .keras file, from which this model could not be loaded again. Decorate each class "
-            'and function of yours with @keras.saving.register_keras_serializable("my_package"), and give a class '
-            f"whose arguments are not plain data get_config and from_config. Received: {model.classifier.name!r} in "
+            "The model must be one that Keras can load from a .keras file, because an interrupted run resumes from "
+            "such a file. Decorate each of your classes and functions with "
+            '@keras.saving.register_keras_serializable("my_package"). A class whose arguments are not plain data also '
+            f"needs get_config and from_config. Received: {model.classifier.name!r} in "
             f"{type(model).__name__} ({reason})"
         ) from error
 
@@ -168,18 +172,18 @@ def check_can_be_loaded(model: methods.RobustModel) -> None:
 def build_optimizer(
     config: Mapping[str, Any], steps_per_epoch: int, total_steps: int, rate_factor: float = 1.0
 ) -> keras.optimizers.Optimizer:
-    """Returns the optimizer of a section; its learning rate is a number or the section of a schedule.
+    """Returns the optimizer of a section. Its learning rate is a number or the section of a schedule.
 
     Args:
-        config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`. A schedule of yours gets
-            `steps_per_epoch` and `total_steps` where it has parameters of these names.
-        steps_per_epoch: updates of a pass over the training data, for schedules stated in epochs. Where the optimizer
-            accumulates gradients, each part of an update counts, as it does in Keras.
-        total_steps: updates of the run, for schedules stated in fractions of it.
-        rate_factor: by which the learning rate is multiplied.
+        config: such as `dict(name="adam", learning_rate=dict(name="one_cycle", peak=2e-3))`. Your own schedule receives
+            `steps_per_epoch` and `total_steps` if it has parameters of these names.
+        steps_per_epoch: updates in a pass over the training data, for schedules that are stated in epochs. If the
+            optimizer accumulates gradients, each accumulated batch counts as an update, as in Keras.
+        total_steps: updates in the whole run, for schedules that are stated in fractions of the run.
+        rate_factor: factor that multiplies the learning rate.
 
     Raises:
-        ValueError: if a name or an argument is unknown.
+        ValueError: if there is no learning rate, or if a name or an argument is unknown.
     """
     schedules: dict[str, Callable[..., Any]] = {
         "one_cycle": lambda **options: optimizers.one_cycle(total_steps, **options),
@@ -190,7 +194,7 @@ def build_optimizer(
     options = dict(config)
     rate = options.pop("learning_rate", None)
     if rate is None:
-        raise ValueError(f"An optimizer has a learning_rate. Received: {dict(config)}")
+        raise ValueError(f"An optimizer must have a learning_rate. Received: {dict(config)}")
     if isinstance(rate, Mapping):
         known = {"steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
         schedule = _make("learning_rate", schedules, rate, known=known)
@@ -210,15 +214,15 @@ def build_model(
     """Returns the compiled model of a checked config: classifier, attacks, method, optimizer and loss.
 
     Args:
-        config: resolved: see `training.config`.
-        steps_per_epoch: batches of a pass over the training data, for schedules.
-        total_steps: batches of the run, likewise.
-        automatic_dtype: the `compute_dtype` of attacks that have "auto"; that lets each machine decide on its own. In
-            a deterministic run no clock decides, and it is "float32".
-        classifier: in the place of the config's.
+        config: a config that `training.config.resolve` returned.
+        steps_per_epoch: batches in a pass over the training data, for schedules.
+        total_steps: batches in the whole run, for schedules.
+        automatic_dtype: replaces the `compute_dtype` of attacks that have "auto". The default "auto" lets each machine
+            choose by timing. A deterministic run always uses "float32", because timing may differ from run to run.
+        classifier: replaces the classifier of the config. None builds the one that the config names.
 
     Raises:
-        ValueError: if a name or an argument is unknown, or out of its range.
+        ValueError: if a name or an argument is unknown or out of its range.
     """
     if config["deterministic"]:
         automatic_dtype = "float32"
@@ -255,7 +259,7 @@ def build_model(
 
 
 def _with_input_shape(config: Mapping[str, Any], image_size: ImageSize) -> Mapping[str, Any]:
-    """Returns the section of a classifier with the size of the images, where it does not say itself what it takes."""
+    """Returns the section of a registered classifier with `input_shape` added if it has none and images are resized."""
     size = height_and_width(image_size)
     name = config.get("name") if isinstance(config, Mapping) else None
     if size is None or name not in CLASSIFIERS or "input_shape" in config:
@@ -271,7 +275,7 @@ def _build_attack(config: Mapping[str, Any], automatic_dtype: str) -> Attack:
 
 @contextlib.contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
-    """Gives layers that are made inside a dtype policy."""
+    """Makes a dtype policy the default of layers that are created inside."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -282,12 +286,12 @@ def _dtype_policy(name: str) -> Iterator[None]:
 
 def _load_classifier(path: str) -> keras.Model:
     if not pathlib.Path(path).is_file():
-        raise ValueError(f"source_models are .keras files. Received: {path!r}, which does not exist")
+        raise ValueError(f"source_models must be .keras files. Received: {path!r}, which does not exist")
     return classifier_of(keras.models.load_model(path))
 
 
 def needs_one_hot_labels(config: Mapping[str, Any]) -> bool:
-    """Returns whether the model of a checked config is trained on one-hot labels."""
+    """Returns whether the model of a config must be trained on one-hot labels."""
     name = config["method"].get("name") if isinstance(config["method"], Mapping) else config["method"]
     method = import_named("method", str(name)) if is_dotted_path(name) else METHODS.get(str(name))
     return bool(config["label_smoothing"]) or getattr(method, "NEEDS_ONE_HOT_LABELS", False)
@@ -301,15 +305,15 @@ def _make(
     known: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Calls what `config["name"]` stands for with the other entries as arguments.
+    """Calls the class or function named `config["name"]`, with the other entries of `config` as arguments.
 
     Args:
-        section: of the config.
-        registry: what names stand for.
-        config: the section, or a name alone.
-        *args: of what is made.
-        known: further ones for what a path names, where it has parameters of these names.
-        **kwargs: of what is made.
+        section: name of the section, for messages.
+        registry: classes and functions by name.
+        config: the section, or only its name.
+        *args: positional arguments before those of the section.
+        known: keyword arguments that the user's own class or function receives if it has parameters of these names.
+        **kwargs: further keyword arguments.
     """
     options = dict(config) if isinstance(config, Mapping) else {"name": config}
     name = options.pop("name", None)
@@ -317,27 +321,27 @@ def _make(
         return _make_own(section, name, options, args, known or {}, kwargs)
     if OBJECT in options:
         raise ValueError(
-            f"The {section} of this config was given to `train` as an object: give it again, or name one. Received: "
-            f"{section}={dict(config)}"
+            f"The {section} of this config was given to `train` as an object: give it again, or name one in the "
+            f"config. Received: {section}={dict(config)}"
         )
     if not isinstance(name, str) or name not in registry:
         path = f", or a path such as {PATH_EXAMPLE!r}" if section in OWN else ""
         module, dot, last = name.rpartition(".") if isinstance(name, str) else ("", "", "")
         hint = f" Did you mean {f'{module}:{last}'!r}?" if path and dot and is_dotted_path(f"{module}:{last}") else ""
         raise ValueError(
-            f"{section} is one of {sorted(registry)}{path}.{hint} Received: {section}={name!r} of type "
+            f"{section} must be one of {sorted(registry)}{path}.{hint} Received: {section}={name!r} of type "
             f"{type(name).__name__}"
         )
     try:
         return registry[name](*args, **kwargs, **options)
-    except TypeError as error:  # an argument that it does not have
+    except TypeError as error:  # an unknown argument
         raise ValueError(f"{section} {name!r} does not take its arguments: {error}. Received: {options}") from error
 
 
 def _make_own(
     section: str, path: str, options: Mapping[str, Any], args: Any, known: Mapping[str, Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Calls the class or function of the user that a path names."""
+    """Calls the user's class or function that a path names."""
     function = import_named(section, path)
     signature = inspect.signature(function)
     known = {name: value for name, value in known.items() if name in signature.parameters and name not in options}
@@ -346,10 +350,10 @@ def _make_own(
     except TypeError as error:
         raise ValueError(
             f"{section} {path!r} does not take its arguments: {error}. Its signature is {signature}. Received: "
-            f"{len(args)} by place, and by name {sorted({**kwargs, **known, **options})}"
+            f"{len(args)} positional arguments, and the keyword arguments {sorted({**kwargs, **known, **options})}"
         ) from error
     made = function(*args, **kwargs, **known, **options)
     expected, in_words = OWN[section]
     if not isinstance(made, expected):
-        raise ValueError(f"{section} {path!r} makes {in_words}. Received: {made!r} of type {type(made).__name__}")
+        raise ValueError(f"{section} {path!r} must make {in_words}. Received: {made!r} of type {type(made).__name__}")
     return made

@@ -1,4 +1,4 @@
-"""Callbacks of a training run that Keras does not have."""
+"""Callbacks of a training run: they make the workdir, save models, and stop a run without progress."""
 
 from typing import Any
 
@@ -10,11 +10,13 @@ from keras_robust.training.workdir import Workdir
 
 
 class StartWorkdir(keras.callbacks.Callback):
-    """Makes the workdir when training begins, when every check has passed; it comes before callbacks that write there.
+    """Makes the workdir when training begins. Every check of the input has passed by then.
+
+    It must come before callbacks that write to the workdir.
 
     Args:
         workdir: the folder.
-        config: the resolved config, which is written there.
+        config: the resolved config to write there.
     """
 
     def __init__(self, workdir: Workdir, config: dict[str, Any]) -> None:
@@ -28,19 +30,21 @@ class StartWorkdir(keras.callbacks.Callback):
 
 
 class SaveModels(keras.callbacks.Callback):
-    """Writes the best and the last model after each epoch, each in one atomic step.
+    """Writes `last.keras` after each epoch, and `best.keras` after each epoch that is the best so far.
 
-    It comes after callbacks that log, so that an epoch whose model is saved is in the history. The best model has the
-    averaged weights, where the optimizer keeps them; the last one has what training goes on from.
+    It must come after callbacks that log, so that the history has a row for every epoch whose model is saved. If the
+    optimizer averages weights, the best model has the averages. The last model has the weights that training needs to
+    continue.
 
-    `keras.callbacks.ModelCheckpoint` writes in place, and `BackupAndRestore` writes weights and epoch number one after
-    the other: a run that is killed at that moment has lost its models, or goes on at the wrong epoch. Here the whole
-    state is in one file (the epoch follows from the model's `steps_taken`), which is renamed into place.
+    Keras's callbacks are not safe against a kill. `ModelCheckpoint` writes in place, so a run that is killed meanwhile
+    loses its model. `BackupAndRestore` writes weights and epoch number one after the other, so such a run may resume at
+    the wrong epoch. Here one file holds the whole state (the epoch follows from the model's `steps_taken`), and the
+    finished file is renamed to its final name.
 
     Args:
-        workdir: where to write.
-        monitor: the metric whose highest value is best.
-        best: its highest value so far, or None.
+        workdir: the folder to write to.
+        monitor: name of the metric whose highest value is best.
+        best: the highest value of the metric so far; None means that there is none.
     """
 
     def __init__(self, workdir: Workdir, monitor: str, best: float | None) -> None:
@@ -50,7 +54,7 @@ class SaveModels(keras.callbacks.Callback):
         self.best = -np.inf if best is None else best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves the model."""
+        """Saves the models."""
         value = float((logs or {})[self.monitor])
         if value > self.best:
             self.best = value
@@ -60,15 +64,15 @@ class SaveModels(keras.callbacks.Callback):
 
 
 class StopWithoutProgress(keras.callbacks.Callback):
-    """Ends training when the monitored metric was not better for `patience` epochs (Rice et al., 2020).
+    """Ends training if the monitored metric has not improved for `patience` epochs (Rice et al., 2020).
 
-    It counts in the history of the workdir, so a run that goes on counts what was before.
-    (`keras.callbacks.EarlyStopping` starts anew.) It comes after callbacks that log.
+    It reads the history in the workdir, so that a resumed run also counts its earlier epochs.
+    (`keras.callbacks.EarlyStopping` would start from 0.) It must come after callbacks that log.
 
     Args:
-        workdir: of the run.
-        monitor: the metric whose highest value is best.
-        patience: epochs, at least 1.
+        workdir: folder of the run.
+        monitor: name of the metric whose highest value is best.
+        patience: number of epochs, at least 1.
     """
 
     def __init__(self, workdir: Workdir, monitor: str, patience: int) -> None:
@@ -78,6 +82,6 @@ class StopWithoutProgress(keras.callbacks.Callback):
         self.patience = patience
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at the history."""
+        """Ends training if the history shows no progress."""
         if self.workdir.epochs_without_progress(self.monitor) >= self.patience:
             self.model.stop_training = True

@@ -1,4 +1,4 @@
-"""What the launch scripts share."""
+"""What the launch scripts share: running `main`, reporting errors, and parsing flags."""
 
 import importlib
 import re
@@ -11,15 +11,18 @@ from absl import app, flags, logging
 from keras_robust.core.serialization import not_registered
 from keras_robust.training.preemption import START_AGAIN, Preempted
 
-IMPORTS = flags.DEFINE_list("import", [], "Modules to import first: those that register Keras classes of yours.")
+IMPORTS = flags.DEFINE_list(
+    "import", [], "Modules to import first, such as those that register your own Keras classes."
+)
 USER_ERRORS = (ValueError, FloatingPointError, OSError, ImportError)
 _QUOTES = "\"'"
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses absl flags and runs `main`, with warnings logged but not TensorFlow's chatter.
+    """Parses absl flags and runs `main`. Warnings are logged, TensorFlow's informational messages are not.
 
-    Where the user's input is at fault, the script ends with exit code 1 and one readable line instead of a traceback.
+    If the user's input is wrong, the script ends with exit code 1 and one readable line instead of a traceback. If the
+    run was preempted, it ends with exit code 75 (`START_AGAIN`).
     """
 
     def checked_main(arguments: list[str]) -> None:
@@ -34,8 +37,8 @@ def run(main: Callable[[list[str]], None]) -> None:
             if absent is None:
                 raise
             sys.exit(
-                f"ValueError: the file has the {absent}, which Keras does not know: name the module that registers it "
-                "with keras.saving.register_keras_serializable by --import=MODULE"
+                f"ValueError: the file contains the {absent}, which Keras does not know. Use --import=MODULE to name "
+                "the module that registers it with keras.saving.register_keras_serializable"
             )
         except Preempted as reason:
             print(reason, file=sys.stderr)
@@ -48,7 +51,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 def _parse_flags(arguments: list[str]) -> Any:
     try:
         return app.parse_flags_with_usage(arguments)
-    except (KeyError, AttributeError) as error:  # ml_collections: a config has no such field
+    except (KeyError, AttributeError) as error:  # from ml_collections, for an unknown field
         sys.exit(f"ValueError: the config has no such field: {str(error.args[0]).strip(_QUOTES)}")
     except (*USER_ERRORS, TypeError) as error:  # a value of the wrong type
         sys.exit(f"ValueError: {error}")
@@ -58,24 +61,26 @@ def named_files(entries: list[str]) -> dict[str, str]:
     """Returns files by name, from entries such as "pgd8=runs/pgd8/best.keras".
 
     Raises:
-        ValueError: if an entry has no name or no file, or two have one name.
+        ValueError: if an entry has no name or no file, or if two entries have the same name.
     """
     pairs = [entry.partition("=") for entry in entries]
     files = {name: file for name, _, file in pairs}
     if not all(files) or not all(files.values()) or len(files) < len(entries):
-        raise ValueError(f"Models are NAME=FILE, with a name each. Received: {','.join(entries)}")
+        raise ValueError(f"Models must be NAME=FILE, each with its own name. Received: {','.join(entries)}")
     return files
 
 
 def image_size(text: str | None) -> int | tuple[int, ...] | None:
-    """Returns the size of a flag such as "64", "64x96" or "64,96", height and width; None where it was not given.
+    """Returns the image size in a flag: "64" is one number, "64x96" or "64,96" is (height, width), None is None.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if the text has another form.
     """
     if text is None:
         return None
     if not re.fullmatch(r"\d+([x,]\d+)?", text):
-        raise ValueError(f"An image size is 64, or HEIGHTxWIDTH such as 64x96. Received: image_size={text!r}")
+        raise ValueError(
+            f"image_size must be a number such as 64, or HEIGHTxWIDTH such as 64x96. Received: image_size={text!r}"
+        )
     sides = tuple(map(int, re.split("[x,]", text)))
     return sides if len(sides) > 1 else sides[0]

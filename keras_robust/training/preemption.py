@@ -1,7 +1,7 @@
-"""Runs that end when the machine is taken away, and go on in the middle of an epoch.
+"""Checkpoints in the middle of an epoch, and the end of a run when the machine is taken away.
 
-A checkpoint in the middle of an epoch is the last model, from which the run goes on, and the state of the metrics of
-the epoch so far, so that its row of the history is that of a run that was never interrupted.
+Such a checkpoint consists of `last.keras` and the state of the epoch's metrics. With both, a resumed run writes the
+same row of the history as a run that was never interrupted.
 """
 
 import contextlib
@@ -20,29 +20,29 @@ from keras_robust.methods import is_multi_worker
 from keras_robust.training.workdir import Workdir
 
 START_AGAIN = 75
-"""Exit code of a run that was interrupted after a checkpoint: the same command continues. EX_TEMPFAIL of sysexits.h."""
+"""Exit code of a run that was interrupted: start the same command again to resume it. EX_TEMPFAIL of sysexits.h."""
 
 
 class Preempted(Exception):  # noqa: N818 - it is no error
-    """SIGTERM asked the run to end, or another worker is lost; the same call goes on from the last checkpoint."""
+    """SIGTERM ended the run, or another worker was lost. The same call resumes from the last checkpoint."""
 
 
 @contextlib.contextmanager
 def lost_worker_preempts(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns TensorFlow's error where another worker has died into `Preempted`."""
+    """Turns TensorFlow's error about a lost worker into `Preempted`, if there are several workers."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         if not is_multi_worker(strategy):
             raise
-        raise Preempted("Another worker is lost: start all of them again to go on with the run.") from error
+        raise Preempted("Another worker was lost. Start all workers again to resume the run.") from error
 
 
 @contextlib.contextmanager
 def catch_sigterm() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether SIGTERM has come, which does not end the process meanwhile.
+    """Catches SIGTERM inside, so that it does not end the process. Gives a function that tells whether it was received.
 
-    In a thread that is not the main one it never comes: Python handles signals in the main thread alone.
+    Outside the main thread it catches nothing, because Python handles signals only in the main thread.
     """
     received = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -56,16 +56,20 @@ def catch_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes checkpoints in the middle of epochs, and ends the run when SIGTERM asks for it.
+    """Writes checkpoints in the middle of epochs, and ends the run after SIGTERM.
 
-    It ends after the step in progress, or after the validation in progress; with several workers all end where one is
-    asked to. It comes after the callback that saves models.
+    The run ends after the current step, or after the current validation. With several workers, all of them end if one
+    of them was asked to. This callback must come after the one that saves models.
 
     Args:
-        workdir: where to write.
-        steps_per_epoch: of the run.
-        interval: write after so many steps, too; 0 does not.
-        asked_to_end: whether SIGTERM has come.
+        workdir: the folder to write to.
+        steps_per_epoch: training steps in an epoch of the run.
+        interval: steps from one checkpoint to the next; 0 writes a checkpoint in the middle of an epoch only after
+            SIGTERM.
+        asked_to_end: returns whether SIGTERM was received.
+
+    Raises:
+        Preempted: from `fit`, after SIGTERM, when the checkpoint or the epoch is saved.
     """
 
     def __init__(self, workdir: Workdir, steps_per_epoch: int, interval: int, asked_to_end: Callable[[], bool]) -> None:
@@ -77,11 +81,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._written_at = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Counts from here."""
+        """Starts to count steps."""
         self._written_at = self._step()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes where it is time; the end of an epoch is not in its middle."""
+        """Writes a checkpoint if it is due. `SaveModels` writes the one at the end of an epoch."""
         step = self._step()
         if step % self.steps_per_epoch == 0:
             return
@@ -92,13 +96,13 @@ class Checkpoint(keras.callbacks.Callback):
             self.workdir.save_last(self.model)
             self._written_at = step
         if ends:
-            raise Preempted(f"SIGTERM at step {step}: the checkpoint is written. The same call goes on with the run.")
+            raise Preempted(f"SIGTERM at step {step}: the checkpoint is written. The same call resumes the run.")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Ends the run where it was asked to during the last step or the validation."""
+        """Ends the run if SIGTERM was received during the last step or the validation."""
         self._written_at = self._step()
         if self._any_worker_ends():
-            raise Preempted(f"SIGTERM in epoch {epoch + 1}, which is saved. The same call goes on with the run.")
+            raise Preempted(f"SIGTERM in epoch {epoch + 1}, which is saved. The same call resumes the run.")
 
     def _step(self) -> int:
         return int(self.model.steps_taken.numpy())
@@ -115,10 +119,10 @@ def _sum_of_workers(value: Tensor, strategy: tf.distribute.Strategy) -> Tensor:
 
 
 class FinishEpoch(keras.callbacks.Callback):
-    """Gives the metrics what they had when the epoch was interrupted, and ends `fit` after that epoch.
+    """Restores the metrics of the epoch that was interrupted, and ends `fit` after that epoch.
 
     Args:
-        workdir: of the run.
+        workdir: folder of the run.
     """
 
     def __init__(self, workdir: Workdir) -> None:
@@ -126,7 +130,7 @@ class FinishEpoch(keras.callbacks.Callback):
         self.workdir = workdir
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Restores the metrics; `fit` has just reset them."""
+        """Restores the metrics, because `fit` has just reset them."""
         restore_metrics(self.model, self.workdir)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -135,21 +139,21 @@ class FinishEpoch(keras.callbacks.Callback):
 
 
 def save_metrics(model: keras.Model, workdir: Workdir) -> None:
-    """Writes the state of the metrics of an epoch so far, beside that of an earlier checkpoint."""
+    """Writes the state of the epoch's metrics. The file of an earlier checkpoint stays, because it has another name."""
     buffer = io.BytesIO()
     np.savez(buffer, *[variable.numpy() for variable in model.metrics_variables])
     workdir.metrics(int(model.steps_taken.numpy())).write_bytes(buffer.getvalue())
 
 
 def restore_metrics(model: keras.Model, workdir: Workdir) -> None:
-    """Sets the metrics to what `save_metrics` wrote at the model's step.
+    """Restores the metrics that `save_metrics` wrote at the model's step.
 
     Raises:
-        ValueError: if it wrote nothing.
+        ValueError: if their file does not exist.
     """
     path = workdir.metrics(int(model.steps_taken.numpy()))
     if not path.exists():
-        raise ValueError(f"A run goes on in the middle of an epoch with the metrics of its step. Received: no {path}")
+        raise ValueError(f"Resuming in the middle of an epoch needs the metrics of its checkpoint. Received: no {path}")
     saved = np.load(io.BytesIO(path.read_bytes()))
     for index, variable in enumerate(model.metrics_variables):
         variable.assign(saved[f"arr_{index}"])

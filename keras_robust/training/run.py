@@ -1,4 +1,4 @@
-"""A training run: what its config, its folder and its devices come to."""
+"""A training run: checks of its data, its model, its batches and its callbacks."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from keras_robust.training.preemption import Checkpoint, FinishEpoch, catch_sigt
 from keras_robust.training.workdir import Workdir
 
 Generation = Callable[..., contextlib.AbstractContextManager[AttackedBatches]]
-"""From a model, its clean batches and `steps_per_epoch`: see `asynchronous_generation`."""
+"""Makes attacked batches from a model, its clean batches and `steps_per_epoch`: see `asynchronous_generation`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Run:
     """A run of `train`.
 
     Attributes:
-        config: resolved.
-        workdir: where the run goes on from.
-        strategy: its devices.
-        data_dir: where TFDS keeps its data sets; None is its default.
+        config: a config that `training.config.resolve` returned.
+        workdir: the folder of the run, from which it resumes.
+        strategy: the devices.
+        data_dir: folder of prepared data sets. None means TFDS's default.
         data_service: address of the tf.data service that prepares the batches, or None.
-        classifier: in the place of the config's, or None.
-        data: in the place of the config's data set, or None.
-        steps_per_pass: batches of a pass over the training data.
+        classifier: replaces the classifier of the config, or None.
+        data: replaces the data set of the config, or None.
+        steps_per_pass: batches in a pass over the training data.
         image_shape: (height, width, channels) of the images in batches.
     """
 
@@ -63,24 +63,24 @@ class Run:
         classifier: Classifier | None = None,
         data: DataFunction | None = None,
     ) -> "Run":
-        """Checks the data and seeds what is random.
+        """Checks the data, sets the random seeds, and returns the run.
 
         Raises:
-            ValueError: if the batch does not divide among the replicas, the data are not there, differ in size or are
-                less than a batch, the steps of an execution do not divide those of an epoch, or a data service is to
-                feed several workers.
+            ValueError: if the batch cannot be divided evenly among the replicas; if the data are missing, differ in
+                size, or are fewer than a batch; if `steps_per_epoch` is not a multiple of `steps_per_execution`; or if
+                there are a data service and several workers.
         """
         if data_service is not None and is_multi_worker(strategy):
             raise ValueError(
-                "A data service feeds one process: workers would not train on the same global batches. Received: "
-                f"data_service={data_service!r} with several workers"
+                "A data service feeds one process only. Do not use it with several workers: they would not train on "
+                f"the same global batches. Received: data_service={data_service!r} with several workers"
             )
         check_batch_size(config["batch_size"], strategy.num_replicas_in_sync)
         options = {"data_dir": data_dir, "on_bad_image": config["on_bad_image"]}
         name = config["dataset"] if data is None else data
         if not isinstance(name, str) and not callable(name):
             raise ValueError(
-                "The data set is a name, or the path of a function; a function itself is given to `train` as `data`. "
+                "dataset must be a name or the path of a function. Pass a function itself to `train` as `data`. "
                 f"Received: dataset={name!r}"
             )
         info = describe(name, config["train_split"], download=download, **options)
@@ -88,7 +88,8 @@ class Run:
         shape, _ = (part.shape_at(config["image_size"]) for part in (info, validation))
         if config["batch_size"] > info.num_examples:
             raise ValueError(
-                f"Expected a batch of at most {info.num_examples}, the examples in {info.split!r} of {info.name!r}. "
+                f"batch_size must be at most {info.num_examples}, the number of examples in {info.split!r} of "
+                f"{info.name!r}. "
                 f"Received: batch_size={config['batch_size']}"
             )
         steps_per_pass = info.num_examples // config["batch_size"]
@@ -105,14 +106,14 @@ class Run:
 
     @property
     def monitor(self) -> str:
-        """The metric whose highest value is best."""
+        """Name of the metric whose highest value is best."""
         return "val_robust_accuracy" if self.config["validation_attack"] else "val_accuracy"
 
     def load_or_build(self) -> RobustModel:
-        """Returns the model from which the run goes on.
+        """Returns the model in `last.keras`, or a new one if the run has not written this file yet.
 
         Raises:
-            ValueError: if it cannot be built, or not be loaded.
+            ValueError: if the model cannot be built or loaded.
         """
         own = own_paths(self.config)
         with self.strategy.scope():
@@ -136,12 +137,13 @@ class Run:
             if absent is None:
                 raise
             raise ValueError(
-                f"The model of this run has the {absent}, which Keras does not know: import the module that registers "
-                f"it with keras.saving.register_keras_serializable, then train. Received: {self.workdir.last}"
+                f"The model of this run contains the {absent}, which Keras does not know. Before training, import the "
+                "module that registers it with keras.saving.register_keras_serializable. Received: "
+                f"{self.workdir.last}"
             ) from error
 
     def stops_early(self, history: Workdir) -> bool:
-        """Returns whether there was no progress for long enough to end the run."""
+        """Returns whether the history shows no progress for `early_stopping_patience` epochs."""
         return 0 < self.config["early_stopping_patience"] <= history.epochs_without_progress(self.monitor)
 
     def fit(
@@ -154,15 +156,15 @@ class Run:
         generation: Generation | None,
         verbose: str | int,
     ) -> None:
-        """Trains the rest of the epoch that was interrupted, or else all epochs that are left.
+        """Trains the rest of an interrupted epoch. If no epoch was interrupted, trains all remaining epochs.
 
         Args:
-            model: as `load_or_build` returned it.
-            output: where to write; see `workdir.folder_of_worker`.
-            checkpoint_steps: as in `train`.
-            callbacks: as in `train`.
-            generation: as in `train`.
-            verbose: as in `train`.
+            model: the model that `load_or_build` returned.
+            output: the folder to write to; see `workdir.folder_of_worker`.
+            checkpoint_steps: see `train`.
+            callbacks: see `train`.
+            generation: see `train`.
+            verbose: see `train`.
         """
         steps_taken = int(model.steps_taken.numpy())
         epoch, steps_of_epoch = divmod(steps_taken, self.steps_per_epoch)
@@ -174,7 +176,7 @@ class Run:
                 batches, own_callbacks = attacked.data_set, [attacked.callback, *own_callbacks]
             if steps_of_epoch:
                 own_callbacks.append(FinishEpoch(self.workdir))
-            asked_to_end = stack.enter_context(catch_sigterm())  # the last to handle it: Ray does, too
+            asked_to_end = stack.enter_context(catch_sigterm())  # after Ray, which also handles SIGTERM
             stack.enter_context(naming_bad_images())
             own_callbacks.append(Checkpoint(output, self.steps_per_epoch, checkpoint_steps, asked_to_end))
             model.fit(
@@ -184,7 +186,7 @@ class Run:
                 epochs=self.config["epochs"],
                 steps_per_epoch=self.steps_per_epoch - steps_of_epoch,
                 callbacks=[*own_callbacks, *callbacks],
-                shuffle=False,  # the stream is shuffled
+                shuffle=False,  # the batches are shuffled already
                 verbose=verbose if is_chief(self.strategy) else 0,
             )
 

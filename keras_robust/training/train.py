@@ -1,4 +1,4 @@
-"""One call from config to trained model, which goes on where an earlier call stopped."""
+"""`train`: one call from a config to a trained model. It resumes where an earlier call stopped."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -34,42 +34,45 @@ def train(
     generation: Generation | None = None,
     verbose: str | int = "auto",
 ) -> RobustModel:
-    """Trains the model of a config in `workdir`, or goes on with the run that is there.
+    """Trains the model of a config in `workdir`, or resumes the run that is in `workdir`.
 
-    The batches, the random starts and the weights are functions of the config alone: a run that was killed and started
-    again sees what it would have seen. With `config.deterministic` it ends with the same weights, bit for bit, unless
-    the classifier drops out units: Keras does not save the state of these draws. (A ResNet-20 that trained on clean
-    and attacked images in batches of 128 differed from run to run on CPU; why is not known.) It may go on
-    with another number of replicas: the global batches are the same, the random starts differ.
+    The batches and the random starts of attacks depend only on the config, so a run that was killed and resumed sees
+    the same ones. With `config.deterministic`, such a run also ends with the same weights, bit for bit. This does not
+    hold for classifiers with dropout, because Keras does not save the state of its draws. It also did not hold on CPU
+    for a ResNet-20 that trained on clean and attacked images in batches of 128; the reason is not known. A run may
+    resume with another number of replicas: its global batches are then the same, but its random starts differ.
 
     Args:
         config: see `training.config`.
         workdir: folder of the run; see `training.workdir`.
-        classifier: in the place of the config's: a Keras model of images to logits, with the weights that it has, or a
-            function that makes one, as several devices need. A class of yours must be registered with Keras by
-            `keras.saving.register_keras_serializable`. A run that goes on takes the model of `workdir`.
-        data: in the place of the config's data set: a function of the config's `train_split` or `validation_split` that
-            returns a `tf.data.Dataset` of examples; see `data.load_split`.
-        data_dir: where TFDS keeps its data sets; None is its default.
-        download: let TFDS download a data set that is missing.
-        data_service: grpc://HOST:PORT of a tf.data service that prepares the batches: see `data.training_batches`.
-        strategy: see `create_strategy`. With several workers, all call this with the same arguments, and `workdir` is
-            one folder for all of them.
+        classifier: replaces the classifier of the config: a Keras model from images to logits, which keeps its weights,
+            or a function that makes one. Several devices need the function. Register your own class with
+            `keras.saving.register_keras_serializable`. A resumed run ignores this model and loads that of `workdir`.
+        data: replaces the data set of the config: a function that maps the config's `train_split` or `validation_split`
+            to a `tf.data.Dataset` of examples; see `data.load_split`.
+        data_dir: folder of prepared data sets. None means TFDS's default, usually ~/tensorflow_datasets.
+        download: whether TFDS may download a data set that is missing.
+        data_service: grpc://HOST:PORT of a tf.data service that prepares the batches; see `data.training_batches`. None
+            prepares them in this process.
+        strategy: see `create_strategy`. With several workers, each must make this call with the same arguments, and
+            `workdir` must be one folder that all of them share.
         tpu: see `create_strategy`.
-        checkpoint_steps: write a checkpoint after so many steps, too; 0 writes after each epoch alone.
-        callbacks: further ones for `fit`, after those of the run.
-        generation: who attacks the batches: see `train_async`. None lets the training step do it.
-        verbose: as in `keras.Model.fit`.
+        checkpoint_steps: steps from one checkpoint to the next in the middle of an epoch. 0 writes checkpoints only
+            after each epoch and after SIGTERM.
+        callbacks: further callbacks for `fit`. They run after those of the run.
+        generation: makes attacked batches outside the training step: see `train_async`. None attacks in the training
+            step.
+        verbose: see `keras.Model.fit`.
 
     Returns:
-        The model after the last epoch; with averaged weights, where the optimizer keeps them (`use_ema=True`).
+        The model after the last epoch. If the optimizer averages weights (`use_ema=True`), it has the averages.
 
     Raises:
-        ValueError: if the config, the data set or the workdir is not as it must be; nothing is written then. Also if a
-            file of a folder turns out to be no image; it is named.
-        FloatingPointError: if weights, images, attacked images, gradients or the loss are not finite: see `fit`;
-            nothing of that epoch is saved.
-        Preempted: if SIGTERM came, or another worker is lost; the same call goes on from the last checkpoint.
+        ValueError: if the config, the data set or the workdir is wrong, before anything is written. Later, if a file in
+            an image folder is no image; the message names the file.
+        FloatingPointError: if weights, images, attacked images, gradients or the loss are not finite: see `fit`. The
+            epoch in which this happens is not saved.
+        Preempted: if SIGTERM was received, or another worker was lost. The same call resumes from the last checkpoint.
     """
     config = resolve(config, classifier=classifier, dataset=data)
     check_integer("checkpoint_steps", checkpoint_steps, 0)
@@ -96,9 +99,9 @@ def train(
         output.drop_lost_rows(epochs)
         if steps_of_epoch:
             run.fit(model, output, **options)
-            model = run.load_or_build()  # `fit` leaves averaged weights: the run goes on from those that it saved
+            model = run.load_or_build()  # `fit` ends with averaged weights: load the saved ones
         if run.stops_early(output):
-            model.use_averages()  # as `fit` does
+            model.use_averages()  # as `fit` does at its end
         else:
             run.fit(model, output, **options)
     return model

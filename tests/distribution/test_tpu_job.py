@@ -143,7 +143,7 @@ def test_a_creation_that_fails_ends_the_job(job, gcloud):
 
 def test_an_error_of_gcloud_is_not_taken_for_no_vm(job, gcloud):
     gcloud.answer(describe=[3])
-    with pytest.raises(ChildProcessError, match="does not say how digits is"):
+    with pytest.raises(ChildProcessError, match="does not return the state of digits"):
         job(vm()).do(STEPS)
     assert verbs(gcloud.calls) == ["describe"]
 
@@ -165,7 +165,7 @@ def test_an_error_of_gcloud_in_the_middle_of_a_job_is_lived_through(job, gcloud,
 
 def test_a_job_that_gcloud_does_not_answer_any_more_says_what_may_still_cost(job, gcloud):
     gcloud.answer(describe=[3], **{"launch/train.py": [255]})
-    with pytest.raises(ChildProcessError, match=r"does not say how digits is.*tpu-vm delete digits"):
+    with pytest.raises(ChildProcessError, match=r"does not return the state of digits.*tpu-vm delete digits"):
         job(vm()).do(["train"])
     assert verbs(gcloud.calls) == ["train", *["describe"] * LOOKS]
 

@@ -181,7 +181,7 @@ def test_an_interrupted_run_ends_with_the_same_weights_bit_for_bit(data_dir, tmp
     arguments = [*SMALL, "--config.deterministic=True", "--config.train_split=train[:1024]", data_dir]
     exit_code, errors = interrupt([*arguments, f"--workdir={tmp_path}/killed"], 1, signal.SIGTERM)
     assert exit_code == 75
-    assert "The same call goes on with the run." in errors
+    assert "The same call resumes the run." in errors
     assert "Traceback" not in errors
     interrupt([*arguments, f"--workdir={tmp_path}/killed"], 2, signal.SIGKILL)
     history = (tmp_path / "killed" / "history.csv").read_text().splitlines()

@@ -86,10 +86,10 @@ BAD_SECTIONS = {
     "argument of a method": ({"method": {"name": "adversarial_training", "clean": 1}}, "clean"),
     "attack": ({"attack": {"name": "pdg", "epsilon": 0.1}}, "attack='pdg'"),
     "norm": ({"attack": {"name": "pgd", "norm": "linfinity", "epsilon": 0.1}}, "norm='linfinity'"),
-    "no epsilon": ({"attack": {"name": "pgd"}}, "has an epsilon"),
+    "no epsilon": ({"attack": {"name": "pgd"}}, "must have an epsilon"),
     "argument of an attack": ({"attack": {"name": "pgd", "epsilon": 0.1, "stesp": 3}}, "stesp"),
     "optimizer": ({"optimizer": {"name": "adamm", "learning_rate": 1}}, "optimizer='adamm'"),
-    "no learning rate": ({"optimizer": {"name": "adam"}}, "has a learning_rate"),
+    "no learning rate": ({"optimizer": {"name": "adam"}}, "must have a learning_rate"),
     "argument of an optimizer": ({"optimizer": {"name": "adam", "learning_rate": 1, "momentums": 1}}, "momentums"),
     "schedule": ({"optimizer": {"name": "adam", "learning_rate": {"name": "cycle"}}}, "learning_rate='cycle'"),
 }

@@ -101,7 +101,9 @@ def test_it_is_exported(run, tmp_path):
     """A script must be told which module registers the network."""
     arguments = [f"--model={run / 'best.keras'}", f"--output={tmp_path / 'export'}"]
     refused = launch("export.py", *arguments)
-    assert re.search(r"the file has the class '\w+', which Keras does not know: .* by --import=MODULE", refused.stderr)
+    assert re.search(
+        r"the file contains the class '\w+', which Keras does not know. Use --import=MODULE", refused.stderr
+    )
     exported = launch("export.py", *arguments, "--import=own_objects")
     assert exported.returncode == 0, exported.stderr[-3000:]
     images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
@@ -165,13 +167,13 @@ class TestObjects:
 
     @pytest.mark.parametrize("given", [3, own_objects.nothing, keras.layers.Dense(3)])
     def test_no_model(self, tmp_path, given):
-        with pytest.raises(ValueError, match=r"classifier is a keras\.Model of images to logits, or a function"):
+        with pytest.raises(ValueError, match=r"classifier must be a keras\.Model from images to logits, or a function"):
             kr.training.train(CONFIG, tmp_path, classifier=given)
 
     def test_a_config_that_was_written_asks_for_its_objects(self, tmp_path):
         with pytest.raises(ValueError, match="was given to `train` as an object: give it again"):
             kr.training.train(CONFIG | {"classifier": {"object": "own_objects:MyNet"}}, tmp_path)
-        with pytest.raises(ValueError, match="a function itself is given to `train` as `data`"):
+        with pytest.raises(ValueError, match="Pass a function itself to `train` as `data`"):
             kr.training.train(CONFIG | {"dataset": {"object": "own_objects:squares"}}, tmp_path)
 
 
@@ -187,8 +189,8 @@ MISTAKES = {
     "no colon": ("own_objects.MyNet", r"Did you mean 'own_objects:MyNet'\? Received: classifier='own_objects.MyNet'"),
     "no class": ("own_objects:a_number", "names a class or a function .*of type int"),
     "a model": ("own_objects:a_network", "names a class or a function .*of type MyNet"),
-    "nothing made": ("own_objects:nothing", "makes a keras.Model of images to logits. Received: None"),
-    "unknown": ("lenet6", r"classifier is one of \[.*\], or a path such as 'my_package.networks:MyNet'"),
+    "nothing made": ("own_objects:nothing", "must make a keras.Model from images to logits. Received: None"),
+    "unknown": ("lenet6", r"classifier must be one of \[.*\], or a path such as 'my_package.networks:MyNet'"),
 }
 
 

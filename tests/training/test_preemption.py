@@ -76,7 +76,7 @@ def assert_as_whole(model, workdir, whole):
 @pytest.mark.multi_device
 def test_sigterm_ends_a_run_that_then_goes_on_with_more_replicas(tmp_path, data_dir, whole):
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted, match=r"SIGTERM at step 5.*The same call goes on"):
+    with pytest.raises(Preempted, match=r"SIGTERM at step 5.*The same call resumes"):
         train(tmp_path, data_dir, At(4, send_sigterm))
     assert signal.getsignal(signal.SIGTERM) is handler
     metrics = tmp_path / "metrics-5.npz"

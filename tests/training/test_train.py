@@ -176,7 +176,7 @@ def test_nothing_is_written_before_the_checks_pass(name, tmp_path, data_dir):
 
 def test_a_folder_of_something_else_is_refused(tmp_path, data_dir):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match="new, empty, or that of a run"):
+    with pytest.raises(ValueError, match="new, empty, or the folder of a run"):
         train(CONFIG, tmp_path, data_dir)
 
 

@@ -1,4 +1,4 @@
-"""What a training run costs before it is started: operations, memory, hours, price."""
+"""Predicts what a training run costs: operations, memory, hours and price."""
 
 from keras_robust.tools.planning.accelerators import ACCELERATORS, Accelerator, Devices, parse_devices
 from keras_robust.tools.planning.plan import UTILIZATION, Plan, plan

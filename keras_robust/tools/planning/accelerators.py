@@ -1,4 +1,4 @@
-"""What vendors publish of their accelerators: dense peaks, memory, links."""
+"""Published data of accelerators: peak speed without sparsity, memory, and links between devices."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ from keras_robust.tools.planning.costs import Operation
 
 GIGA, TERA = 10**9, 10**12
 NETWORK = 12.5 * GIGA
-"""Bytes per second between machines, each way: 100 Gbit/s per machine, an assumption."""
+"""Bytes per second between machines, in each direction. This assumes 100 Gbit/s per machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +16,13 @@ class Accelerator:
     """One device, as its vendor describes it.
 
     Attributes:
-        name: for tables.
-        flops: peak floating-point operations per second, without sparsity, by the dtype in which layers compute.
-        bandwidth: of its memory, bytes per second.
-        memory: bytes.
-        link: to the other devices of its group, bytes per second each way.
-        group: how many devices these links join at most: the GPUs of a machine, the chips of a TPU pod.
-        source: of the numbers.
+        name: name in tables.
+        flops: peak floating-point operations per second, without sparsity, for each dtype in which layers compute.
+        bandwidth: bytes per second between the device and its memory.
+        memory: size of its memory in bytes.
+        link: bytes per second to the other devices of its group, in each direction.
+        group: largest number of devices that such links connect: the GPUs of a machine, the chips of a TPU pod.
+        source: where the numbers are published.
     """
 
     name: str
@@ -35,23 +35,26 @@ class Accelerator:
 
     @property
     def automatic_dtype(self) -> str:
-        """What `compute_dtype="auto"` of an attack comes to."""
+        """The dtype that `compute_dtype="auto"` of an attack means on this device."""
         return "bfloat16" if "bfloat16" in self.flops else "float32"
 
     def seconds(self, operations: Sequence[Operation], utilization: float) -> float:
-        """Returns how long operations take, one after the other: each as long as its arithmetic or its traffic takes.
+        """Returns how many seconds the operations of a pass take, one after the other.
+
+        An operation takes as long as its arithmetic or its memory traffic, whichever is longer.
 
         Args:
-            operations: of a pass.
-            utilization: share of the peaks that programs reach.
+            operations: the operations of a pass.
+            utilization: share of the peaks that programs reach, in (0, 1].
 
         Raises:
-            ValueError: if there is no peak for a dtype in which they multiply.
+            ValueError: if an operation multiplies in a dtype for which the device has no peak.
         """
         lacking = sorted({each.dtype for each in operations if each.flops} - set(self.flops))
         if lacking:
             raise ValueError(
-                f"{self.name} computes in {sorted(self.flops)}. Received: a classifier or attack in {lacking}"
+                f"On {self.name}, classifier and attack must compute in one of {sorted(self.flops)}. "
+                f"Received: computation in {lacking}"
             )
         arithmetic = [each.flops / self.flops[each.dtype] if each.flops else 0.0 for each in operations]
         traffic = [each.traffic / self.bandwidth for each in operations]
@@ -60,11 +63,12 @@ class Accelerator:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """So many of an accelerator; each trains on its share of a batch.
+    """A number of devices of one kind. Each accelerator trains on its part of a batch.
 
     Attributes:
-        accelerator: None for the CPU cores of this machine, which train together as one replica and are measured.
-        count: at least 1.
+        accelerator: the kind. None means the CPU cores of this machine, which train together as one replica and are
+            measured.
+        count: number of devices or CPU cores, at least 1.
     """
 
     accelerator: Accelerator | None
@@ -72,16 +76,17 @@ class Devices:
 
     @property
     def replicas(self) -> int:
-        """Shares of a batch."""
+        """Number of parts into which a batch is divided."""
         return self.count if self.accelerator else 1
 
     def __str__(self) -> str:
         return f"{self.count} x {self.accelerator.name if self.accelerator else 'CPU core of this machine'}"
 
     def all_reduce_seconds(self, size: float) -> float:
-        """Returns how long it takes to add up `size` bytes over the devices, in rings in each group and between groups.
+        """Returns how many seconds it takes to add up `size` bytes over all devices.
 
-        A ring of n sends 2 (n - 1) / n times the bytes (Patarasuk & Yuan, 2009).
+        The devices of each group form a ring, and the groups form another ring. In a ring of n, each member sends
+        2 (n - 1) / n times the bytes (Patarasuk & Yuan, 2009).
         """
         if self.accelerator is None:
             return 0.0
@@ -94,19 +99,19 @@ class Devices:
 def _gpu(
     name: str, single: float, half: float, bfloat: bool, bandwidth: float, memory: float, link: float, source: str
 ) -> Accelerator:
-    """Returns a GPU of a machine with eight; peaks in TFLOP/s, sizes in GB."""
+    """Returns a GPU of a machine with eight GPUs. Peaks are in TFLOP/s, sizes in GB, rates in GB/s."""
     flops = {"float32": single * TERA, "float16": half * TERA} | ({"bfloat16": half * TERA} if bfloat else {})
     return Accelerator(name, flops, bandwidth * GIGA, memory * GIGA, link * GIGA, 8, source)
 
 
 def _tpu(name: str, peak: float, bandwidth: float, memory: float, link: float, group: int, source: str) -> Accelerator:
-    """Returns a TPU chip, which multiplies float32 in bfloat16 unless it is told otherwise."""
+    """Returns a TPU chip. By default, a TPU multiplies float32 numbers in bfloat16."""
     flops = {"float32": peak * TERA, "bfloat16": peak * TERA}
     return Accelerator(name, flops, bandwidth * GIGA, memory * GIGA, link * GIGA, group, source)
 
 
-# On Ampere and later the peak in float32 is that of TF32, in which TensorFlow multiplies there unless it is told
-# otherwise. Vendors give links as the sum of both ways, or each way: here it is each way.
+# On Ampere and later, the peak in float32 is that of TF32, because TensorFlow multiplies float32 in TF32 there by
+# default. Some vendors give the speed of links as the sum of both directions. Here it is that of one direction.
 _DATA_SHEETS = (
     _gpu("V100-16GB", 15.7, 125, False, 900, 16, 150, "NVIDIA V100 data sheet (2020), SXM2"),
     _gpu("V100-32GB", 15.7, 125, False, 900, 32, 150, "NVIDIA V100 data sheet (2020), SXM2"),
@@ -143,24 +148,25 @@ _DATA_SHEETS = (
 )
 ACCELERATORS = {accelerator.name.lower().replace(" ", "-"): accelerator for accelerator in _DATA_SHEETS}
 CORES_PER_CHIP = {"tpu-v2": 2, "tpu-v3": 2, "tpu-v4": 2, "tpu-v5p": 2}
-"""Of TPUs whose slices Google names by their TensorCores, not by their chips."""
+"""TensorCores per chip of TPUs whose slices Google names by the number of TensorCores, not of chips."""
 
 
 def parse_devices(text: str) -> Devices:
-    """Returns what a text such as "8xH100", "tpu-v5e-64" (a slice) or "2xcpu" means.
+    """Returns the devices that a text names, such as "8xH100", "tpu-v5e-64" (a slice) or "2xcpu".
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if the text has another form, names an unknown accelerator, or means less than one chip or a
+            fraction of a chip.
     """
     match = re.fullmatch(r"(?P<count>\d+)x(?P<name>.+)|(?P<tpu>tpu-v\w+)-(?P<size>\d+)", text.lower())
     name = (match["name"] or match["tpu"]) if match else None
     if match is None or (name != "cpu" and name not in ACCELERATORS):
         raise ValueError(
-            f"Accelerators are a number and a name, such as 8xH100 or 2xcpu, or a slice such as tpu-v5e-64; the names "
-            f"are {[*ACCELERATORS, 'cpu']}. Received: accelerators={text!r}"
+            f"accelerators must be a number and a name, such as 8xH100 or 2xcpu, or a slice such as tpu-v5e-64. The "
+            f"names are {[*ACCELERATORS, 'cpu']}. Received: accelerators={text!r}"
         )
     cores = CORES_PER_CHIP.get(name, 1) if match["tpu"] else 1
     count = int(match["count"] or match["size"])
     if count < 1 or count % cores:
-        raise ValueError(f"There are whole chips, at least one. Received: accelerators={text!r}")
+        raise ValueError(f"accelerators must be a whole number of chips, at least 1. Received: accelerators={text!r}")
     return Devices(ACCELERATORS.get(name), count // cores)

@@ -1,11 +1,13 @@
-"""What passes cost: what one computes, moves and keeps, and what a device must hold while it trains.
+"""Costs of passes: arithmetic, memory traffic, and the memory that a device needs while it trains.
 
-The cost of a pass is read off the graph that TensorFlow makes of it.
+The cost of a pass is read from the graph that TensorFlow makes of it.
 
-Multiplications and additions of convolutions and matrices are counted, two operations each. Memory traffic is that of a
-compiler that fuses what it can: a tensor is in memory if a convolution, matrix product or pooling makes or reads it, if
-the backward half of the pass needs it, or if it is an input of the pass; each operation reads its inputs and writes its
-outputs that are in memory. The others live in registers.
+Arithmetic: only convolutions and matrix products are counted, with two operations for a multiplication and an addition.
+
+Memory traffic: we assume a compiler that fuses operations where it can. A tensor is then in memory if a convolution,
+matrix product or pooling writes or reads it, if the backward half of the pass needs it, or if it is an input of the
+pass. An operation reads those of its inputs, and writes those of its outputs, that are in memory. All other tensors
+stay in registers.
 """
 
 import dataclasses
@@ -22,20 +24,20 @@ from keras_robust.methods.replica_state import KeepsReplicaState
 from keras_robust.tools.planning.passes import Pass, image_shape
 
 VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "Cast")
-"""Operations that leave a tensor where it is, unless they make it smaller; it is widened where it is read."""
+"""Operations that are free, because they leave the tensor in memory as it is. A cast to a smaller dtype is not free."""
 SHAPES = ("Shape", "ShapeN", "Size", "Rank")
-"""Operations that look at a shape alone, which is known before anything runs."""
+"""Operations that need only a shape, which is known before anything runs."""
 WEIGHTS = ("ReadVariableOp", "Const")
 POOLINGS = ("MaxPool", "MaxPoolGrad", "AvgPool", "AvgPoolGrad")
 UNKNOWN = ("Conv", "MatMul", "Einsum", "PartitionedCall", "While")
-"""Parts of names of operations that cost much, or contain others, and cannot be counted unless they are in `FLOPS`."""
+"""Parts of names of expensive or nested operations. Those that are not in `FLOPS` cannot be counted."""
 USABLE = 0.9
-"""Share of a device's memory that tensors can have; the rest is left to programs, kernels and gaps: an assumption."""
+"""Share of a device's memory that tensors can use. We assume that programs, kernels and gaps take the rest."""
 
 
 def _size(tensor: Tensor) -> int:
     if not tensor.shape.is_fully_defined():
-        raise ValueError(f"A plan needs shapes that are known before a classifier runs. Received: {tensor}")
+        raise ValueError(f"A plan needs a classifier with shapes that are known before it runs. Received: {tensor}")
     return math.prod(tensor.shape)
 
 
@@ -49,8 +51,8 @@ def _batch_matrix_product(operation: tf.Operation) -> int:
     return 2 * _size(operation.outputs[0]) * inner
 
 
-# A convolution multiplies each of its outputs with the height, width and depth of a kernel (height, width, depth,
-# filters); its gradients do so for each gradient in its outputs.
+# A convolution with a kernel (height, width, depth, filters) needs height x width x depth multiplications for each of
+# its outputs. Each of its two gradients needs as many for each output of the convolution.
 FLOPS: dict[str, Callable[[tf.Operation], int]] = {
     "Conv2D": lambda conv: 2 * _size(conv.outputs[0]) * math.prod(conv.inputs[1].shape[:3]),
     "Conv2DBackpropInput": lambda conv: 2 * _size(conv.inputs[2]) * math.prod(conv.inputs[1].shape[:3]),
@@ -63,17 +65,17 @@ FLOPS: dict[str, Callable[[tf.Operation], int]] = {
     "MatMul": _matrix_product,
     "BatchMatMulV2": _batch_matrix_product,
 }
-"""By TensorFlow's name of an operation: floating-point operations of one."""
+"""Number of floating-point operations of an operation, by TensorFlow's name of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """What an operation of a pass costs.
+    """The cost of an operation of a pass.
 
     Attributes:
-        flops: floating-point operations.
-        traffic: bytes that it reads and writes.
-        dtype: in which it multiplies.
+        flops: number of floating-point operations.
+        traffic: bytes that it reads from and writes to memory.
+        dtype: dtype in which it multiplies; "" if it does not multiply.
     """
 
     flops: int
@@ -83,12 +85,13 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a pass costs.
+    """The cost of a pass.
 
     Attributes:
-        operations: in the order of the graph.
-        kept: bytes of what the forward half leaves for the backward half.
-        workspace: bytes of two gradients in the largest activation, one coming and one going.
+        operations: costs of the operations, in the order of the graph.
+        kept: bytes that the forward half keeps for the backward half.
+        workspace: bytes of two gradients as large as the largest activation: the input and the output of an operation
+            of the backward half.
     """
 
     operations: tuple[Operation, ...]
@@ -107,10 +110,10 @@ class Cost:
 
 
 def cost_of(one: Pass) -> Cost:
-    """Returns what a pass costs, run once.
+    """Returns the cost of one run of a pass.
 
     Raises:
-        ValueError: if there is an operation that cannot be counted, or a shape that depends on the images.
+        ValueError: if an operation cannot be counted, or a shape depends on the images.
     """
     forward: set[str] = set()
     weights = [variable.value for variable in one.classifier.trainable_variables] if one.of_weights else []
@@ -130,7 +133,7 @@ def cost_of(one: Pass) -> Cost:
 
 
 def _needed(graph: tf.Graph) -> Iterator[tf.Operation]:
-    """Yields what the outputs need, in order: TensorFlow drops the rest before it runs a graph."""
+    """Yields the operations that the outputs need, in order. TensorFlow removes the others before it runs a graph."""
     needed: set[str] = set()
     left = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
     while left:
@@ -157,11 +160,11 @@ def _bytes(tensor: Tensor) -> int:
 
 
 class _Reader:
-    """Reads costs off a graph.
+    """Reads costs from a graph.
 
     Args:
-        operations: of the graph.
-        forward: names of those in the forward half.
+        operations: the operations of the graph.
+        forward: names of the operations in the forward half.
     """
 
     def __init__(self, operations: list[tf.Operation], forward: set[str]) -> None:
@@ -188,13 +191,13 @@ class _Reader:
         return list({tensor.ref(): tensor for tensor in map(_origin, operation.inputs)}.values())
 
     def _keeps(self, reader: tf.Operation, tensor: Tensor) -> bool:
-        """Whether a tensor of the forward half, and no weight, is read in the backward half."""
+        """Returns whether the backward half reads a tensor of the forward half that is not a weight."""
         crosses = tensor.op.name in self.forward and reader.name not in self.forward
         return crosses and tensor.op.type not in WEIGHTS
 
     def _cost(self, operation: tf.Operation, in_memory: set[str]) -> Operation:
         if operation.type not in FLOPS and any(word in operation.type for word in UNKNOWN):
-            raise ValueError(f"A plan does not know what this operation costs. Received: {operation.type}")
+            raise ValueError(f"A plan cannot count the cost of this kind of operation. Received: {operation.type}")
         tensors = [*self._inputs(operation), *operation.outputs] if operation.type != "Placeholder" else []
         traffic = sum(_bytes(tensor) for tensor in tensors if tensor.name in in_memory)
         if operation.type not in FLOPS:
@@ -204,17 +207,16 @@ class _Reader:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on a device.
+    """Memory that a training step needs on a device, in bytes.
 
     Attributes:
-        weights: of the classifier, statistics of normalisation included, and of static models.
-        gradients: in the trained weights.
-        optimizer: its variables: momentum, moving averages of the weights, accumulated gradients.
-        method: what a method keeps from step to step: perturbations, queues.
-        activations: what the forward half of a pass leaves for its backward half, and two gradients in the largest of
-            them; of the pass that leaves most.
+        weights: weights of the classifier, including statistics of normalisation, and of static source models.
+        gradients: gradients with respect to the trained weights.
+        optimizer: variables of the optimizer: momentum, moving averages of the weights, accumulated gradients.
+        method: what the method keeps from step to step: perturbations, queues.
+        activations: `Cost.kept` plus `Cost.workspace` of the pass that needs most.
         available: all memory of the device.
-        batch_size: images of a batch on the device.
+        batch_size: number of images of a batch on the device.
     """
 
     weights: int
@@ -227,27 +229,27 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All that is held."""
+        """The sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.method + self.activations
 
     @property
     def largest_batch(self) -> int:
-        """The most images per device whose activations fit; 0 where not even one does."""
+        """Largest number of images per device that fit; 0 if not even one fits."""
         fixed = self.weights + self.gradients + self.optimizer
         per_image = (self.activations + self.method) / self.batch_size
         return max(0, math.floor((USABLE * self.available - fixed) / per_image))
 
 
 def memory_of(model: RobustModel, costs: Iterable[Cost], batch_size: int, available: float) -> Memory:
-    """Returns the memory of a training step.
+    """Returns the memory that a training step needs.
 
     Args:
-        model: compiled, its optimizer built.
-        costs: of the passes of the step.
-        batch_size: images of a batch on the device.
-        available: bytes of the device.
+        model: a compiled model whose optimizer is built.
+        costs: costs of the passes of the step.
+        batch_size: number of images of a batch on the device.
+        available: memory of the device in bytes.
     """
-    images = np.broadcast_to(np.float32(0), (batch_size, *image_shape(model.classifier)))  # a shape alone
+    images = np.broadcast_to(np.float32(0), (batch_size, *image_shape(model.classifier)))  # only the shape matters
     state: dict[str, tuple[tuple[int, ...], str]] = {}
     if isinstance(model, KeepsReplicaState):
         state = model.replica_state_specs(images, np.broadcast_to(np.int64(0), batch_size))
@@ -263,5 +265,5 @@ def memory_of(model: RobustModel, costs: Iterable[Cost], batch_size: int, availa
 
 
 def bytes_of(variables: Iterable[Any]) -> int:
-    """Returns the bytes of variables."""
+    """Returns the size of variables in bytes."""
     return sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size for variable in variables)

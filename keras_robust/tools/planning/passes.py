@@ -1,4 +1,4 @@
-"""Which passes through a classifier a training step of each method runs, and on how many images."""
+"""The passes through a classifier that a training step of each method runs, and their numbers of images."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from keras_robust.methods import (
 ATTACK, UPDATE, VALIDATION = "attack", "update", "validation"
 
 LOOKS_AT_CLEAN_IMAGE = ("untargeted_from_prediction", "least_likely")
-"""Targets that depend on the logits of the clean image; of random ones the compiler drops that pass."""
+"""Targets that depend on the logits of the clean image. For random targets the compiler removes that pass."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Pass:
     """A pass through a classifier, and how often a step runs it.
 
     Attributes:
-        part: of a training step, `ATTACK` or `UPDATE`; of a validation step, `ATTACK` or `VALIDATION`.
+        part: part of the step: `ATTACK` or `UPDATE` in training, `ATTACK` or `VALIDATION` in validation.
         classifier: a built Keras model.
-        images: how many go through it at once.
-        count: passes per step; a fraction where a draw decides.
-        of_images: whether the gradient in the images is taken.
-        of_weights: whether the gradient in the weights is taken, in training mode.
+        images: number of images in the pass.
+        count: passes per step. A fraction is the mean of a number that is drawn at random.
+        of_images: whether the gradient with respect to the images is computed.
+        of_weights: whether the gradient with respect to the weights is computed, in training mode.
         training: whether the classifier is in training mode.
-        compute_dtype: of an attack.
+        compute_dtype: `compute_dtype` of the attack.
     """
 
     part: str
@@ -46,13 +46,13 @@ class Pass:
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Name in tables."""
         if self.of_weights:
             return "training with input gradient" if self.of_images else "training"
         return "input gradient" if self.of_images else "forward"
 
     def losses(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Returns the cross-entropy (batch,) of float images and integer labels."""
+        """Returns the cross-entropy, (batch,) float32, of float images and integer labels."""
         if self.of_weights:
             logits = tf.cast(self.classifier(images, training=True), tf.float32)
         else:
@@ -64,7 +64,7 @@ def image_shape(classifier: keras.Model) -> tuple[int, ...]:
     """Returns the shape of an image that a classifier takes.
 
     Raises:
-        ValueError: if it was not built for images of one size.
+        ValueError: if the classifier is not built for images of one size.
     """
     shape = getattr(classifier, "input_shape", None)
     if shape is None and classifier.built:
@@ -81,10 +81,10 @@ def training_passes(model: RobustModel, batch_size: int) -> list[Pass]:
     """Returns the passes of a training step on `batch_size` images.
 
     Raises:
-        ValueError: if the attack is none that `attack_passes` knows.
+        ValueError: if `attack_passes` does not know the attack.
     """
     classifier = model.classifier
-    pixels = tf.zeros((batch_size, 1, 1, 1))  # what a method trains on depends on the number of images alone
+    pixels = tf.zeros((batch_size, 1, 1, 1))  # the passes depend only on the number of images
     trained = sum(len(images) for images in model.passes(pixels, pixels).values())
     if isinstance(model, FreeAdversarialTraining):
         return [Pass(UPDATE, classifier, trained, model.replays, of_images=True, of_weights=True, training=True)]
@@ -97,7 +97,7 @@ def training_passes(model: RobustModel, batch_size: int) -> list[Pass]:
             training = model.attack_in_training_mode and source is classifier
             passes += attack_passes(model.attack, source, batch_size, training, share=1 / len(attacked))
     if isinstance(model, StaleAdversarialTraining):
-        passes.append(Pass(ATTACK, classifier, batch_size, 1))  # its accuracy on fresh images
+        passes.append(Pass(ATTACK, classifier, batch_size, 1))  # measures the accuracy on freshly attacked images
     updates = 1 if model.weight_perturbation is None else 2
     return [*passes, Pass(UPDATE, classifier, trained, updates, of_weights=True, training=True)]
 
@@ -106,7 +106,7 @@ def validation_passes(model: RobustModel, batch_size: int) -> list[Pass]:
     """Returns the passes of a validation step on `batch_size` images.
 
     Raises:
-        ValueError: if the attack is none that `attack_passes` knows.
+        ValueError: if `attack_passes` does not know the attack.
     """
     if model.validation_attack is None:
         return [Pass(VALIDATION, model.classifier, batch_size, 1)]
@@ -120,14 +120,14 @@ def attack_passes(
     """Returns the passes of an attack.
 
     Args:
-        attack: PGD in any form, or the virtual adversarial perturbation.
-        classifier: the attacked one.
-        images: how many are attacked at once.
+        attack: any form of PGD, or the virtual adversarial perturbation.
+        classifier: the attacked classifier.
+        images: number of images that are attacked at once.
         training: whether the classifier is in training mode.
-        share: of the steps that run the attack.
+        share: share of the steps that run this attack, in [0, 1].
 
     Raises:
-        ValueError: if it is another attack.
+        ValueError: if the attack is another one.
     """
     if isinstance(attack, PGD):
         compared = attack.restarts if attack.restarts > 1 else 0
@@ -137,7 +137,8 @@ def attack_passes(
         gradients, forwards = attack.power_iterations, 1
     else:
         raise ValueError(
-            f"A plan counts the passes of PGD in any form and of virtual adversarial perturbations. Received: {attack}"
+            "A plan can count only the passes of PGD in any form and of virtual adversarial perturbations. "
+            f"Received: {attack}"
         )
     one = Pass(ATTACK, classifier, images, share * forwards, training=training, compute_dtype=attack.compute_dtype)
     gradient = dataclasses.replace(one, count=share * gradients, of_images=True)

@@ -1,4 +1,4 @@
-"""What a training run costs before it is started: the plan, the sizes of data sets that it needs, and its table."""
+"""Plans: predictions of what a training run costs, the sizes of data sets that they need, and their tables."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from keras_robust.training.build import Classifier, build_model
 from keras_robust.training.config import resolve, steps_of_epoch
 
 UTILIZATION = 0.59
-"""Share of the peaks that training reaches: the median of what NVIDIA published of ResNet-50; see docs/planning.md."""
+"""Share of the peaks that training reaches: the median of NVIDIA's published ResNet-50 runs; see docs/planning.md."""
 SIZES = {
     "mnist": {"train": 60_000, "test": 10_000},
     "mnist_small": {"train": 10_000, "test": 2_000},
@@ -29,30 +29,30 @@ SIZES = {
     "svhn_cropped": {"train": 73_257, "test": 26_032, "extra": 531_131},
     "imagenet2012": {"train": 1_281_167, "validation": 50_000},
 }
-"""Examples of each split, as the catalog of TFDS has them (tensorflow.org/datasets/catalog)."""
+"""Number of examples in each split, from the catalog of TFDS (tensorflow.org/datasets/catalog)."""
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a training run costs: `str` is a table of it, `save` writes it as JSON.
+    """What a training run costs. `str` returns a table of it, `save` writes it as JSON.
 
     Attributes:
-        classifier: its name.
-        method: its class.
-        attack: of training, its name or None.
-        devices: in words.
-        device_count: of them.
-        utilization: share of the published peaks that was assumed; None where passes were measured.
-        parameters: weights that are trained.
-        batch_size: images of all devices together.
-        parts: of a training step on one device.
-        memory: on one device.
-        epochs: at most; early stopping may end a run before.
-        steps_per_epoch: of training.
-        validation_steps: per epoch.
-        validation_step_seconds: how long one takes.
-        price_per_device_hour: in any currency, or None.
+        classifier: name of the classifier.
+        method: name of the method's class.
+        attack: name of the attack in training, or None.
+        devices: number and name of the devices, in words.
+        device_count: number of devices.
+        utilization: assumed share of the published peaks; None if passes were measured.
+        parameters: number of trained weights.
+        batch_size: number of images of all devices together.
+        parts: parts of a training step on one device.
+        memory: memory on one device.
+        epochs: largest number of epochs; early stopping may end the run before.
+        steps_per_epoch: training steps per epoch.
+        validation_steps: validation steps per epoch.
+        validation_step_seconds: seconds of a validation step.
+        price_per_device_hour: price in any currency, or None.
     """
 
     classifier: str
@@ -73,12 +73,12 @@ class Plan:
 
     @property
     def step_seconds(self) -> float:
-        """How long a training step takes: one part after the other."""
+        """Seconds of a training step. Its parts run one after the other."""
         return sum(part.seconds for part in self.parts)
 
     @property
     def hours(self) -> float:
-        """How long the run takes, validation included."""
+        """Hours of the run, including validation."""
         epoch = self.steps_per_epoch * self.step_seconds + self.validation_steps * self.validation_step_seconds
         return self.epochs * epoch / 3600
 
@@ -89,14 +89,14 @@ class Plan:
 
     @property
     def price(self) -> float | None:
-        """Of all device hours."""
+        """Price of all device hours, or None."""
         return None if self.price_per_device_hour is None else self.price_per_device_hour * self.device_hours
 
     def __str__(self) -> str:
         return to_text(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data: the attributes, and what follows from them."""
+        """Returns the attributes and the properties as plain data."""
         derived = {name: getattr(self, name) for name in ("step_seconds", "hours", "device_hours", "price")}
         memory = {"total": self.memory.total, "largest_batch": self.memory.largest_batch}
         data = dataclasses.asdict(self)
@@ -122,24 +122,25 @@ def plan(
 ) -> Plan:
     """Returns what the training run of a config costs.
 
-    Nothing is trained and no data are read. Passes are counted in the method, their operations in the graph that
-    TensorFlow makes of the classifier. On accelerators each operation takes as long as its arithmetic or its memory
-    traffic takes at a share of the published peaks; on the CPU of this machine the passes are measured. Reading data,
-    compiling, writing checkpoints and waiting for other devices are left out.
+    Nothing is trained, and no data are read. The method determines how many passes a step has. The operations of a pass
+    are counted in the graph that TensorFlow makes of the classifier. On accelerators, an operation takes as long as its
+    arithmetic or its memory traffic at a share of the published peaks. On the CPU of this machine, the passes are
+    measured. A plan does not include reading data, compiling, writing checkpoints, and waiting for other devices.
 
     Args:
         config: see `training.config`.
-        accelerators: such as "8xH100", "tpu-v5e-64" or "2xcpu": see `parse_devices`.
-        utilization: share of the peaks that is reached, in (0, 1].
-        price_per_device_hour: of one device (a GPU, a TPU chip, a CPU core), in any currency; None leaves it out.
-        examples: of the training split; None looks them up: see `count_examples`.
-        validation_examples: likewise.
-        data_dir: where TFDS keeps its data sets; None is its default.
-        classifier: in the place of the config's: as of `training.train`.
+        accelerators: devices such as "8xH100", "tpu-v5e-64" or "2xcpu": see `parse_devices`.
+        utilization: share of the peaks that training reaches, in (0, 1].
+        price_per_device_hour: price of one device (a GPU, a TPU chip, a CPU core) in any currency. None leaves out the
+            price.
+        examples: number of examples in the training split. None looks it up: see `count_examples`.
+        validation_examples: number of examples in the validation split. None looks it up.
+        data_dir: folder of prepared data sets. None means TFDS's default.
+        classifier: replaces the classifier of the config: see `training.train`.
 
     Raises:
-        ValueError: if the config or an argument is not as it must be, the batch does not divide among the devices, or
-            the attack is not one that can be counted.
+        ValueError: if the config or an argument is wrong, if the batch cannot be divided evenly among the devices, or
+            if the passes of the attack or the operations of the classifier cannot be counted.
     """
     config = resolve(config, classifier=classifier)
     devices = parse_devices(accelerators)
@@ -147,7 +148,7 @@ def plan(
         check_cores(devices.count)
     check_batch_size(config["batch_size"], devices.replicas)
     if not 0 < utilization <= 1:
-        raise ValueError(f"utilization is in (0, 1]. Received: utilization={utilization!r}")
+        raise ValueError(f"utilization must be in (0, 1]. Received: utilization={utilization!r}")
     if price_per_device_hour is not None:
         check_weight("price_per_device_hour", price_per_device_hour)
     examples = _examples(config, "train_split", examples, data_dir)
@@ -192,12 +193,12 @@ def count_examples(name: str, split: str, data_dir: str | os.PathLike[str] | Non
     """Returns the number of examples in a split.
 
     Args:
-        name: a data set of `SIZES`, a folder, or any that TFDS has prepared.
-        split: in TFDS's syntax, such as "train[:95%]".
-        data_dir: where TFDS keeps its data sets; None is its default.
+        name: a data set of `SIZES`, a folder, or a data set that TFDS has prepared.
+        split: split in TFDS's syntax, such as "train[:95%]".
+        data_dir: folder of prepared data sets. None means TFDS's default.
 
     Raises:
-        ValueError: if the data set is neither, or the split is unknown or empty.
+        ValueError: if the data set is none of these, or the split is unknown or empty.
     """
     if name not in SIZES:
         return _prepared_size(name, split, data_dir)
@@ -209,13 +210,15 @@ def count_examples(name: str, split: str, data_dir: str | os.PathLike[str] | Non
     try:
         parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
     except (KeyError, ValueError, AssertionError) as error:
-        raise ValueError(f"The splits of {name!r} are {sizes}. Received: split={split!r} ({error})") from error
+        raise ValueError(
+            f"split must be one of {sizes} of {name!r}, or a part of one. Received: split={split!r} ({error})"
+        ) from error
     count = 0
-    for part in parts:  # its ends are None where it goes to the ends of the split
+    for part in parts:  # None means the beginning or end of the split
         end = sizes[part.splitname] if part.to is None else part.to
         count += end - (part.from_ or 0)
     if count < 1:
-        raise ValueError(f"A split has at least one example. Received: split={split!r} of {name!r} with {sizes}")
+        raise ValueError(f"A split must have at least one example. Received: split={split!r} of {name!r} with {sizes}")
     return count
 
 
@@ -224,19 +227,19 @@ def _prepared_size(name: str, split: str, data_dir: str | os.PathLike[str] | Non
         return describe(name, split, data_dir=data_dir).num_examples
     except ValueError as error:
         raise ValueError(
-            f"Sizes are known of {sorted(SIZES)}, of folders and of what TFDS has prepared; of others say --examples=N "
-            f"and --validation_examples=M. Received: dataset={name!r} ({error})"
+            f"The size is known only of {sorted(SIZES)}, of folders, and of data sets that TFDS has prepared. For "
+            f"others, use --examples=N and --validation_examples=M. Received: dataset={name!r} ({error})"
         ) from None
 
 
 def scaled(value: float, unit: str) -> str:
-    """Returns a number with three digits and a prefix, such as "46.4 TFLOP"."""
+    """Returns a number with three significant digits and a prefix, such as "46.4 TFLOP"."""
     factor, prefix = next(((factor, prefix) for factor, prefix in PREFIXES if value >= factor), (1, ""))
     return f"{value / factor:.3g} {prefix}{unit}"
 
 
 def to_text(plan: Mapping[str, Any]) -> str:
-    """Returns the table of a plan's data: see `Plan.to_dict`."""
+    """Returns a table of the data that `Plan.to_dict` returned."""
     rows = [
         ("run", f"{plan['method']} of {plan['classifier']} on {plan['devices']}"),
         *([("attack", plan["attack"])] if plan["attack"] else []),

@@ -1,4 +1,4 @@
-"""How long a training step takes on one device: computed for accelerators, measured on the CPU of this machine."""
+"""Duration of a training step on one device: computed for accelerators, measured on the CPU of this machine."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ from keras_robust.tools.planning.passes import ATTACK, UPDATE, Pass, image_shape
 
 ROUNDS, WARM_UPS = 7, 2
 FLOPS_OF_A_RUN = 1e11
-"""A pass is timed on as many of its images as take so many floating-point operations: about a second on 2 cores."""
+"""A pass is timed on as many of its images as need this number of operations: about a second on 2 cores."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Part:
 
     Attributes:
         name: "attack", "update" or "all-reduce".
-        work: what is run, in words.
-        flops: floating-point operations.
-        traffic: bytes read from and written to memory; in an all-reduce, bytes that are added up over the devices.
-        seconds: how long it takes.
+        work: what runs, in words.
+        flops: number of floating-point operations.
+        traffic: bytes read from and written to memory. For an all-reduce: bytes that are added up over the devices.
+        seconds: duration.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Part:
 
 
 class Timing:
-    """What passes cost and how long they take; those that differ only in their number are looked at once.
+    """Costs and durations of passes. Passes that differ only in `part` and `count` are computed or measured once.
 
     Args:
-        passes: all that will be asked for.
-        optimizer: built; see `measure`.
-        devices: where they run.
-        utilization: share of the peaks that is reached.
+        passes: all passes whose cost or duration will be needed.
+        optimizer: a built optimizer; see `measure`.
+        devices: the devices on which they run.
+        utilization: share of the peaks that programs reach, in (0, 1].
 
     Raises:
         ValueError: if a pass multiplies in a dtype for which the accelerator has no peak.
@@ -67,26 +67,26 @@ class Timing:
         self._seconds = dict(zip(self._costs, seconds, strict=True))
 
     def cost(self, one: Pass) -> Cost:
-        """Returns what a pass costs, run once."""
+        """Returns the cost of one run of a pass."""
         return self._costs[_once(one)]
 
     def seconds(self, one: Pass) -> float:
-        """Returns how long a pass takes, run once."""
+        """Returns the seconds of one run of a pass."""
         return self._seconds[_once(one)]
 
     def seconds_of(self, operations: Sequence[Operation]) -> float:
-        """Returns how long operations take on an accelerator; on a CPU 0, as they are in what was measured."""
+        """Returns the seconds of operations on an accelerator. On a CPU it returns 0, because passes include them."""
         accelerator = self.devices.accelerator
         return accelerator.seconds(operations, self.utilization) if accelerator else 0.0
 
 
 def parts_of_step(model: RobustModel, passes: Sequence[Pass], timing: Timing) -> list[Part]:
-    """Returns the attack (where there is one), the update and the all-reduce (where there are several devices).
+    """Returns the attack (if there is one), the update, and the all-reduce (if there are several devices).
 
     Args:
-        model: compiled, its optimizer built.
-        passes: of a training step.
-        timing: of them.
+        model: a compiled model whose optimizer is built.
+        passes: the passes of a training step.
+        timing: their timing.
     """
     attack, update = (_part(name, [one for one in passes if one.part == name], timing) for name in (ATTACK, UPDATE))
     parts = [attack] if attack.work else []
@@ -115,17 +115,17 @@ def _part(name: str, passes: Sequence[Pass], timing: Timing) -> Part:
 
 
 def _once(one: Pass) -> Pass:
-    """Returns a pass without what says how often and what for: what its cost depends on."""
+    """Returns a pass with neutral `part` and `count`, on which its cost does not depend."""
     return dataclasses.replace(one, part="", count=1)
 
 
 def measure(passes: Sequence[Pass], costs: Sequence[Cost], optimizer: keras.optimizers.Optimizer) -> list[float]:
-    """Returns the seconds that one run of each pass takes: the median over rounds in which all take turns.
+    """Returns the seconds of one run of each pass: the median over rounds in which all passes run in turn.
 
     Args:
-        passes: at least one; those that train change the weights.
-        costs: of the passes.
-        optimizer: built; it takes a step at the end of a pass that trains.
+        passes: at least one pass. Passes with `of_weights` change the weights.
+        costs: the costs of the passes.
+        optimizer: a built optimizer, which takes a step at the end of a pass with `of_weights`.
     """
     runs, factors = [], []
     for one, cost in zip(passes, costs, strict=True):
@@ -137,7 +137,7 @@ def measure(passes: Sequence[Pass], costs: Sequence[Cost], optimizer: keras.opti
 
 
 def time_in_turns(runs: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    """Returns the median seconds of each over rounds in which each has its turn, after rounds that do not count."""
+    """Returns the median seconds of each function over rounds that call all of them, after warm-up rounds."""
     seconds = np.empty((WARM_UPS + rounds, len(runs)))
     for timings in seconds:
         for index, run in enumerate(runs):
@@ -148,7 +148,7 @@ def time_in_turns(runs: Sequence[Callable[[], Any]], rounds: int) -> list[float]
 
 
 def timed_pass(one: Pass, count: int, optimizer: keras.optimizers.Optimizer) -> Callable[[], Any]:
-    """Returns a compiled run of a pass on `count` random images, which returns when it is done."""
+    """Returns a function that runs a compiled pass on `count` random images and waits until it is done."""
     random = np.random.default_rng(0)
     shape = (count, *image_shape(one.classifier))
     images = tf.constant(random.random(shape, np.float32))
@@ -174,22 +174,25 @@ def _training_step(one: Pass, optimizer: keras.optimizers.Optimizer) -> Callable
             scaled = optimizer.scale_loss(loss)
         *gradients, of_images = tape.gradient(scaled, [*(weight.value for weight in weights), images])
         pairs = zip(gradients, weights, strict=True)
-        optimizer.apply_gradients([pair for pair in pairs if pair[0] is not None])  # a pass may leave branches out
+        optimizer.apply_gradients(
+            [pair for pair in pairs if pair[0] is not None]
+        )  # None: a pass may not use every branch
         return loss if of_images is None else of_images
 
     return step
 
 
 def check_cores(count: int) -> None:
-    """Raises `ValueError` unless this machine has `count` CPU cores, and no GPU that would be measured instead."""
+    """Raises `ValueError` unless this machine has `count` CPU cores and no visible GPU, which would run the passes."""
     gpus = tf.config.list_logical_devices("GPU")
     if count != os.cpu_count() or gpus:
         raise ValueError(
-            f"CPU cores are measured: those of this machine, all of them, where no GPU is visible. Received: "
+            "A plan for CPU cores must be for all cores of this machine, and no GPU may be visible: the plan measures "
+            f"them. Use accelerators='{os.cpu_count()}xcpu', and CUDA_VISIBLE_DEVICES=-1 to hide GPUs. Received: "
             f"accelerators='{count}xcpu' on a machine with {os.cpu_count()} cores and {len(gpus)} GPUs"
         )
 
 
 def memory_of_machine() -> int:
-    """Returns the bytes of this machine's memory."""
+    """Returns the size of this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""The papers' experiments: trained, measured, and put beside the published numbers."""
+"""Experiments of papers: trains and measures their models, and compares the results with the published numbers."""
 
 from keras_robust.tools.reproduction.experiment import (
     SCALES,

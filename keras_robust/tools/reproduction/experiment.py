@@ -1,7 +1,7 @@
-"""What an experiment of a paper is made of: models by row, measurements by column, and the published numbers.
+"""Experiments of papers. An experiment has models as rows, measurements as columns, and published numbers.
 
-Experiments are data, in `configs/experiments/*.py`; `Experiment.from_definition` says what they hold,
-and `load_experiments` reads them.
+Experiments are data in `configs/experiments/*.py`. `load_experiments` reads them. `Experiment.from_definition` says
+which fields they have.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ MEASURES = {
     "report": "a report with pictures, and no number",
     "minutes": "minutes of training",
 }
-"""What a column shows; "history/NAME" is the last value of a column of the training history."""
+"""What a column shows. It may also be "history/NAME", the last value of a column of the training history."""
 ROW_FIELDS = ("model", "published", "attack", "scales", "series", "x")
 FIELDS = ("title", "source", "split", "columns", "rows", "figure", "remarks")
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """A model to be trained: a config file, its variant, and fields that differ from it.
+    """A model to be trained: a config file, a variant, and fields that replace those of the config.
 
     Attributes:
-        config: file and variant as `launch/train.py` takes them, without folder and ending: "mnist_methods:pgd".
-        overrides: fields by dotted name, such as {"attack.steps": 4}.
+        config: file and variant as in --config of `launch/train.py`, without folder and ".py": "mnist_methods:pgd".
+        overrides: sorted pairs of a field's dotted name and its value, such as (("attack.steps", 4),).
     """
 
     config: str
@@ -44,7 +44,7 @@ class ModelSpec:
 
     @classmethod
     def from_definition(cls, definition: str | Mapping[str, Any]) -> Self:
-        """Reads "FILE:VARIANT", or a mapping of it under "config" and of overrides."""
+        """Reads "FILE:VARIANT", or a mapping with this text as "config" and with overrides."""
         if isinstance(definition, str):
             return cls(definition)
         overrides = {name: value for name, value in definition.items() if name != "config"}
@@ -52,7 +52,7 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """A name for its folder."""
+        """Name of the model's folder."""
         parts = [self.config.replace(":", "-"), *(f"{name}={value}" for name, value in self.overrides)]
         return ",".join(parts).replace("/", "_")
 
@@ -64,11 +64,11 @@ class Column:
     Attributes:
         title: heading.
         measure: a key of `MEASURES`, or "history/NAME".
-        evaluation: what is evaluated to measure it: `EVALUATION_FIELDS`; empty for what comes from training. A branch
-            is that of models with mixture batch normalisation; others have one alone.
-        sources: of transferred attacks, by scale; none for the white box.
-        scales: at which it is measured.
-        x: its place on the horizontal axis of a figure over columns.
+        evaluation: the evaluation that gives the value, with `EVALUATION_FIELDS` as keys. It is empty if the value
+            comes from training. Its branch applies only to models with mixture batch normalisation.
+        sources: by scale, the model on which the attacks are crafted. Empty for white-box attacks.
+        scales: scales at which the column is measured.
+        x: position on the horizontal axis of a figure over columns, or None.
     """
 
     title: str
@@ -79,22 +79,22 @@ class Column:
     x: float | None
 
     def source_at(self, scale: str) -> ModelSpec | None:
-        """Returns the model on which attacks are crafted, or None: that of the row."""
+        """Returns the model on which attacks are crafted. None means the model of the row."""
         return _at(self.sources, scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model, and what is published of it.
+    """A model and its published numbers.
 
     Attributes:
         label: heading.
-        models: by scale; none where the row is shown for its published numbers alone.
-        published: numbers by the title of their column, in percent (or minutes).
-        attack: what differs from the columns' attacks in this row.
-        scales: at which it is shown.
-        series: the line of a figure over rows to which it belongs.
-        x: its place on the horizontal axis of that figure.
+        models: model by scale. Empty for a row that has only published numbers.
+        published: published numbers by title of the column, in percent, or in minutes for a column of minutes.
+        attack: fields that replace those of the columns' attacks in this row.
+        scales: scales at which the row is shown.
+        series: name of the line to which the row belongs in a figure over rows.
+        x: position on the horizontal axis of that figure, or None.
     """
 
     label: str
@@ -106,7 +106,7 @@ class Row:
     x: float | None
 
     def model_at(self, scale: str) -> ModelSpec | None:
-        """Returns the model of a scale, if there is one."""
+        """Returns the model of a scale, or None."""
         return _at(self.models, scale)
 
 
@@ -115,15 +115,15 @@ class Experiment:
     """A table or figure of a paper.
 
     Attributes:
-        name: such as "alp_table1".
-        title: what it is about.
+        name: name such as "alp_table1".
+        title: what the experiment is about.
         source: paper, and number of the table or figure.
-        split: of the data set of the models' configs, by scale, in TFDS's syntax.
+        split: by scale, the split on which the models are evaluated, in TFDS's syntax. The configs name the data set.
         columns: measurements.
         rows: models.
-        figure: of a figure: "x" ("rows" or "columns"), "label" of that axis, "log" if it is logarithmic, and "columns",
-            the titles of those that are plotted over rows.
-        remarks: what is to be said of the results, by scale.
+        figure: empty for a table. For a figure: "x" is "rows" or "columns"; "label" is the label of that axis; "log" is
+            True if it is logarithmic; and with "rows", "columns" has the titles of the columns that are plotted.
+        remarks: remarks on the results, by scale.
     """
 
     name: str
@@ -137,10 +137,16 @@ class Experiment:
 
     @classmethod
     def from_definition(cls, name: str, definition: Mapping[str, Any]) -> Self:
-        """Reads a definition: `FIELDS`, with `COLUMN_FIELDS` by title and `ROW_FIELDS` by label.
+        """Reads the definition of an experiment.
+
+        Args:
+            name: name of the experiment.
+            definition: a mapping with `FIELDS` as keys. "columns" maps titles to mappings with `COLUMN_FIELDS` as keys.
+                "rows" maps labels to mappings with `ROW_FIELDS` as keys.
 
         Raises:
-            ValueError: if a field is unknown or missing, or a published number has no column.
+            ValueError: if a field is unknown or missing, a measure is unknown or does not fit the other fields of its
+                column, or a published number has no column.
         """
         _check_fields(name, definition, FIELDS, required=("title", "source", "columns", "rows"))
         columns = tuple(_column(f"{name}, {title}", title, fields) for title, fields in definition["columns"].items())
@@ -149,28 +155,28 @@ class Experiment:
         for row in rows:
             if not titles >= set(row.published):
                 raise ValueError(
-                    f"Published numbers are of the columns {sorted(titles)}. Received: {dict(row.published)} in the "
-                    f"row {row.label!r} of {name}"
+                    f"Published numbers must be for the columns {sorted(titles)}. Received: {dict(row.published)} in "
+                    f"the row {row.label!r} of {name}"
                 )
         split = {PAPER: "test", SMALL: "test[:1000]"} | dict(definition.get("split", {}))
         figure, remarks = definition.get("figure", {}), definition.get("remarks", {})
         return cls(name, definition["title"], definition["source"], split, columns, rows, figure, remarks)
 
     def runs_at(self, scale: str) -> bool:
-        """Returns whether a row has a model at a scale."""
+        """Returns whether any row has a model at a scale."""
         return any(scale in row.scales and row.model_at(scale) for row in self.rows)
 
     def at(self, scale: str) -> Self:
-        """Returns the experiment with the rows and columns of a scale alone.
+        """Returns the experiment with only the rows and columns of a scale.
 
         Raises:
-            ValueError: if it has no model at that scale, or there is no such scale.
+            ValueError: if the experiment has no model at that scale, or the scale is unknown.
         """
         if scale not in SCALES:
-            raise ValueError(f"scale is one of {SCALES}. Received: scale={scale!r}")
+            raise ValueError(f"scale must be one of {SCALES}. Received: scale={scale!r}")
         if not self.runs_at(scale):
             possible = [known for known in SCALES if self.runs_at(known)]
-            raise ValueError(f"{self.name} can be run at the scales {possible}. Received: scale={scale!r}")
+            raise ValueError(f"{self.name} can only be run at the scales {possible}. Received: scale={scale!r}")
         rows = tuple(row for row in self.rows if scale in row.scales)
         columns = tuple(column for column in self.columns if scale in column.scales)
         return dataclasses.replace(self, rows=rows, columns=columns)
@@ -180,10 +186,15 @@ def _column(where: str, title: str, fields: Mapping[str, Any]) -> Column:
     _check_fields(where, fields, COLUMN_FIELDS)
     measure = fields.get("measure", "robust_accuracy")
     if measure not in MEASURES and not measure.startswith("history/"):
-        raise ValueError(f"measure is one of {sorted(MEASURES)} or 'history/NAME'. Received: {measure!r} in {where}")
+        raise ValueError(
+            f"measure must be one of {sorted(MEASURES)} or 'history/NAME'. Received: {measure!r} in {where}"
+        )
     evaluation = {field: fields[field] for field in EVALUATION_FIELDS if field in fields}
     if bool(evaluation) == (measure == "minutes" or measure.startswith("history/")):
-        raise ValueError(f"A column is of an evaluation or of the training. Received: {dict(fields)} in {where}")
+        raise ValueError(
+            f"A column needs fields of an evaluation, which are {EVALUATION_FIELDS}, or one of the measures 'minutes' "
+            f"and 'history/NAME', but not both. Received: {dict(fields)} in {where}"
+        )
     scales = tuple(fields.get("scales", SCALES))
     return Column(title, measure, evaluation, _models(fields.get("source")), scales, fields.get("x"))
 
@@ -193,7 +204,7 @@ def _models(definitions: Mapping[str, Any] | None) -> dict[str, ModelSpec]:
 
 
 def _at(models: Mapping[str, ModelSpec], scale: str) -> ModelSpec | None:
-    """Returns the model of a scale; the smoke test takes that of the paper."""
+    """Returns the model of a scale. The smoke test uses the model of the paper."""
     return models.get(PAPER if scale == SMOKE else scale)
 
 
@@ -220,23 +231,23 @@ def _check_fields(where: str, given: Mapping[str, Any], known: tuple[str, ...], 
             raise ValueError(f"An unknown field: {hint} Received: {field!r} in {where}")
     missing = [field for field in required if field not in given]
     if missing:
-        raise ValueError(f"The experiment lacks {missing}. Received: {sorted(given)} in {where}")
+        raise ValueError(f"The experiment lacks the fields {missing}. Received: {sorted(given)} in {where}")
 
 
 def load_experiments(configs: pathlib.Path) -> dict[str, Experiment]:
-    """Returns the experiments of a folder of configs by name: `EXPERIMENTS` of each file in its `experiments/`.
+    """Returns the experiments of a folder of configs, by name. Each file in `experiments/` defines `EXPERIMENTS`.
 
     Raises:
-        ValueError: if there are none, two have one name, or a definition is not what it must be.
+        ValueError: if there are no experiments, two have the same name, or a definition is wrong.
     """
     found: dict[str, Experiment] = {}
     for path in sorted((configs / "experiments").glob("*.py")):
         for name, definition in _load(path).EXPERIMENTS.items():
             if name in found:
-                raise ValueError(f"Experiments have a name each. Received: {name!r} twice, again in {path}")
+                raise ValueError(f"Each experiment must have its own name. Received: {name!r} twice, again in {path}")
             found[name] = Experiment.from_definition(name, definition)
     if not found:
-        raise ValueError(f"There are no experiments in configs/experiments. Received: configs={configs}")
+        raise ValueError(f"configs must be a folder with experiments/*.py. Received: configs={configs}")
     return found
 
 
@@ -249,7 +260,7 @@ def load_config(configs: pathlib.Path, model: ModelSpec) -> dict[str, Any]:
     name, _, variant = model.config.partition(":")
     path = configs / f"{name}.py"
     if not path.is_file():
-        raise ValueError(f"A config is a file of {configs}. Received: {model.config!r}")
+        raise ValueError(f"A config must be a file in {configs}. Received: {model.config!r}")
     module = _load(path)
     config = module.get_config(variant) if variant else module.get_config()
     config.update_from_flattened_dict(dict(model.overrides))
@@ -259,7 +270,7 @@ def load_config(configs: pathlib.Path, model: ModelSpec) -> dict[str, Any]:
 def _load(path: pathlib.Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"A config is a Python file. Received: {path}")
+        raise ValueError(f"A config must be a Python file. Received: {path}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""The page of all results, tables and figures: what each experiment's paper reports beside what was measured here."""
+"""The page of all results: tables and figures that compare our measurements with the published numbers."""
 
 import datetime
 import json
@@ -12,7 +12,7 @@ from keras_robust.reports.tables import make_table
 from keras_robust.tools.reproduction.experiment import PAPER, SCALES, SMALL, SMOKE, Column, Experiment, Row
 
 Results = Mapping[str, Any]
-"""As `Runner.run` returns them."""
+"""The results that `Runner.run` returns."""
 SCALE_WORDS = {
     PAPER: "At the paper's scale",
     SMALL: "At small scale",
@@ -22,11 +22,11 @@ PAGE_FILE = "RESULTS.md"
 Line = list[tuple[float, float]]
 """Points (x, percent)."""
 STYLES = [(*series, line) for line in ("-", "-.", ":") for series in canvas.SERIES]
-"""Colour, marker and line of what is measured."""
+"""Colour, marker and line style of measured lines."""
 
 
 def results_table(experiment: Experiment, results: Results) -> str:
-    """Returns a Markdown table of an experiment at one scale: measured / published, in percent or minutes."""
+    """Returns a Markdown table of an experiment at one scale. Cells are measured / published, in percent or minutes."""
     at_scale = experiment.at(results["scale"])
     published = {title for row in at_scale.rows for title in row.published}
     columns = [column for column in experiment.columns if column in at_scale.columns or column.title in published]
@@ -38,7 +38,7 @@ def results_table(experiment: Experiment, results: Results) -> str:
 
 
 def published_table(experiment: Experiment) -> str:
-    """Returns a Markdown table of what is published, of an experiment that was not run."""
+    """Returns a Markdown table of the published numbers, for an experiment that was not run."""
     columns = [column for column in experiment.columns if any(column.title in row.published for row in experiment.rows)]
     rows = [
         [row.label, *(_number(row.published.get(column.title)) for column in columns)]
@@ -52,17 +52,17 @@ def results_page(experiments: Mapping[str, Experiment], results: Sequence[Result
     """Returns the page of all experiments as Markdown.
 
     Args:
-        experiments: by name.
-        results: of any of them, one per experiment and scale.
-        folder: name of the one that they are in, beside the page.
+        experiments: experiments by name.
+        results: results of some of these experiments, one per experiment and scale.
+        folder: name of the folder of the results. It is in the same folder as the page.
 
     Raises:
-        ValueError: if results are of no known experiment.
+        ValueError: if results are of an unknown experiment.
     """
     for result in results:
         if result["experiment"] not in experiments:
             raise ValueError(
-                f"Results are of one of {sorted(experiments)}. Received: experiment={result['experiment']!r}"
+                f"Results must be of one of {sorted(experiments)}. Received: experiment={result['experiment']!r}"
             )
     parts = [
         "# Results",
@@ -80,12 +80,12 @@ def results_page(experiments: Mapping[str, Experiment], results: Sequence[Result
 
 
 def write_results(experiment: Experiment, results: Results, folder: pathlib.Path) -> None:
-    """Writes results, and their figure where there is one, into a folder from which `write_page` reads them.
+    """Writes results, and their figure if there is one, into a folder from which `write_page` reads them.
 
     Args:
-        experiment: that they are of.
-        results: as `Runner.run` returns them.
-        folder: made where it is missing.
+        experiment: the experiment of the results.
+        results: the results that `Runner.run` returned.
+        folder: the folder. It is created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{results['experiment']}-{results['scale']}.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -94,14 +94,14 @@ def write_results(experiment: Experiment, results: Results, folder: pathlib.Path
 
 
 def write_page(experiments: Mapping[str, Experiment], folder: pathlib.Path) -> pathlib.Path:
-    """Writes RESULTS.md beside a folder of results, and returns its path."""
+    """Writes RESULTS.md next to a folder of results, and returns its path."""
     path = folder.parent / PAGE_FILE
     path.write_text(results_page(experiments, read_results(folder), folder.name))
     return path
 
 
 def read_results(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns all results in a folder, in the order of scales and names."""
+    """Returns all results in a folder, sorted by scale and name."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return sorted(found, key=lambda result: SCALES.index(result["scale"]))
 
@@ -133,21 +133,21 @@ def _section(experiment: Experiment, results: Sequence[Results], folder: str) ->
 
 
 def figure_name(results: Results) -> str:
-    """Returns the file name of the figure of results."""
+    """Returns the file name of the figure of these results."""
     return f"{results['experiment']}-{results['scale']}.svg"
 
 
 def _origin(result: Results) -> str:
     date = datetime.datetime.fromisoformat(result["created"]).date().isoformat()
     reported = {commit for row in result["rows"].values() for commit in row["commits"]}
-    # Of training alone there is no report; its numbers are those of the run.
+    # Without reports, all numbers come from training: use the commit of the run.
     commits = sorted(map(_short, reported or {result["commit"] or "unknown"}))
     command = f"python launch/reproduce.py --experiment={result['experiment']} --scale={result['scale']}"
     return f"`{command} --workdir=WORKDIR --data_dir=DATA_DIR`; {date}, commit {', '.join(commits)}."
 
 
 def _short(commit: str) -> str:
-    """Returns a commit's first characters, and "+changes" where there were some."""
+    """Returns a commit's first 8 characters, and "+changes" if there were uncommitted changes."""
     head, plus, changes = commit.partition("+")
     return head[:8] + plus + changes
 
@@ -173,12 +173,12 @@ def _number(value: float | None) -> str:
 
 
 def draw_figure(experiment: Experiment, results: Mapping[str, Any], path: pathlib.Path) -> None:
-    """Draws the figure of an experiment that has one: measured lines solid, published ones dashed.
+    """Draws the figure of an experiment, with published lines thin and dashed.
 
     Args:
-        experiment: with a `figure`.
-        results: as `Runner.run` returns them.
-        path: of an SVG file.
+        experiment: an experiment with a `figure`.
+        results: the results that `Runner.run` returned.
+        path: path of the SVG file to write.
     """
     measured = lines_of(experiment, results)
     published = lines_of(experiment, None)
@@ -193,7 +193,7 @@ def draw_figure(experiment: Experiment, results: Mapping[str, Any], path: pathli
             )
             colours[label] = colour
         for label, points in published.items():
-            # Of a column that was not measured it has a name of its own.
+            # Only a line that was not measured needs its own entry in the legend.
             name = None if label in colours else canvas.plain(label)
             colour = colours.get(label, canvas.NEUTRAL_COLOUR)
             axes.plot(*zip(*points, strict=True), color=colour, linestyle="--", linewidth=1, label=name)
@@ -208,7 +208,7 @@ def draw_figure(experiment: Experiment, results: Mapping[str, Any], path: pathli
 
 
 def lines_of(experiment: Experiment, results: Mapping[str, Any] | None) -> dict[str, Line]:
-    """Returns the lines of an experiment's figure by label: those measured, or with no results those published."""
+    """Returns the lines of an experiment's figure by label: measured ones, or without results published ones."""
     if results is not None:
         experiment = experiment.at(results["scale"])
     lines: dict[str, Line] = {}
@@ -225,7 +225,7 @@ def _percentages(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _points(experiment: Experiment, row: Row) -> list[tuple[str, float, str]]:
-    """Returns (line, x, title of the column) of each point of a row."""
+    """Returns (label of the line, x, title of the column) for each point of a row."""
     if experiment.figure["x"] == "columns":
         return [(row.label, column.x, column.title) for column in experiment.columns if column.x is not None]
     plotted = experiment.figure["columns"]

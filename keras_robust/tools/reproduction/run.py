@@ -1,6 +1,6 @@
-"""Runs experiments: trains their models and measures them; what is finished is not done again.
+"""Runs experiments: trains their models and measures them. A later run skips what is finished.
 
-WORKDIR/SCALE/models/MODEL/                  the folder of a training run, and seconds.csv
+WORKDIR/SCALE/models/MODEL/                  the folder of a training run, with seconds.csv
 WORKDIR/SCALE/evaluations/MODEL/EVALUATION/  a report
 """
 
@@ -39,30 +39,30 @@ ALL = "all"
 SECONDS_FILE, FINISHED_FILE = "seconds.csv", "finished"
 SECONDS_OF_A_PART = 5
 LAST_MODEL, AVERAGED_MODEL = "last.keras", "averaged.keras"
-"""What is evaluated: the last model has the weights that training goes on from, not their averages."""
+"""Evaluated files. last.keras has the weights that training resumes from; averaged.keras has their averages."""
 SMOKE_SPLIT = "test[:16]"
 SMOKE_STEPS = 2
 SMOKE_BATCH_SIZE = 8
-"""A smoke test shows that an experiment runs from end to end, and measures nothing."""
+"""A smoke test only shows that an experiment runs from beginning to end. Its numbers mean nothing."""
 ITERATIONS = ("steps", "queries", "iterations")
 REPETITIONS = ("restarts", "targets", "targeted", "eot_iter")
 
 
 def reproduce(names: Sequence[str], runner: "Runner", results: pathlib.Path) -> pathlib.Path:
-    """Runs experiments, writes their records and the page of all records that are there, and returns its path.
+    """Runs experiments, writes their records and the page of all records in the folder, and returns the page's path.
 
     Args:
-        names: of experiments; ("all",) stands for all that can be run at the scale of the runner.
+        names: names of experiments. "all" means all that can be run at the scale of the runner.
         runner: trains and evaluates.
-        results: folder of the records; the page, RESULTS.md, is written beside it.
+        results: folder of the records. The page, RESULTS.md, is written next to this folder.
 
     Raises:
-        ValueError: if an experiment is unknown or cannot be run at that scale; nothing is run then.
+        ValueError: if an experiment is unknown or cannot be run at that scale. Nothing is run in this case.
     """
     experiments = load_experiments(runner.configs)
     unknown = [name for name in names if name not in (*experiments, ALL)]
     if unknown:
-        raise ValueError(f"An experiment is one of {sorted(experiments)}, or 'all'. Received: {unknown}")
+        raise ValueError(f"An experiment must be one of {sorted(experiments)}, or 'all'. Received: {unknown}")
     if ALL in names:
         names = [name for name, experiment in experiments.items() if experiment.runs_at(runner.scale)]
     for name in names:
@@ -77,28 +77,34 @@ def reproduce(names: Sequence[str], runner: "Runner", results: pathlib.Path) -> 
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Appends how many seconds each epoch took, validation included, in parts: a run may be killed at any moment."""
+    """Appends the seconds of each epoch, including validation, to a file.
+
+    It writes every few seconds, because a run may be killed at any moment.
+
+    Args:
+        path: the file. Each row has the number of an epoch and the seconds since the row before.
+    """
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__()
         self.path = path
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts."""
+        """Starts the clock."""
         self._epoch = epoch
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes a part where the last one is some seconds old."""
+        """Writes a row if the last one is more than `SECONDS_OF_A_PART` old."""
         if time.perf_counter() - self._start > SECONDS_OF_A_PART:
             self._write()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Writes before the end of the epoch, at which a callback that comes earlier may end the run."""
+        """Writes a row, because another callback may end the run before `on_epoch_end` of this one is called."""
         self._write()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes the rest."""
+        """Writes the rest of the epoch."""
         self._write()
 
     def _write(self) -> None:
@@ -109,9 +115,9 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 def seconds_of_training(folder: pathlib.Path) -> float | None:
-    """Returns the seconds of a run, or None where an epoch of its history was not timed.
+    """Returns the seconds of a run, or None if an epoch of its history was not timed.
 
-    What was lost when the run was killed, and done again, counts twice.
+    Steps that were lost when the run was killed, and then repeated, count twice.
     """
     path = folder / SECONDS_FILE
     if not path.exists():
@@ -128,11 +134,11 @@ class Runner:
 
     Attributes:
         scale: one of `SCALES`.
-        workdir: folder of all experiments.
+        workdir: folder of the models and reports of all experiments.
         configs: folder of the training configs.
-        data_dir: where TFDS keeps its data sets; None is its default.
-        download: let TFDS download a data set that is missing.
-        verbose: as in `keras.Model.fit`; 0 shows nothing.
+        data_dir: folder of prepared data sets. None means TFDS's default.
+        download: whether TFDS may download a data set that is missing.
+        verbose: see `keras.Model.fit`; 0 prints nothing.
     """
 
     scale: str
@@ -143,25 +149,29 @@ class Runner:
     verbose: str | int = "auto"
 
     def run(self, experiment: Experiment) -> dict[str, Any]:
-        """Trains and evaluates what is missing, and returns the results: values as fractions, by row and column.
+        """Trains and evaluates what is not finished, and returns the results.
+
+        Returns:
+            The experiment's name, the scale, where the results come from, and for each row the values by title of the
+            column. Accuracies are fractions.
 
         Raises:
-            ValueError: if the experiment has no model at this scale, or a config or data set is not as it must be.
+            ValueError: if the experiment has no model at this scale, or a config or data set is wrong.
         """
         experiment = experiment.at(self.scale)
         rows = {}
         try:
             for row in experiment.rows:
                 rows[row.label] = self._measure(experiment, row)
-                # TensorFlow keeps graphs with a custom gradient for ever. Frozen, they do not make each garbage
-                # collection, and with it each row, slower than the one before.
+                # TensorFlow keeps graphs with a custom gradient for ever. Without `freeze`, each garbage collection
+                # would visit them, and each row would take longer than the one before.
                 gc.freeze()
         finally:
             gc.unfreeze()
         return {"experiment": experiment.name, "scale": self.scale, "rows": rows, **provenance()}
 
     def _measure(self, experiment: Experiment, row: Row) -> dict[str, Any]:
-        """Returns the values of a row by column, as fractions, and where they come from."""
+        """Returns the values of a row by title of the column, its model, and the commits of its reports."""
         model = row.model_at(self.scale)
         if model is None:
             return {"values": {}, "model": None, "commits": []}
@@ -185,7 +195,7 @@ class Runner:
         }
 
     def _report(self, column: Column, row: Row, model: ModelSpec, split: str) -> pathlib.Path:
-        """Returns the folder of the report from which a column's value is taken."""
+        """Returns the folder of the report that has a column's value. Evaluates first if the report is missing."""
         fields = {"split": split, **column.evaluation}
         if "attack" in fields:
             attack = {**fields["attack"], **row.attack}
@@ -193,7 +203,7 @@ class Runner:
         return self.evaluated(model, fields, column.source_at(self.scale))
 
     def _measured(self, column: Column, record: Mapping[str, Any], report: pathlib.Path) -> float | str | bool | None:
-        """Returns what a column shows of an evaluation."""
+        """Returns the value of a column that comes from an evaluation."""
         kind, _, name = column.measure.partition("/")
         if kind == "report":
             return str(report.relative_to(self.workdir))
@@ -202,7 +212,7 @@ class Runner:
         return record[kind][name] if name else record[kind]
 
     def _trained_with(self, column: Column, folder: pathlib.Path) -> float | None:
-        """Returns what a column shows of the training."""
+        """Returns the value of a column that comes from training."""
         if column.measure == "minutes":
             seconds = seconds_of_training(folder)
             return None if seconds is None else seconds / 60
@@ -214,18 +224,18 @@ class Runner:
         return smoke_config(config) if self.scale == SMOKE else config
 
     def name_of(self, model: ModelSpec) -> str:
-        """Returns the name of a model's folder; models whose smoke tests are the same share one."""
+        """Returns the name of a model's folder. Models with equal smoke tests share one folder."""
         if self.scale != SMOKE:
             return model.name
         content = json.dumps(self.config_of(model), sort_keys=True)
         return f"{model.config.partition(':')[0]}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
     def final_model(self, model: ModelSpec) -> pathlib.Path:
-        """Returns the file of a trained model, with averaged weights where its optimizer keeps them."""
+        """Returns the file of a trained model, with averaged weights if its optimizer averages them."""
         return self._model_folder(model) / (AVERAGED_MODEL if self._averages(model) else LAST_MODEL)
 
     def trained(self, model: ModelSpec) -> pathlib.Path:
-        """Trains a model, or goes on with it, and returns its folder."""
+        """Trains a model, or resumes its training, and returns its folder. A finished model is not trained again."""
         folder = self._model_folder(model)
         Workdir(epath.Path(folder)).check(resolve(self.config_of(model)))
         not_averaged = self._averages(model) and not (folder / AVERAGED_MODEL).exists()
@@ -236,13 +246,13 @@ class Runner:
         return folder
 
     def evaluated(self, model: ModelSpec, fields: Mapping[str, Any], source: ModelSpec | None) -> pathlib.Path:
-        """Evaluates a model, or goes on with it, and returns the folder of the report.
+        """Evaluates a model, or resumes its evaluation, and returns the folder of the report.
 
         Args:
-            model: is trained.
-            fields: of `EVALUATION_FIELDS`; the folder is named after them. A network without branches has one
-                evaluation for both.
-            source: of transferred attacks; None, or the model itself, is the white box.
+            model: a trained model.
+            fields: the evaluation, with keys of `EVALUATION_FIELDS`. They give the folder its name. For a network
+                without branches, "branch" is ignored.
+            source: the model on which the attacks are crafted. None, or the model itself, means white-box attacks.
         """
         source = None if source == model else source
         if self.config_of(model)["classifier"].get("normalization") != "mixture_batch":
@@ -253,7 +263,7 @@ class Runner:
             self.trained(source)
         models = [self.final_model(each) for each in (model, source) if each is not None]
         record = folder / RECORD_FILE
-        # Older than a model, it is of one that was trained again since.
+        # A record that is older than a model is out of date, because the model was trained again.
         if not record.exists() or record.stat().st_mtime < max(each.stat().st_mtime for each in models):
             self._say(f"Evaluating {self.name_of(model)}: {name}")
             self._evaluate(model, fields, source, folder)
@@ -315,7 +325,7 @@ class Runner:
 
 
 def _name(fields: Mapping[str, Any]) -> str:
-    """Returns the name of an evaluation's folder: what it depends on."""
+    """Returns the name of an evaluation's folder, which has everything that the evaluation depends on."""
     parts = []
     for key, value in fields.items():
         if isinstance(value, Mapping):
@@ -326,15 +336,15 @@ def _name(fields: Mapping[str, Any]) -> str:
 
 
 def _forget_models() -> None:
-    """Frees the graphs of models that are not needed any more: dozens are trained and evaluated in one process."""
+    """Frees the graphs of finished models, because one process trains and evaluates dozens of them."""
     keras.backend.clear_session()
     gc.collect()
 
 
 def smoke_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a training config with its method, normalisation and optimizer, for two steps on a few embedded digits.
+    """Returns a training config reduced to one or two epochs of two steps, on a few embedded digits of MNIST.
 
-    The classifier is a LeNet, whatever it was.
+    Method, normalisation and optimizer stay. The classifier is always a LeNet.
     """
     small = copy.deepcopy(dict(config))
     small |= {
@@ -360,6 +370,6 @@ def smoke_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def smoke_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an attack with so few steps that it finds little."""
+    """Returns an attack reduced to at most two iterations and one repetition."""
     limits = dict.fromkeys(ITERATIONS, SMOKE_STEPS) | dict.fromkeys(REPETITIONS, 1)
     return {name: min(value, limits[name]) if name in limits else value for name, value in attack.items()}
