@@ -82,7 +82,7 @@ def import_named(what: str, path: str) -> Callable[..., Any]:
         raise ValueError(f"The module {name!r} has no {attribute!r}{hint} Received: {what}={path!r}") from None
     if not callable(found) or isinstance(found, keras.Layer):
         raise ValueError(
-            f"A path names a class or a function that makes the object. Received: {what}={path!r}, which is of type "
+            f"A path must name a class or a function that makes the object. Received: {what}={path!r}, of type "
             f"{type(found).__name__}"
         )
     return found

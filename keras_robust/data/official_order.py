@@ -29,7 +29,7 @@ def check_order(order: str) -> None:
 def order_is_not_known(name: str) -> str:
     """Returns the message for a data set whose official order does not exist or is unknown."""
     return (
-        f"The official order is known of {sorted(NUMBERED)}. TFDS does not keep it for others, and a folder has none. "
+        f"order='official' needs one of the data sets {sorted(NUMBERED)}. TFDS does not keep that of others. "
         f"Received: order='official' for name={name!r}"
     )
 
@@ -89,7 +89,7 @@ def _places(builder: tfds.core.DatasetBuilder, name: str, split: str) -> np.ndar
         numbers = [int(match[1]) for match in matches if match]
         if len(set(numbers)) < len(texts):
             raise ValueError(
-                f"The official order is read from ids such as '{split}_00042', each once. Received: "
+                f"The official order needs ids such as '{split}_00042', each once. Received: "
                 f"order='official' for name={name!r}, whose first id in {split!r} is {texts[0]!r}"
             )
         return np.array(numbers)

@@ -220,8 +220,8 @@ def _check_uint8(source: Source, augmentation: str) -> None:
     dtype = source.records(None).element_spec[0].dtype
     if dtype != tf.uint8:
         raise ValueError(
-            "An augmentation changes uint8 images in [0, 255]: let the function of the data set return these, or "
-            f"change the images in it. Received: augmentation={augmentation!r} for {dtype.name} images of "
+            "augmentation needs uint8 images in [0, 255]. Return these from the function of the data set, or augment "
+            f"the images there. Received: augmentation={augmentation!r} for {dtype.name} images of "
             f"{source.info.name!r}"
         )
 
@@ -234,8 +234,8 @@ def _classes(source: Source) -> int:
     """
     if source.info.num_classes is None:
         raise ValueError(
-            "Label smoothing and some methods, such as mixup, need one-hot labels: let the function of the data set "
-            f"return them, (classes,) float32. Received: numbers as labels from {source.info.name!r}"
+            "Label smoothing and some methods, such as mixup, need one-hot labels. Return these from the function "
+            f"of the data set, (classes,) float32. Received: numbers as labels from {source.info.name!r}"
         )
     return source.info.num_classes
 

@@ -194,15 +194,15 @@ def _open_function(function: DataFunction, split: str, order: str, on_bad_image:
     name = path_of(function)
     if order != "tfds" or on_bad_image != "error":
         raise ValueError(
-            "A function of yours returns the examples that it wants in its own order. Received: "
-            f"order={order!r}, on_bad_image={on_bad_image!r} for name={name!r}"
+            "A function as data set decides itself on the order of its examples and on bad images. Leave out order and "
+            f"on_bad_image. Received: order={order!r}, on_bad_image={on_bad_image!r} for name={name!r}"
         )
     examples = function(split)
     spec = _check_examples(examples, name, split)
     count = int(examples.cardinality())
     if count < 1:
         raise ValueError(
-            "A data set says how many examples it has, at least one: let the function end with "
+            "A data set must know how many examples it has, at least one. End the function with "
             ".apply(tf.data.experimental.assert_cardinality(COUNT)), and do not repeat the examples. Received: "
             f"{name}({split!r}), of cardinality {_CARDINALITIES.get(count, count)}"
         )
@@ -222,7 +222,7 @@ def _check_examples(examples: object, name: str, split: str) -> tuple[tf.TensorS
     """Returns the specs of image and label."""
     if not isinstance(examples, tf.data.Dataset):
         raise ValueError(
-            "The function of a data set returns a tf.data.Dataset of (image, label). Received: "
+            "The function of a data set must return a tf.data.Dataset of (image, label). Received: "
             f"{name}({split!r}), which returns {type(examples).__name__}"
         )
     spec = examples.element_spec
@@ -231,16 +231,16 @@ def _check_examples(examples: object, name: str, split: str) -> tuple[tf.TensorS
         is_batched = is_pair and spec[0].shape.rank == 4
         hint = " Leave out .batch(): the toolkit shuffles and batches." if is_batched else ""
         raise ValueError(
-            "The function of a data set returns examples: pairs of an image, (height, width, channels), and a label, "
-            f"() or one-hot (classes,).{hint} Received: {name}({split!r}) with elements {spec}"
+            "The function of a data set must return single examples: pairs of an image, (height, width, channels), and "
+            f"a label, () or one-hot (classes,).{hint} Received: {name}({split!r}) with elements {spec}"
         )
     if spec[0].dtype not in (tf.uint8, tf.float32) or spec[0].shape[2] is None:
         raise ValueError(
-            "Images are uint8 in [0, 255] or float32 in [0, 1], with a known number of channels: convert them by "
-            f"tf.cast, tf.ensure_shape. Received: {name}({split!r}) with images {spec[0]}"
+            "Images must be uint8 in [0, 255] or float32 in [0, 1], with a known number of channels. Convert them with "
+            f"tf.cast and tf.ensure_shape. Received: {name}({split!r}) with images {spec[0]}"
         )
     if spec[1].shape.rank == 0 and not spec[1].dtype.is_integer:
-        raise ValueError(f"Labels are integers or one-hot. Received: {name}({split!r}) with labels {spec[1]}")
+        raise ValueError(f"Labels must be integers or one-hot. Received: {name}({split!r}) with labels {spec[1]}")
     return spec
 
 

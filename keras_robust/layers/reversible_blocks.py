@@ -184,4 +184,4 @@ def _check_functions(functions: Any) -> None:
         raise ValueError(f"functions must be an even number of built Keras layers. Received: functions={functions!r}")
     variables = [id(variable) for function in functions for variable in function.variables]
     if len(set(variables)) != len(variables):
-        raise ValueError(f"functions share no variables. Received: functions={functions!r}")
+        raise ValueError(f"functions must not share variables. Received: functions={functions!r}")

@@ -254,7 +254,7 @@ def test_xla_does_not_merge_the_passes():
         ([], "functions=\\[\\]"),
         ([residual(2, None, 0)], "an even number"),
         ([keras.layers.Conv2D(2, 1)] * 2, "built"),
-        ([residual(2, None, 0)] * 2, "share no variables"),
+        ([residual(2, None, 0)] * 2, "must not share variables"),
     ],
 )
 def test_bad_functions(functions, message):
