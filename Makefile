@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python
 
-.PHONY: demo test test-slow lint bench docs
+.PHONY: demo test test-slow test-lowest lint bench docs
 
 .venv: setup.py pyproject.toml keras_robust/version.py
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,18 @@ test: .venv
 
 test-slow: .venv
 	$(RUN) -m pytest -m 'slow or shared_data'
+
+# What depends most on Keras, on the lowest versions of Keras and TensorFlow that setup.py allows.
+test-lowest: .venv-lowest
+	TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTRAOP_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses=2 --dist=loadfile \
+		tests/core tests/methods/test_template.py tests/methods/test_keras_features.py tests/methods/test_first_batch.py \
+		tests/methods/test_saving.py tests/methods/test_method_formulas.py tests/methods/test_perturbation_formulas.py
+
+.venv-lowest: setup.py pyproject.toml keras_robust/version.py
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --editable '.[test]' \
+		$(shell sed -nE 's/^ *"(keras|tensorflow)>=([0-9.]+),<.*/\1==\2.0/p' setup.py)
+	touch .venv-lowest
 
 lint: .venv
 	$(BIN)/ruff format --check .

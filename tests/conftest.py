@@ -24,12 +24,14 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from absl import flags
+from tensorflow.python.framework import ops
 
 from keras_robust import data
 from keras_robust.distribution import create_strategy
 from keras_robust.training import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
+GRADIENTS = ops.gradient_registry._registry
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,8 +88,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="module", autouse=True)
 def free_memory() -> Iterator[None]:
-    """Frees the models and graphs of a file after its last test."""
+    """Frees the models and graphs of a file after its last test.
+
+    `tf.custom_gradient` keeps the graph of each use for good: all_reduce in every training step of Keras is a use.
+    """
     yield
+    for name in [name for name in GRADIENTS if name.startswith("CustomGradient")]:
+        del GRADIENTS[name]
     keras.backend.clear_session(free_memory=True)
 
 

@@ -101,7 +101,7 @@ def test_embedded_digits_in_the_order_of_the_official_file(split: str, data_dir:
 
 def test_a_folder_has_no_official_order(image_folder: pathlib.Path):
     name = f"folder:{image_folder}"
-    with pytest.raises(ValueError, match=rf"needs one of the data sets \['cifar10', .*order='official' for name='{name}'"):
+    with pytest.raises(ValueError, match=rf"needs one of the data sets \['cifar10', .*for name='{name}'"):
         data.evaluation_batches(name, "test", batch_size=2, image_size=8, order="official")
 
 

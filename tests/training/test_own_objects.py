@@ -222,7 +222,7 @@ def test_mistakes_in_a_data_set_are_named(name):
 
 
 def test_a_data_set_of_numbers_has_no_one_hot_labels(tmp_path):
-    with pytest.raises(ValueError, match="need one-hot labels. Return these from the function of the data set"):
+    with pytest.raises(ValueError, match=r"need one-hot labels\. Return these from the function of the data set"):
         kr.training.train(CONFIG | {"label_smoothing": 0.1}, tmp_path)
 
 
