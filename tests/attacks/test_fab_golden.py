@@ -55,6 +55,7 @@ def check_norms(found: np.ndarray, golden: list[float], median: float) -> None:
     assert found[both].mean() == pytest.approx(golden[both].mean(), rel=0.02)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("norm", sorted(BALLS))
 def test_targeted(norm):
     """FAB-T with 9 targets: norms per example for the first and the last target, the least ones, the accuracies.

@@ -46,6 +46,7 @@ def test_arrays_of_the_file(split: str):
     assert indices[-1] < sum(OFFICIAL_FREQUENCIES[split])
 
 
+@pytest.mark.graph
 @SPLITS
 def test_classes_have_the_official_proportions(split: str, data_dir: pathlib.Path):
     """Each count is the exact share rounded down, plus one for the classes with the largest remainders."""

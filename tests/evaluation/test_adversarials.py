@@ -40,6 +40,7 @@ def evaluate(problem, solution, attacks, **options):
     return kr.evaluate(solution, problem[:2], attacks, **options)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("attacks", [ATTACKS, Cascade(BALL)], ids=["attacks", "cascade"])
 def test_saved_images_give_the_record_again(problem, solution, attacks, tmp_path):
     """With the bare model alone: predictions of every attack, robust accuracy, and that all lie inside the ball."""

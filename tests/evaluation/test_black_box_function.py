@@ -33,6 +33,7 @@ def wrapped(service: Service):
     return classifier
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(
     "attack",
     [

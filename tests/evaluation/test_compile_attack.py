@@ -49,6 +49,7 @@ MEASUREMENTS = {
 }
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_there_is_a_way_out_of_xla(gpu_in_sight, monkeypatch, name):
     for constant, value in {"STEPS": 2, "LONG_STEPS": 4, "RESTARTS": 2, "QUERIES": 10}.items():

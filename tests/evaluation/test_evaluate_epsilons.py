@@ -99,6 +99,7 @@ def test_names_record_and_pages_say_it(problem, tmp_path):
     assert evaluate(problem, STEPS).record["epsilons"] is None
 
 
+@pytest.mark.graph
 def test_masking_checks_have_the_epsilons_of_the_examples(problem):
     """At epsilon 0 none is broken, but by the attack that may go anywhere."""
     report = evaluate(problem, Pair(kr.Linf(0.3)), epsilons=np.zeros(100))

@@ -76,6 +76,7 @@ def test_an_attack_without_any_gradient_is_refused(name):
         STANDSTILL[name]()
 
 
+@pytest.mark.graph
 def test_what_the_refusal_proposes_works():
     assert evaluate(on_host, Square(BALL, queries=100)).robust_accuracy == pytest.approx(ROBUST, abs=0.05)
     assert evaluate(on_host, PGD(BALL, steps=5), source=honest).robust_accuracy == ROBUST

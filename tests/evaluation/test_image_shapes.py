@@ -39,6 +39,7 @@ def problem(batch, linear_classifier):
     return make
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(("kind", "norm"), [("no channel axis", norm) for norm in BALLS] + [("vectors", "l2")])
 def test_every_attack_finds_what_it_finds_in_images_with_channels(problem, kind, norm):
     """Where the numbers of an image have the same order, so have those of all draws."""

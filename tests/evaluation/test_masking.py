@@ -38,6 +38,7 @@ def run(model, examples, **options):
     return {check.name: check for check in checks}
 
 
+@pytest.mark.graph
 def test_an_honest_classifier_passes_every_check(examples):
     checks = run(honest, examples)
     assert [check.name for check in checks.values() if check.suspicious] == []
@@ -46,6 +47,7 @@ def test_an_honest_classifier_passes_every_check(examples):
     assert all(check.reason and check.source for check in checks.values())
 
 
+@pytest.mark.graph
 def test_quantised_inputs_have_no_gradient_and_fall_to_random_search_and_transfer(examples):
     def quantised(x):
         return logits_of(score(tf.round(4 * x) / 4))
@@ -62,6 +64,7 @@ def test_quantised_inputs_have_no_gradient_and_fall_to_random_search_and_transfe
         assert checks[name].suspicious, name
 
 
+@pytest.mark.graph
 def test_saturated_logits_are_found(examples):
     def saturated(x):
         return logits_of(1e4 * score(x))
@@ -69,6 +72,7 @@ def test_saturated_logits_are_found(examples):
     assert run(saturated, examples)["zero_gradients"].suspicious
 
 
+@pytest.mark.graph
 def test_a_loss_that_is_flat_near_the_image_and_steep_farther_away_has_one_step_beat_many(examples):
     """The gradient points the wrong way as soon as the attack has moved."""
 
@@ -85,6 +89,7 @@ def test_a_loss_that_is_flat_near_the_image_and_steep_farther_away_has_one_step_
     assert run(trapped, examples)["one_step_beats_iterative"].suspicious
 
 
+@pytest.mark.graph
 def test_a_classifier_that_is_random_at_inference_is_found(examples):
     """Also where the global seed is set, with which each new function makes the same draws again."""
     tf.random.set_seed(0)
@@ -157,6 +162,7 @@ def test_what_theory_excludes_is_let_pass_for_one_example_or_a_point(
         assert check.value == few / examples_seen
 
 
+@pytest.mark.graph
 def test_some_probabilities_among_the_outputs_are_found(examples):
     """Where all outputs are probabilities the classifier is refused; here only those of one class are."""
 
@@ -197,6 +203,7 @@ def test_nothing_is_said_of_square_where_it_did_not_follow_gradients():
     assert check_of_square({"PGD": kr.attacks.PGD(BALL)}, {"PGD": 0.0}) == []
 
 
+@pytest.mark.graph
 def test_a_strong_suite_runs_them_and_records_them(examples):
     few = (examples[0][:16], examples[1][:16])
     report = kr.evaluate(honest, few, kr.evaluation.AutoAttack(BALL), batch_size=16, verbose=False)

@@ -131,6 +131,7 @@ def test_the_iteration_curve_follows_one_of_several_restarts(problem, monkeypatc
     assert "iteration curve of PGD-3 (Linf 0.05, step 0.04167)\n" in capsys.readouterr().out
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("suite", ["curve", "surface"])
 def test_loss_surfaces_are_of_the_pixel_range_of_the_attack(problem, monkeypatch, suite):
     for other in ("iteration_curve", "epsilon_curve", "large_epsilon_images"):

@@ -157,6 +157,7 @@ class Averaging(PGD):
     eot_iter: int = 2
 
 
+@pytest.mark.graph
 def test_an_attack_that_averages_chooses_among_its_restarts_itself(dataset):
     attack = Averaging(BALL, steps=1, restarts=8)
     with pytest.warns(UserWarning, match="random at inference"):

@@ -233,6 +233,7 @@ def test_labels_in_arrays_are_all_looked_at_before_training(linear_classifier, b
     assert int(model.steps_taken.numpy()) == 0
 
 
+@pytest.mark.graph
 def test_evaluation_on_rows_of_no_class_is_no_result(linear_classifier, batch):
     images, labels = batch(count=16, shape=(4, 4, 1))
     rows = np.eye(3, dtype="float32")[labels]

@@ -46,6 +46,7 @@ def ordered(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.tile(images[:2], (8, 1, 1, 1)), np.tile(labels[:2], 8)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize(("method", "weighted"), [("robust", False), ("mixture", True), ("pairing", True)])
 def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, batch, method, weighted):
     """Gradients are summed over replicas and losses divided by their number; three epochs with momentum."""
