@@ -10,6 +10,7 @@ import resource
 import runpy
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -53,6 +54,20 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000)
     gc.collect()
     gc.freeze()
+
+
+STARTED = time.monotonic()
+SECONDS = float(os.environ.get("KERAS_ROBUST_TEST_SECONDS") or "inf")
+"""Tests that have not begun after so many seconds are skipped."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what would begin too late, and what needs data that no environment variable names."""
+    variables = {name for marker in item.iter_markers("shared_data") for name in marker.args}
+    if missing := variables - set(os.environ):
+        pytest.skip(f"set {' and '.join(sorted(missing))}: see CONTRIBUTING.md")
+    if time.monotonic() - STARTED > SECONDS:
+        pytest.skip(f"KERAS_ROBUST_TEST_SECONDS={SECONDS:g} are over")
 
 
 MOST_MEMORY = 2.0

@@ -136,7 +136,7 @@ def test_a_wrong_folder_is_named_in_one_sentence(mistake: str, image_folder: pat
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.shared_data
+@pytest.mark.shared_data("KERAS_ROBUST_TINY_IMAGENET_DIR")
 def test_tiny_imagenet():
     """Images of 64 x 64 are evaluated as they are, and trained on with at least half of their area."""
     name = f"folder:{os.environ['KERAS_ROBUST_TINY_IMAGENET_DIR']}"

@@ -123,7 +123,7 @@ def test_processes_with_the_same_seed_prepare_at_once(tmp_path: pathlib.Path):
     assert [path.name for path in tmp_path.iterdir()] == ["mnist_small"]
 
 
-@pytest.mark.shared_data
+@pytest.mark.shared_data("KERAS_ROBUST_DATA_DIR")
 @SPLITS
 def test_embedded_digits_are_official(split: str, data_dir: pathlib.Path):
     images, labels = read_all("mnist", split, os.environ["KERAS_ROBUST_DATA_DIR"])

@@ -120,7 +120,7 @@ def test_an_unknown_order_is_named(load: Any, data_dir: pathlib.Path):
         load("mnist_small", "test", data_dir=data_dir, order="files", **options)
 
 
-@pytest.mark.shared_data
+@pytest.mark.shared_data("KERAS_ROBUST_DATA_DIR", "KERAS_ROBUST_MNIST_DIR")
 @pytest.mark.parametrize(("split", "prefix"), [("test", "t10k"), ("train", "train")])
 def test_mnist_is_that_of_the_official_files(split: str, prefix: str):
     """All 10,000 test and 60,000 training images, bit for bit; in TFDS's order 92 of the first 1,000 are the same."""
@@ -138,7 +138,7 @@ def test_mnist_is_that_of_the_official_files(split: str, prefix: str):
     np.testing.assert_array_equal(part, images[500:600])
 
 
-@pytest.mark.shared_data
+@pytest.mark.shared_data("KERAS_ROBUST_DATA_DIR")
 def test_cifar10_begins_with_a_cat_and_two_ships():
     options: dict[str, Any] = {"data_dir": os.environ["KERAS_ROBUST_DATA_DIR"], "order": "official"}
     loaded = data.load_split("cifar10", "test[:10]", **options)

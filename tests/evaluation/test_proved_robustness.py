@@ -15,7 +15,7 @@ import pytest
 import keras_robust as kr
 from keras_robust.evaluation import AutoAttack
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
+pytestmark = [pytest.mark.slow, pytest.mark.shared_data("KERAS_ROBUST_VNNCOMP_DIR")]
 LEAST_FOUND = 0.9
 NETWORKS = [
     *("cora_mnist_set", "mnist_256x2", "mnist_256x4", "verivital_avgpool", "verivital_maxpool"),

@@ -11,7 +11,10 @@ from published_classifiers import first_digits, keras_classifier
 import keras_robust as kr
 from keras_robust.evaluation import AutoAttack
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.shared_data("KERAS_ROBUST_CLASSIFIERS_DIR", "KERAS_ROBUST_MNIST_DIR"),
+]
 BALL = kr.Linf(0.3)
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "published.json"
 
