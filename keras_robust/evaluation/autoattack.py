@@ -75,9 +75,10 @@ class AutoAttack(Suite):
         """Returns a sentence for each change that few classes require: see `Suite.notes_for`."""
         notes = []
         targeted = self.version != "rand"
-        targets = TARGETS_L1 if self.threat_model.norm == "l1" and self.version == "standard" else TARGETS
-        if targeted and classes <= max(targets, TARGETS):
-            notes.append(f"The targets were all {classes - 1} wrong classes of {classes}, instead of {TARGETS}.")
+        fewer = self.threat_model.norm == "l1" and self.version == "standard" and classes > TARGETS_L1
+        if targeted and classes <= TARGETS:
+            targets = f"The targets{' of FAB-T' if fewer else ''} were all {classes - 1} wrong classes of {classes}"
+            notes.append(f"{targets}, instead of {TARGETS}.")
         if targeted and classes < TARGETED_DLR_CLASSES:
             notes.append(
                 f"The targeted DLR needs {TARGETED_DLR_CLASSES} classes: APGD-T maximised the targeted cross-entropy."

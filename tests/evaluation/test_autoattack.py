@@ -163,6 +163,12 @@ def test_two_classes_have_no_dlr():
     assert AutoAttack(LINF, "rand").notes_for(3) == []
 
 
+def test_of_seven_classes_only_fab_lacks_targets_in_l1():
+    assert AutoAttack(kr.L1(3.0)).notes_for(7) == ["The targets of FAB-T were all 6 wrong classes of 7, instead of 9."]
+    assert AutoAttack(kr.L1(3.0)).notes_for(5) == ["The targets were all 4 wrong classes of 5, instead of 9."]
+    assert AutoAttack(LINF).notes_for(7) == ["The targets were all 6 wrong classes of 7, instead of 9."]
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 @pytest.mark.parametrize("ball", [LINF, L1], ids=str)

@@ -41,7 +41,6 @@ def growth(attack: str, calls: int, first: int) -> float:
     return float(line.split()[1])
 
 
-@pytest.mark.graph
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_evaluations_do_not_add_up():
     """Each attack is compiled anew: kept, its graphs are 4 MiB or more per evaluation."""
