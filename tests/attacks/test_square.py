@@ -52,16 +52,15 @@ def test_a_point_without_logits_is_misclassified(ball):
 
 
 @pytest.mark.xla
-@pytest.mark.parametrize("ball", BALLS, ids=str)
-@pytest.mark.parametrize("restarts", [1, 2])
-def test_xla_equals_graph(ball, restarts):
+@pytest.mark.parametrize(("ball", "restarts"), [*((ball, 2) for ball in BALLS), (BALLS[0], 1)], ids=str)
+def test_xla_changes_nothing(ball, restarts):
     """Draws are the same bits; what is left is rounding, far below the margins that decide."""
     attack = Square(ball, queries=30, restarts=restarts)
-    graph, xla = (
-        tf.function(lambda: attack(unbreakable, tf.constant(IMAGES), LABELS, 3), jit_compile=jit)()
-        for jit in (False, True)
-    )
-    np.testing.assert_allclose(graph, xla, atol=1e-5 * max(1.0, ball.epsilon))
+
+    def run() -> tf.Tensor:
+        return attack(unbreakable, tf.constant(IMAGES), LABELS, 3)
+
+    np.testing.assert_allclose(run(), tf.function(run, jit_compile=True)(), atol=1e-5 * max(1.0, ball.epsilon))
 
 
 @hypothesis.settings(max_examples=12, deadline=None)

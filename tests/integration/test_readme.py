@@ -22,9 +22,9 @@ SMALLER = {
 }
 
 FEWER_IMAGES = {
-    '"mnist_small", "train"': '"mnist_small", "train[:1000]"',
-    '"test[:200]", batch_size=100': '"test[:40]", batch_size=40',
-    "test.take(1)": "test.unbatch().take(8).batch(8)",
+    '"mnist_small", "train"': '"mnist_small", "train[:300]"',
+    '"test[:200]", batch_size=100': '"test[:20]", batch_size=20',
+    "test.take(1)": "test.unbatch().take(4).batch(4)",
 }
 
 
