@@ -180,6 +180,6 @@ def test_export_refuses_what_it_cannot_export(tmp_path):
     with pytest.raises(ValueError, match="built Keras model"):
         kr.export(lambda x: x, tmp_path / "out")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds a SavedModel"):
+    with pytest.raises(ValueError, match="hold a SavedModel"):
         kr.export(classifier(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -187,8 +187,8 @@ MISTAKES = {
     "no such module": ("own_nothing:MyNet", r"The module 'own_nothing' cannot be imported: .*PYTHONPATH"),
     "no such name": ("own_objects:MyNett", r"has no 'MyNett': did you mean 'MyNet'\?"),
     "no colon": ("own_objects.MyNet", r"Did you mean 'own_objects:MyNet'\? Received: classifier='own_objects.MyNet'"),
-    "no class": ("own_objects:a_number", "names a class or a function .*of type int"),
-    "a model": ("own_objects:a_network", "names a class or a function .*of type MyNet"),
+    "no class": ("own_objects:a_number", "must name a class or a function .*of type int"),
+    "a model": ("own_objects:a_network", "must name a class or a function .*of type MyNet"),
     "nothing made": ("own_objects:nothing", "must make a keras.Model from images to logits. Received: None"),
     "unknown": ("lenet6", r"classifier must be one of \[.*\], or a path such as 'my_package.networks:MyNet'"),
 }
@@ -210,7 +210,7 @@ DATA_MISTAKES = {
     "own_objects:no_length": r"\.apply\(tf\.data\.experimental\.assert_cardinality\(COUNT\)\).*of cardinality unknown",
     "own_objects:batched": r"Leave out \.batch\(\)",
     "own_objects:doubled": r"uint8 in \[0, 255\] or float32 in \[0, 1\]",
-    "own_objects:nothing": "returns a tf.data.Dataset of .image, label.. Received: own_objects:nothing.*NoneType",
+    "own_objects:nothing": "must return a tf.data.Dataset of .image, label.. Received: own_objects:nothing.*NoneType",
     "own_objects:absent": "has no 'absent'",
 }
 
@@ -243,5 +243,5 @@ def test_a_data_set_is_shuffled_and_changed_as_any_other():
 
     images, _ = next(iter(kr.data.training_batches(floats, "20", batch_size=10, seed=0)))
     assert float(tf.reduce_max(images)) == pytest.approx(0.8)
-    with pytest.raises(ValueError, match="changes uint8 images"):
+    with pytest.raises(ValueError, match="needs uint8 images"):
         kr.data.training_batches(floats, "20", batch_size=10, seed=0, augmentation="flip_and_crop")
