@@ -54,6 +54,7 @@ def test_the_python_examples_run_one_after_the_other(environment, tmp_path):
     assert {"model.keras", "report", "export"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.graph
 def test_the_launch_commands_run_on_fewer_images(environment, data_dir, launch, tmp_path, monkeypatch):
     """Each script once in a process of its own, as the user runs it, and further times in this process."""
     monkeypatch.setattr(autoattack, "QUERIES", 20)
