@@ -20,9 +20,9 @@ demo: .venv
 test: .venv
 	TF_NUM_INTRAOP_THREADS=1 $(RUN) -m pytest --numprocesses=2 --dist=loadfile --durations=10 $(COVERAGE)
 
-# `make test-slow SECONDS_FOR_SLOW=600` skips what has not begun after ten minutes.
+# `make test-slow SECONDS_FOR_SLOW=600` skips what has not begun after ten minutes; `TESTS=tests/data` runs a part.
 test-slow: .venv
-	KERAS_ROBUST_TEST_SECONDS=$(SECONDS_FOR_SLOW) $(RUN) -m pytest -rs -m 'slow or shared_data'
+	KERAS_ROBUST_TEST_SECONDS=$(SECONDS_FOR_SLOW) $(RUN) -m pytest -rs -m 'slow or shared_data' $(TESTS)
 
 # What depends most on Keras, on the lowest versions of Keras and TensorFlow that setup.py allows.
 test-lowest: .venv-lowest
