@@ -34,6 +34,7 @@ from keras_robust.training import command_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 GRADIENTS = ops.gradient_registry._registry
+"""TensorFlow's registry of gradient functions, by name."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_robust import reports
 from keras_robust.reports import wording
+from keras_robust.reports.formatting import count
 
 RECORD_FILE = "record.json"
 SAMPLES_FILE = "samples.npz"
@@ -101,7 +102,9 @@ class Report:
     def __str__(self) -> str:
         source, suite = self.record["black_box_source"], self.record["suite"]
         box = f"black box, crafted on {source}" if source else "white box"
-        lines = [f"{self.record['examples']} examples of {self.record['dataset']}, {box}"]
+        examples, dataset = count(self.record["examples"], "example"), self.record["dataset"]
+        # A data set without a name is described by its number of examples.
+        lines = [f"{examples}{'' if dataset == examples else f' of {dataset}'}, {box}"]
         lines += [f"  {100 * self.clean_accuracy:5.1f} %  clean"]
         after = "after " if suite else ""
         lines += [f"  {100 * accuracy:5.1f} %  {after}{name}" for name, accuracy in self.attacks.items()]

@@ -80,3 +80,14 @@ def test_the_text_of_a_report_never_gives_robust_accuracy_without_its_attack(pro
     report = kr.evaluate(solution, (images, labels), ATTACK)
     assert f"{100 * report.robust_accuracy:.1f} %  {ATTACK.name}" in str(report)
     assert f"{ATTACK.name}, white box" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("", "8 examples, white box"), ("digits", "8 examples of digits, white box")]
+)
+def test_the_first_line_names_the_data_set_if_it_has_a_name(linear_classifier, batch, name, line):
+    images, labels = batch(count=8, shape=(4, 4, 1))
+    report = kr.evaluate(
+        linear_classifier(), (images, labels), kr.attacks.FGSM(kr.Linf(0.1)), dataset_name=name, verbose=False
+    )
+    assert str(report).splitlines()[0] == line
