@@ -1,11 +1,13 @@
 """FAB where the answer is known: linear models, splits into blocks, what breaks, what it costs, NaN."""
 
+import itertools
 import math
 import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import as_slow, rest_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +22,13 @@ IMAGES = (0.5 + 0.3 * RNG.uniform(-1, 1, size=(10, 4, 4, 1))).astype(np.float32)
 SEED = seeds.as_seed(3)
 BALLS = pytest.mark.parametrize("ball", [Linf(0.1), L2(0.3), L1(0.8)], ids=str)
 KINDS = pytest.mark.parametrize("targets", [None, 3], ids=["untargeted", "targeted"])
+EACH_BALL_AND_KIND = pytest.mark.parametrize(
+    ("ball", "targets"),
+    rest_slow(
+        itertools.product([Linf(0.1), L2(0.3), L1(0.8)], [None, 3]), [(Linf(0.1), 3), (L2(0.3), None), (L1(0.8), 3)]
+    ),
+    ids=str,
+)
 
 
 def linear(images: tf.Tensor) -> tf.Tensor:
@@ -62,8 +71,7 @@ def least_norms(norm: str) -> np.ndarray:
     return ways.min(axis=1)
 
 
-@BALLS
-@KINDS
+@EACH_BALL_AND_KIND
 def test_linear_model(ball, targets):
     """One step goes eta = 1.05 times the way to the closest boundary, where the range is far away.
 
@@ -77,8 +85,7 @@ def test_linear_model(ball, targets):
         np.testing.assert_allclose(distance / exact, factor, rtol=1e-4)
 
 
-@BALLS
-@KINDS
+@EACH_BALL_AND_KIND
 def test_units_do_not_matter(ball, targets):
     """Images stretched to [-2, 4], with the model behind the inverse, need 6 times the distance."""
     labels = predictions(wavy, IMAGES)
@@ -90,8 +97,7 @@ def test_units_do_not_matter(ball, targets):
 
 
 @pytest.mark.xla
-@BALLS
-@KINDS
+@EACH_BALL_AND_KIND
 def test_xla_changes_nothing(ball, targets):
     """Over two runs per class, random starts included; only rounding differs."""
     attack = FAB(ball, steps=3, targets=targets, restarts=2)
@@ -106,8 +112,9 @@ def test_xla_changes_nothing(ball, targets):
     np.testing.assert_array_equal(plain["broken"], xla["broken"])
 
 
-@pytest.mark.parametrize("blocks", [[1, 1, 1, 1, 8], [5, 7], [4, 3, 5], [11, 1]], ids=str)
-@KINDS
+@pytest.mark.parametrize(
+    ("blocks", "targets"), [([5, 7], None), ([1, 1, 5, 5], 3), *map(as_slow, [([5, 7], 3), ([11, 1], None)])], ids=str
+)
 def test_blocks_are_the_whole(blocks, targets):
     """Bitwise, wherever the runs are cut: 12 steps, 3 or 6 per run, and the step is a tensor."""
     attack = FAB(Linf(0.1), steps=2 if targets else 6, targets=targets, restarts=2)
@@ -170,7 +177,7 @@ def test_random_starts(ball):
     assert np.abs(ends[1] - ends[2]).max(axis=(1, 2, 3)).min() > 1e-3
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     ball=st.sampled_from([Linf(0.05), Linf(0.3), L2(0.7), L1(2.0), Linf(0.0), L2(0.5, (-1.0, 2.0))]),
     targets=st.sampled_from([None, 1, 3]),
@@ -198,8 +205,7 @@ def test_always_in_the_ball_and_the_range(ball, targets, restarts, alpha_max, et
     assert np.all(predictions(wavy, x_adv)[moved] != labels[moved])
 
 
-@BALLS
-@KINDS
+@EACH_BALL_AND_KIND
 def test_broken(ball: ThreatModel, targets):
     """Broken is misclassified within epsilon: by the images that come back, and by the distances; clean ones count."""
     labels = predictions(wavy, IMAGES)
@@ -285,8 +291,7 @@ def test_a_classifier_without_a_gradient_is_refused(targets):
         attack(lambda x: linear(tf.round(x)), IMAGES, predictions(linear, IMAGES), 0)
 
 
-@BALLS
-@KINDS
+@EACH_BALL_AND_KIND
 @pytest.mark.parametrize("mode", ["eager", pytest.param("xla", marks=pytest.mark.xla)])
 def test_nan_is_not_hidden(ball, targets, mode):
     """A model that returns NaN gives NaN images for that example, and no other example suffers."""

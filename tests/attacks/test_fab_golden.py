@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import rest_slow
 
 from keras_robust.attacks import as_model_fn
 from keras_robust.attacks.fab import FAB
@@ -55,8 +56,7 @@ def check_norms(found: np.ndarray, golden: list[float], median: float) -> None:
     assert found[both].mean() == pytest.approx(golden[both].mean(), rel=0.02)
 
 
-@pytest.mark.graph
-@pytest.mark.parametrize("norm", sorted(BALLS))
+@pytest.mark.parametrize("norm", rest_slow(BALLS, ["linf"]))
 def test_targeted(norm):
     """FAB-T with 9 targets: norms per example for the first and the last target, the least ones, the accuracies.
 

@@ -17,11 +17,13 @@ pytestmark = pytest.mark.graph
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "square.json").read_text())
 BALLS = {"linf": Linf, "l2": L2, "l1": L1}
-SEEDS = 4
+SEEDS = 2
+FIRST = {("linf", 0.2), ("l2", 2.0), ("l1", 15.0)}
+"""What runs of 500 queries are not among the slow tests."""
 CASES = [
     pytest.param(case, id=f"{case['norm']}-{case['epsilon']}-{case['queries']}", marks=marks)
     for case in GOLDEN["cases"]
-    for marks in ([] if case["queries"] <= 500 else [pytest.mark.slow],)
+    for marks in ([] if (case["norm"], case["epsilon"]) in FIRST and case["queries"] <= 500 else [pytest.mark.slow],)
 ]
 
 
@@ -29,7 +31,7 @@ CASES = [
 def test_robust_accuracy_is_that_of_the_reference(case):
     """Means over seeds, within 4 standard errors of their difference.
 
-    The reference's mean is of 12 seeds and ours of 4, with the reference's spread for both (but at least that of 100
+    The reference's mean is of 12 seeds and ours of 2, with the reference's spread for both (but at least that of 100
     examples of which a quarter may go either way with the seed, 0.02): a right attack fails in 1 of 15000 cases.
     """
     sys.path.insert(0, str(FOLDER))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import rest_slow
 
 import keras_robust as kr
 from keras_robust.evaluation import AutoAttack, PaperSuite, autoattack, evaluate, evaluate_suite, masking
@@ -65,7 +66,7 @@ SUITES = {
 }
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", rest_slow(SUITES, ["autoattack linf"]))
 def test_every_suite_its_checks_and_its_report(problem, tmp_path, name):
     checks = name == "autoattack linf"
     report = evaluate(*problem, SUITES[name](), checks=checks, batch_size=24, verbose=False)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from cases import rest_slow
 
 import keras_robust as kr
 from keras_robust.evaluation import AutoAttack, autoattack, evaluate, masking
@@ -40,7 +41,13 @@ def problem(batch, linear_classifier):
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize(("kind", "norm"), [("no channel axis", norm) for norm in BALLS] + [("vectors", "l2")])
+@pytest.mark.parametrize(
+    ("kind", "norm"),
+    rest_slow(
+        [("no channel axis", norm) for norm in BALLS] + [("vectors", "l2")],
+        [("no channel axis", "linf"), ("vectors", "l2")],
+    ),
+)
 def test_every_attack_finds_what_it_finds_in_images_with_channels(problem, kind, norm):
     """Where the numbers of an image have the same order, so have those of all draws."""
     shape = SHAPES[kind]

@@ -163,8 +163,9 @@ def test_the_order_of_shuffled_data_is_that_of_keras(linear_classifier, batch):
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}}])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("options", "replicas"), [({}, 1), ({}, 2), ({"class_weight": {0: 1.0, 1: 2.0, 2: 3.0}}, 1)], ids=str
+)
 def test_a_cached_data_set_stays_whole(two_replicas, linear_classifier, batch, options, replicas):
     """An iterator that is given up early can leave it with what it has read, for good."""
     images, labels = batch(count=COUNT, shape=(4, 4, 1))

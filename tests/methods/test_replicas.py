@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import rest_slow
 from makers import METHODS
 
 import keras_robust as kr
@@ -47,7 +48,9 @@ def ordered(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize(("method", "weighted"), [("robust", False), ("mixture", True), ("pairing", True)])
+@pytest.mark.parametrize(
+    ("method", "weighted"), rest_slow([("robust", False), ("mixture", True), ("pairing", True)], [("pairing", True)])
+)
 def test_two_replicas_give_the_weights_of_one(two_replicas, conv_classifier, batch, method, weighted):
     """Gradients are summed over replicas and losses divided by their number; three epochs with momentum."""
     images, labels = batch(count=16)
@@ -196,7 +199,7 @@ def test_checkpoints_of_what_replicas_keep_do_not_make_tensorflow_warn(
     def make():
         return kr.FreeAdversarialTraining(conv_classifier(), kr.attacks.FGSM(kr.Linf(0.1)), replays=1)
 
-    for _ in range(6):
+    for _ in range(3):
         model = build(make, two_replicas)
         run(model, *batch(), batch_size=4)
         for _ in range(2):
@@ -206,7 +209,9 @@ def test_checkpoints_of_what_replicas_keep_do_not_make_tensorflow_warn(
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("method", ["natural", "pairing", "trades", "free", "weight perturbation"])
+@pytest.mark.parametrize(
+    "method", rest_slow(["natural", "pairing", "trades", "free", "weight perturbation"], ["pairing", "free"])
+)
 def test_a_last_batch_that_does_not_reach_every_replica_keeps_everything_finite(
     two_replicas, conv_classifier, batch, method
 ):
