@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Programs of tests are compiled for longer than they run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import absl.logging
 import hypothesis

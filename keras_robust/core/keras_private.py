@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util
 
 Call = Callable[..., Any]
 
@@ -37,6 +39,20 @@ def replace_call(layer: keras.Layer, call: Call | None) -> None:
         layer.__dict__.pop("call", None)
     else:
         layer.__dict__["call"] = call
+
+
+def graph_of(model: keras.Layer) -> list[tuple[Any, list[Any], list[Any]]]:
+    """Returns (operation, symbolic inputs, symbolic outputs) of each call in the graph of a functional model.
+
+    The graph of a sequential model is that of the functional model in it. Other layers have none. The outputs of the
+    model come last, as inputs of the operation None.
+    """
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    if not hasattr(function, "_nodes_by_depth"):
+        return []
+    nodes = [node for nodes in function._nodes_by_depth.values() for node in nodes if not node.is_input]
+    calls = [(node.operation, node.input_tensors, node.outputs) for node in nodes]
+    return [*calls, (None, function.outputs, [])]
 
 
 def add_losses(layer: keras.Layer, losses: Sequence[Any]) -> None:
@@ -128,6 +144,11 @@ def without_tracing_warning(function: Any) -> Any:
 
 
 # Models.
+
+
+def traced_for_xla() -> bool:
+    """Returns whether a function is being traced that XLA will compile: with `jit_compile=True`, or for a TPU."""
+    return not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph())
 
 
 def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:

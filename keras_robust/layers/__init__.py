@@ -1,6 +1,8 @@
 """Layers: normalisation (mixture, replacing, freezing, branches), reversible blocks, and a fast first convolution."""
 
 from keras_robust.layers.auxiliary_logits import AuxiliaryLogits, auxiliary_layers, collect_auxiliary_logits
+from keras_robust.layers.batch_normalization import BatchNormalization
+from keras_robust.layers.folding import folded_normalization
 from keras_robust.layers.image_convolution import ImageConvolution
 from keras_robust.layers.mixture_batch_normalization import (
     ADVERSARIAL,
@@ -27,6 +29,7 @@ __all__ = [
     "BRANCHES",
     "CLEAN",
     "AuxiliaryLogits",
+    "BatchNormalization",
     "ImageConvolution",
     "MixtureBatchNormalization",
     "PerImageStandardization",
@@ -35,6 +38,7 @@ __all__ = [
     "branch_in_use",
     "check_functional",
     "collect_auxiliary_logits",
+    "folded_normalization",
     "frozen_statistics",
     "has_branches",
     "make_normalization",

@@ -58,11 +58,13 @@ class ImageConvolution(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Tensor, kernel: Any) -> Tensor:
         """Returns (batch, height, width, filters) for images (batch, height, width, channels)."""
-        return _convolve(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
+        return convolve_images(tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel))
 
 
 @custom_gradient
-def _convolve(images: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+def convolve_images(images: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Returns the convolution of an `ImageConvolution`, and the function of its gradients."""
+
     def gradients(upstream: Tensor) -> tuple[Tensor, Tensor]:
         of_kernel = tf.raw_ops.Conv2DBackpropFilter(
             input=images, filter_sizes=kernel.shape, out_backprop=upstream, strides=[1, 1, 1, 1], padding="SAME"

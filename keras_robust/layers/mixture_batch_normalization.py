@@ -10,6 +10,7 @@ import keras
 from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.layers.batch_normalization import BatchNormalization
 
 CLEAN, ADVERSARIAL = "clean", "adversarial"
 BRANCHES = (CLEAN, ADVERSARIAL)
@@ -41,8 +42,8 @@ class MixtureBatchNormalization(keras.layers.Layer):
         super().__init__(name=name, dtype=dtype)
         _check_branch(branch)
         self.branch = branch
-        self.clean = keras.layers.BatchNormalization(name=CLEAN, dtype=self.dtype_policy, **kwargs)
-        self.adversarial = keras.layers.BatchNormalization(name=ADVERSARIAL, dtype=self.dtype_policy, **kwargs)
+        self.clean = BatchNormalization(name=CLEAN, dtype=self.dtype_policy, **kwargs)
+        self.adversarial = BatchNormalization(name=ADVERSARIAL, dtype=self.dtype_policy, **kwargs)
         self.supports_masking = True
         self.trainable = trainable  # sets both branches, so they must exist
 

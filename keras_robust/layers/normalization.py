@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.serialization import PACKAGE
+from keras_robust.layers.batch_normalization import BatchNormalization
 from keras_robust.layers.mixture_batch_normalization import MixtureBatchNormalization
 from keras_robust.layers.reversible_blocks import ReversibleBlocks
 
@@ -29,7 +30,7 @@ def make_normalization(normalization: str, channels: int, **options: Any) -> ker
         ValueError: if `normalization` is unknown.
     """
     if normalization == "batch":
-        return keras.layers.BatchNormalization(**options)
+        return BatchNormalization(**options)
     if normalization == "synchronized_batch":
         return keras.layers.BatchNormalization(synchronized=True, **options)
     if normalization == "mixture_batch":
@@ -60,7 +61,7 @@ class PerImageStandardization(keras.layers.Layer):
         return input_shape
 
 
-REPLACEMENTS = ("mixture_batch", "group")
+REPLACEMENTS = ("batch", "mixture_batch", "group")
 
 
 def replace_normalization(classifier: keras.Model, normalization: str, **options: Any) -> keras.Model:
@@ -71,7 +72,8 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
 
     Args:
         classifier: a built functional or sequential model, such as one of `keras.applications`. It is not changed.
-        normalization: "mixture_batch" or "group".
+        normalization: "batch" is the toolkit's `BatchNormalization`, which computes the same faster; "mixture_batch" or
+            "group".
         **options: arguments of `MixtureBatchNormalization` or `keras.layers.GroupNormalization`, such as `groups=8`.
             The default number of groups is that of `make_normalization`.
 
@@ -93,7 +95,9 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
             return layer.with_functions([clone(function) for function in layer.functions])
         if not isinstance(layer, keras.Layer):  # an operation of `keras.ops`, without weights
             return type(layer).from_config(layer.get_config())
-        is_exchanged = isinstance(layer, keras.layers.BatchNormalization)
+        is_exchanged = isinstance(layer, keras.layers.BatchNormalization) and not (
+            normalization == "batch" and isinstance(layer, BatchNormalization)
+        )
         new = (
             _replacement(layer, normalization, options) if is_exchanged else type(layer).from_config(layer.get_config())
         )
@@ -109,7 +113,7 @@ def replace_normalization(classifier: keras.Model, normalization: str, **options
         if isinstance(new, MixtureBatchNormalization):
             for branch in (new.clean, new.adversarial):
                 branch.set_weights(old.get_weights())
-        elif type(new) is type(old):
+        elif type(new) is type(old) or normalization == "batch":
             set_weights(new, old.get_weights())
         else:
             new.set_weights(old.get_weights()[: len(new.weights)])  # scale and offset come first

@@ -19,9 +19,11 @@ from keras_robust.core.keras_private import (
     copy_metric,
     first_of_replicas,
     flatten_layers,
+    graph_of,
     own_call,
     replace_call,
     set_direction,
+    traced_for_xla,
     without_tracing_warning,
     wrapped_function,
 )
@@ -240,3 +242,33 @@ def test_nothing_else_touches_what_is_private():
         if PRIVATE.search(line.split("  #")[0])
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_graph_of_a_model_has_all_calls_and_its_outputs():
+    inputs = keras.Input((3,))
+    shared = keras.layers.Dense(3)
+    hidden = shared(inputs)
+    outputs = shared(keras.layers.ReLU()(hidden))
+    graph = graph_of(keras.Model(inputs, outputs))
+    assert sorted(type(operation).__name__ for operation, _, _ in graph) == ["Dense", "Dense", "NoneType", "ReLU"]
+    (relu,) = (call for call in graph if isinstance(call[0], keras.layers.ReLU))
+    assert [id(tensor) for tensor in relu[1]] == [id(hidden)]
+    assert [id(tensor) for tensor in graph[-1][1]] == [id(outputs)]
+    assert len(graph_of(keras.Sequential([keras.Input((3,)), shared, keras.layers.ReLU()]))) == 3
+    assert graph_of(Doubling()) == graph_of(keras.Sequential([shared])) == []
+
+
+@pytest.mark.xla
+def test_tracing_for_xla_is_known_in_functions_inside_of_it():
+    found = []
+
+    def note(x):
+        found.append(traced_for_xla())
+        return x
+
+    inner = tf.function(note)
+    note(0)
+    tf.function(inner)(tf.constant(0))
+    tf.function(tf.function(note), jit_compile=True)(tf.constant(0))
+    tf.function(lambda x: tf.while_loop(lambda x: x < 1, lambda x: note(x + 1), [x]), jit_compile=True)(tf.constant(0))
+    assert found == [False, False, True, True]
