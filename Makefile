@@ -47,3 +47,4 @@ docs: .venv
 
 bench: .venv
 	$(RUN) benchmarks/step_cost.py
+	$(RUN) benchmarks/beside.py

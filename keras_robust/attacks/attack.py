@@ -32,7 +32,7 @@ from keras_robust.core.keras_private import flatten_layers
 from keras_robust.core.objectives import margin
 from keras_robust.core.seeds import Tensor
 from keras_robust.core.serialization import Serializable, replace_unchecked
-from keras_robust.layers.folding import folded_normalization
+from keras_robust.layers.fast_inference import fast_inference
 
 ModelFn = Callable[[Tensor], Tensor]
 """Maps images (batch, ...) to logits (batch, classes), and is differentiable."""
@@ -96,7 +96,7 @@ def as_model_fn(
             "float32" runs 16-bit layers (mixed precision) in full precision. "auto" chooses the faster of "bfloat16"
             and "float32" on this machine: see `core.execution.bfloat16_pays`.
         fold: in inference mode, fold batch normalisation into the layers before it, which changes logits by rounding
-            only and makes attacks faster: see `layers.folded_normalization`.
+            only and makes attacks faster: see `layers.fast_inference`.
 
     Raises:
         ValueError: if `compute_dtype` is unknown.
@@ -113,7 +113,7 @@ def as_model_fn(
                 state = [v.value for v in classifier.non_trainable_variables]
                 logits, _ = classifier.stateless_call(weights, state, images, training=True)
             else:
-                with folded_normalization(classifier) if fold else contextlib.nullcontext():
+                with fast_inference(classifier) if fold else contextlib.nullcontext():
                     logits = classifier(images, training=False)
         return scale_gradient(tf.cast(check_output(logits), full_precision(images.dtype)), scale)
 

@@ -2,7 +2,7 @@
 
 from keras_robust.layers.auxiliary_logits import AuxiliaryLogits, auxiliary_layers, collect_auxiliary_logits
 from keras_robust.layers.batch_normalization import BatchNormalization
-from keras_robust.layers.folding import folded_normalization
+from keras_robust.layers.fast_inference import fast_inference
 from keras_robust.layers.image_convolution import ImageConvolution
 from keras_robust.layers.mixture_batch_normalization import (
     ADVERSARIAL,
@@ -38,7 +38,7 @@ __all__ = [
     "branch_in_use",
     "check_functional",
     "collect_auxiliary_logits",
-    "folded_normalization",
+    "fast_inference",
     "frozen_statistics",
     "has_branches",
     "make_normalization",

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the layer before it, for passes in inference mode."""
+"""Passes in inference mode with fewer operations: folded batch normalisation, and faster forms of single layers."""
 
 import collections
 import contextlib
@@ -25,32 +25,33 @@ FEW_CHANNELS = 4
 
 
 @contextlib.contextmanager
-def folded_normalization(classifier: keras.Layer) -> Iterator[None]:
+def fast_inference(classifier: keras.Layer) -> Iterator[None]:
     """Calls of `classifier` in inference mode compute the same, but for rounding, with fewer operations.
 
-    In inference mode batch normalisation is an affine function of each channel. Its factor is multiplied into the
-    kernel of the convolution or dense layer before it, with today's weights, and its offset becomes the bias. Only
-    gradients with respect to the images are meant: those of the weights go through the products.
+    - Batch normalisation is folded into the convolution or dense layer before it: in inference mode it is an affine
+      function of each channel. Its factor is multiplied into the kernel, with today's weights, and its offset becomes
+      the bias. A pair is folded if the convolution is called once, nothing but the normalisation uses its output, both
+      are plain layers of Keras (or the toolkit), and it has no activation. Other normalisations stay as they are, for
+      example those behind a sum.
+    - A first convolution of images with few channels has the gradient of `ImageConvolution`.
+    - `Normalization` multiplies instead of dividing.
 
-    A pair is folded if the convolution is called once, nothing but the normalisation uses its output, both are plain
-    Keras layers (or the toolkit's), and it has no activation. Other normalisations stay as they are, for example those
-    behind a sum. First convolutions of images with few channels get the gradient of `ImageConvolution`.
-
-    It acts on layers that are called or traced inside.
+    Only gradients with respect to images are meant. It acts on layers that are called or traced inside.
 
     Args:
         classifier: any built model. The graphs of functional and sequential models in it are searched for pairs.
     """
-    pairs = foldable_pairs(classifier)
-    normalization_after = {id(layer): normalization for layer, normalization in pairs}
-    calls: list[tuple[keras.Layer, Callable[..., Any]]] = [(normalization, _identity) for _, normalization in pairs]
+    calls: dict[keras.Layer, Callable[..., Any]] = {}
     for layer in flatten_layers(classifier):
-        normalization = normalization_after.get(id(layer))
-        if normalization is not None or (type(layer) in CONVOLUTIONS and _is_of_images(layer)):
-            calls.append((layer, _linear_call(layer, normalization)))
-    before = [(layer, own_call(layer)) for layer, _ in calls]
+        if type(layer) is keras.layers.Normalization and not layer.invert and layer.mean is not None:
+            calls[layer] = _normalization_call(layer)
+        elif type(layer) is keras.layers.Conv2D and _is_of_images(layer):
+            calls[layer] = _linear_call(layer)
+    for layer, normalization in foldable_pairs(classifier):
+        calls[layer], calls[normalization] = _linear_call(layer, normalization), _identity
+    before = [(layer, own_call(layer)) for layer in calls]
     try:
-        for layer, call in calls:
+        for layer, call in calls.items():
             replace_call(layer, call)
         yield
     finally:
@@ -97,15 +98,14 @@ def _normalizes_channels(layer: Any, inputs: keras.KerasTensor) -> bool:
 
 def _is_of_images(layer: keras.layers.Conv2D) -> bool:
     return (
-        type(layer) is keras.layers.Conv2D
-        and layer.kernel.shape[2] <= FEW_CHANNELS
+        layer.kernel.shape[2] <= FEW_CHANNELS
         and (layer.strides, layer.padding, layer.dilation_rate, layer.groups) == ((1, 1), "same", (1, 1), 1)
         and layer.data_format == "channels_last"
         and not layer.quantization_mode
     )
 
 
-def _linear_call(layer: keras.Layer, normalization: keras.Layer | None) -> Callable[..., Tensor]:
+def _linear_call(layer: keras.Layer, normalization: keras.Layer | None = None) -> Callable[..., Tensor]:
     """Returns what replaces the call of a linear layer: with the normalisation behind it, if there is one."""
     folded = None if normalization is None else _folded_weights(layer, normalization)
 
@@ -145,7 +145,7 @@ def _apply(layer: keras.Layer, inputs: Tensor, kernel: Tensor) -> Tensor:
     if type(layer) in DEPTHWISE:
         options = {"padding": layer.padding, "dilation_rate": layer.dilation_rate, "data_format": layer.data_format}
         return keras.ops.depthwise_conv(inputs, kernel, strides=layer.strides, **options)
-    if _is_of_images(layer) and None not in inputs.shape[1:]:
+    if type(layer) is keras.layers.Conv2D and _is_of_images(layer) and None not in inputs.shape[1:]:
         return convolve_images(inputs, kernel)
     return layer.convolution_op(inputs, kernel)
 
@@ -153,3 +153,9 @@ def _apply(layer: keras.Layer, inputs: Tensor, kernel: Tensor) -> Tensor:
 def _identity(inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
     del training, mask
     return inputs
+
+
+def _normalization_call(layer: keras.layers.Normalization) -> Callable[[Tensor], Tensor]:
+    mean, variance = tf.convert_to_tensor(layer.mean), tf.convert_to_tensor(layer.variance)
+    factor = 1.0 / tf.maximum(tf.sqrt(variance), keras.config.epsilon())
+    return lambda inputs: (inputs - tf.cast(mean, inputs.dtype)) * tf.cast(factor, inputs.dtype)

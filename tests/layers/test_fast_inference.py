@@ -9,7 +9,7 @@ import keras_robust as kr
 from keras_robust import architectures
 from keras_robust.attacks import as_model_fn
 from keras_robust.core.keras_private import flatten_layers, own_call
-from keras_robust.layers.folding import foldable_pairs, folded_normalization
+from keras_robust.layers.fast_inference import fast_inference, foldable_pairs
 
 CLASSIFIERS = {
     "CifarResNet": (lambda: architectures.CifarResNet(8), 7, 7),
@@ -156,7 +156,7 @@ def test_what_cannot_be_folded_is_left_alone(kind):
     assert foldable_pairs(model) == []
     images = images_for(model)
     expected = model(images, training=False)
-    with folded_normalization(model):
+    with fast_inference(model):
         got = model(images, training=False)
     keras.tree.map_structure(np.testing.assert_array_equal, got, expected)
 
@@ -177,7 +177,7 @@ def test_calls_come_back_also_after_an_error():
     convolution, normalization = foldable_pairs(model)[0]
 
     def fail():
-        with folded_normalization(model):
+        with fast_inference(model):
             assert own_call(normalization) not in (None, frozen)
             raise KeyError
 
