@@ -315,7 +315,7 @@ class RobustModel(KerasModel):
             return tf.stop_gradient(run_once(images, labels, seed))
 
         with frozen_statistics(classifier, self.batch_statistics_frozen):
-            return _on_share(with_seed, False, images, labels)
+            return on_any_share(with_seed, False, images, labels)
 
     def classification_loss(self, labels: Tensor, logits: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Returns the compiled loss plus the classifier's own (weight decay), a scalar. Call it once per step."""
@@ -384,7 +384,7 @@ class RobustModel(KerasModel):
             return {"": keras.ops.cast(logits, full_precision(images.dtype)), **auxiliary}
 
         if not isinstance(inputs, dict):
-            return _on_share(classify, bool(training), inputs)[""]
+            return on_any_share(classify, bool(training), inputs)[""]
         return self.run_passes(classify, inputs, training)
 
     def run_network(self, network: keras.Layer, images: Tensor, training: bool | None) -> tuple[Any, dict[str, Tensor]]:
@@ -412,7 +412,7 @@ class RobustModel(KerasModel):
             A dict of all results. A key is the name of the pass followed by the key that `function` returned.
         """
         inputs = {name: images for name, images in inputs.items() if name in BRANCHES}
-        function = functools.partial(_on_share, function, bool(training))
+        function = functools.partial(on_any_share, function, bool(training))
         if self.joint_pass and not has_branches(self.classifier):
             with self._as_in_this_pass(None):
                 results = _apply_jointly(function, inputs)
@@ -731,14 +731,6 @@ def unpack_batch(data: Any) -> tuple[Any, Tensor, Tensor | None]:
     )
     precise = tf.nest.map_structure(lambda x: tf.cast(x, full_precision()) if x.dtype.is_floating else x, images)
     return precise, labels, sample_weight
-
-
-def _on_share(function: Callable[..., Any], training: bool, images: Tensor, *others: Tensor) -> Any:
-    """Returns `function(images, *others)`, even if this replica has no images: see `on_any_share`."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1 or images.shape[0] is not None:
-        return function(images, *others)
-    return on_any_share(function, training, images, *others)
 
 
 def _apply_jointly(function: Callable[[Tensor], Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
