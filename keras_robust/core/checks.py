@@ -225,17 +225,19 @@ def check_logits(logits: Any, batch: int) -> None:
 
 
 def check_weights(weights: Iterable[tuple[str, Any]], owner: str) -> None:
-    """Checks that the weights of a classifier are finite.
+    """Checks that the weights of a classifier are finite, and the moving variances not negative.
 
     The logits do not show it: on CPU, TensorFlow runs a convolution and the ReLU after it as one operation that turns
-    NaN into 0, so that the classifier returns finite logits.
+    NaN into 0, so that the classifier returns finite logits. So it is with batch normalisation that is folded into the
+    convolution.
 
     Args:
         weights: (path, array) of each weight.
         owner: the classifier, for the message.
 
     Raises:
-        ValueError: if a weight has a value that is not finite; the message gives its path.
+        ValueError: if a weight has a value that is not finite, or a variance that is negative; the message gives its
+            path.
     """
     for path, values in weights:
         array = np.asarray(values)
@@ -246,6 +248,12 @@ def check_weights(weights: Iterable[tuple[str, Any]], owner: str) -> None:
             raise ValueError(
                 f"The weights of a classifier must be finite; training may have diverged. Received: {owner}, whose "
                 f"weight {path!r} has {wrong} of {array.size} values that are NaN or infinite"
+            )
+        if "moving_variance" in path and (array < 0).any():
+            raise ValueError(
+                "The moving variances of batch normalisation must not be negative: their square root is not a number. "
+                f"Set them to the variances of a batch. Received: {owner}, whose weight {path!r} has the least value "
+                f"{array.min():g}"
             )
 
 

@@ -150,6 +150,19 @@ def test_a_weight_that_is_not_finite_is_named(form, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["model", "SavedModel"])
+def test_a_negative_variance_is_named(form, tmp_path):
+    """Folded into a convolution with a ReLU behind it, its square root would be 0, and the logits finite."""
+    layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization(name="norm")]
+    model = keras.Sequential([*layers, keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.get_layer("norm").moving_variance.assign([1.0, -0.5])
+    if form == "SavedModel":
+        model.export(tmp_path / "model", verbose=False)
+        model = tmp_path / "model"
+    with pytest.raises(ValueError, match=r"must not be negative.*norm/moving_variance(:0)?' has the least value -0.5"):
+        kr.evaluate(model, (IMAGES, LABELS), ATTACK, verbose=False)
+
+
 @pytest.mark.parametrize("kind", ["data set", "with more keys", "arrays"])
 def test_dictionaries_of_tfds_are_evaluated(kind):
     images = np.random.default_rng(0).uniform(size=(6, 4, 4, 1)).astype(np.float32)
