@@ -32,6 +32,15 @@ BATCH_SIZES = {"lenet": 128, "resnet20": 128, "preact_resnet18": 32}
 WARM_UPS = 3
 
 
+def classifiers() -> dict[str, Callable[[], Any]]:
+    """Returns the networks by name, of the keras_robust that is imported."""
+    import step_cost
+
+    import keras_robust as kr
+
+    return {**step_cost.CLASSIFIERS, "preact_resnet18": kr.architectures.PreActResNet18}
+
+
 def toolkit_steps(network: str, batch_size: int, attack_steps: int) -> dict[str, Callable[[], Any]]:
     """Returns the steps of the keras_robust that is imported, of this commit or an earlier one."""
     import keras
@@ -41,7 +50,7 @@ def toolkit_steps(network: str, batch_size: int, attack_steps: int) -> dict[str,
 
     import keras_robust as kr
 
-    make = {**step_cost.CLASSIFIERS, "preact_resnet18": kr.architectures.PreActResNet18}[network]
+    make = classifiers()[network]
     random = np.random.default_rng(0)
     images = tf.constant(random.random((batch_size, *make().input_shape[1:]), np.float32))
     batch = (images, tf.constant(random.integers(0, 10, batch_size)))
