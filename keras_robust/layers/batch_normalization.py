@@ -13,9 +13,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` whose training pass is one fused kernel, forward and backward.
 
     Keras computes batch normalisation on TensorFlow as a chain of elementwise operations, each of which reads and
-    writes all activations. Arguments, weights, moving averages and saved config are those of Keras's layer, so weights
-    can be exchanged between both: `replace_normalization(classifier, "batch")`. Outputs and averages equal Keras's to
-    float32 rounding: like Keras, the moving variance averages biased variances, while the kernel returns unbiased ones.
+    writes all activations. The arguments are those of `keras.layers.BatchNormalization`. Weights, moving averages and
+    saved config are the same, so weights can be exchanged: `replace_normalization(classifier, "batch")`. Outputs and
+    averages equal Keras's to float32 rounding: like Keras, the moving variance averages biased variances, while the
+    kernel returns unbiased ones.
 
     The layer computes as Keras's does where the kernel cannot be used: at inference, with `synchronized=True`,
     `renorm=True` or a mask, in float64, and along another axis than the last. The same holds under XLA, which fuses
