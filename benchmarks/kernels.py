@@ -1,6 +1,6 @@
 """Shows in which of TensorFlow's kernels a training step or an attack spends its time on CPU.
 
-Command:  python benchmarks/kernels.py [--network=resnet20] [--steps=natural,pgd,attack,free] [--repeats=5]
+Command:  python benchmarks/kernels.py [--network=resnet20] [--kinds=natural,pgd,attack,free] [--repeats=5]
 
 It prints one JSON object per step and kernel: calls, milliseconds and share of the time of all kernels of the step, as
 TensorFlow's profiler sees them. For kernels that multiply matrices or convolve, together, it also prints operations per
@@ -27,7 +27,7 @@ from keras_robust.tools.planning.costs import cost_of
 from keras_robust.tools.planning.passes import training_passes
 
 NETWORK = flags.DEFINE_enum("network", "resnet20", list(beside.BATCH_SIZES), "Network.")
-STEPS = flags.DEFINE_list("steps", ["natural", "pgd", "attack", "free"], "Steps of `beside.STEPS`.")
+KINDS = flags.DEFINE_list("kinds", ["natural", "pgd", "attack", "free"], "Steps of `beside.STEPS`.")
 REPEATS = flags.DEFINE_integer("repeats", 5, "Steps that are profiled.")
 ATTACK_STEPS = 7
 PRODUCTS = ("Conv2D", "MatMul")
@@ -48,7 +48,7 @@ def profiled(run: Callable[[], Any], repeats: int) -> tuple[collections.Counter,
         for line in plane.lines:
             for event in line.events:
                 name, _, kernel = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                if name and "#" not in name and "::" not in name:  # an event of an operation is "node:kernel"
+                if name and "#" not in name and not name.endswith(":") and kernel[0] != " ":  # "node:kernel"
                     kernel = kernel.partition("#")[0]
                     seconds[kernel] += event.duration_ps / 1e12 / repeats
                     calls[kernel] += 1
@@ -80,7 +80,7 @@ def main(_: list[str]) -> None:
     network, batch_size = NETWORK.value, beside.BATCH_SIZES[NETWORK.value]
     make = beside.classifiers()[network]
     steps = beside.toolkit_steps(network, batch_size, ATTACK_STEPS)
-    for step in STEPS.value:
+    for step in KINDS.value:
         for _ in range(beside.WARM_UPS):
             steps[step]()
         seconds, calls = profiled(steps[step], REPEATS.value)

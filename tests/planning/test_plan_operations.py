@@ -72,7 +72,8 @@ def test_memory_traffic_by_hand():
     assert cost_of(forward(classifier)).traffic == FLOAT * (first + between + second + loss)
 
 
-def test_what_is_kept_by_hand():
+@pytest.mark.parametrize("normalization", [layers.BatchNormalization, kr.layers.BatchNormalization])
+def test_what_is_kept_by_hand(normalization):
     """A convolution to 8 x 8 x 4, batch normalisation, ReLU and a dense layer, two images.
 
     Training keeps the images for the gradient in the kernel, the convolution's outputs for the normalisation's, the
@@ -84,7 +85,7 @@ def test_what_is_kept_by_hand():
         [
             keras.Input((8, 8, 1)),
             layers.Conv2D(4, 3, padding="same"),
-            layers.BatchNormalization(),
+            normalization(),
             layers.ReLU(),
             layers.Flatten(),
             layers.Dense(3),
