@@ -19,9 +19,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     kernel returns unbiased ones.
 
     The layer computes as Keras's does where the kernel cannot be used: at inference, with `synchronized=True`,
-    `renorm=True` or a mask, in float64, and along another axis than the last. The same holds under XLA, which fuses
-    Keras's operations anyway. From the kernel's operation XLA would make E[x^2] - E[x]^2, a variance that is wrong, or
-    even negative, where the mean is far from 0.
+    `renorm=True` or a mask, in float64 or with 16-bit weights, and along another axis than the last. The same holds
+    under XLA, which fuses Keras's operations anyway. From the kernel's operation XLA would make E[x^2] - E[x]^2, a
+    variance that is wrong, or even negative, where the mean is far from 0.
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
@@ -51,6 +51,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             rank is not None
             and self.axis in (-1, rank - 1)
             and inputs.dtype in (tf.float32, tf.bfloat16, tf.float16)
+            and self.variable_dtype == "float32"
             and not self.synchronized
             and not getattr(self, "renorm", False)  # unknown to Keras 3.12
             and not traced_for_xla()

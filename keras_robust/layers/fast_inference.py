@@ -98,7 +98,8 @@ def _normalizes_channels(layer: Any, inputs: keras.KerasTensor) -> bool:
 
 def _is_of_images(layer: keras.layers.Conv2D) -> bool:
     return (
-        layer.kernel.shape[2] <= FEW_CHANNELS
+        layer.built  # a subclassed model may have layers that it has not called yet
+        and layer.kernel.shape[2] <= FEW_CHANNELS
         and (layer.strides, layer.padding, layer.dilation_rate, layer.groups) == ((1, 1), "same", (1, 1), 1)
         and layer.data_format == "channels_last"
         and not layer.quantization_mode

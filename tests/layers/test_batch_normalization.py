@@ -104,9 +104,14 @@ def test_a_mean_far_from_0_does_not_spoil_the_variance():
 
 
 @pytest.mark.graph
-@pytest.mark.parametrize("case", ["a mask", "synchronized", "another axis", "float64", "frozen"])
+@pytest.mark.parametrize("case", ["a mask", "synchronized", "another axis", "float64", "16-bit weights", "frozen"])
 def test_elsewhere_it_is_the_layer_of_keras(case):
-    options = {"synchronized": {"synchronized": True}, "another axis": {"axis": 1}, "float64": {"dtype": "float64"}}
+    options = {
+        "synchronized": {"synchronized": True},
+        "another axis": {"axis": 1},
+        "float64": {"dtype": "float64"},
+        "16-bit weights": {"dtype": "bfloat16"},
+    }
     images, call = normal((6, CHANNELS, CHANNELS)), {}
     if case == "a mask":
         call["mask"] = np.arange(30).reshape(6, 5) % 2 == 0

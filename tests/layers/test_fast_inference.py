@@ -169,6 +169,25 @@ def test_what_cannot_be_folded_is_left_alone(kind):
     keras.tree.map_structure(np.testing.assert_array_equal, got, expected)
 
 
+class Lazy(keras.Model):
+    """A subclassed model that builds its layers in its first call, and has one that it never calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.unused = keras.layers.Conv2D(4, 3, padding="same"), keras.layers.Conv2D(4, 3)
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, images):
+        return self.dense(keras.ops.mean(self.convolution(images), axis=(1, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer 'lazy'")
+def test_layers_may_be_built_by_the_first_call():
+    model, images = Lazy(), np.ones((2, 8, 8, 3), np.float32)
+    np.testing.assert_allclose(as_model_fn(model)(images), model(images), atol=1e-6)
+    np.testing.assert_allclose(as_model_fn(model)(images), model(images), atol=1e-6)
+
+
 def test_models_inside_of_models_are_folded():
     inner = trained(small("all"))
     inputs = keras.Input((8, 8, 3))
